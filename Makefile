@@ -1,0 +1,43 @@
+# Every target first makes .venv if it is missing or older than the package's metadata.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help test test-tensorflow test-jax test-slow lint demo bench
+
+help:
+	@echo "make demo    compare S-CONV, S-LOCAL, S-FC and S-FC + beta-LASSO on an embedded data set"
+	@echo "make test    set up .venv and run the tests (TensorFlow, then JAX)"
+	@echo "make lint    ruff and mypy"
+	@echo "make bench   side-by-side timings (needs the extra 'bench')"
+
+$(READY): setup.py pyproject.toml
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -e '.[test]'
+	touch $@
+
+test: test-tensorflow test-jax
+
+test-tensorflow: $(READY)
+	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2
+
+test-jax: $(READY)
+	KERAS_BACKEND=jax $(BIN)/pytest -n 2
+
+test-slow: $(READY)
+	KERAS_BACKEND=tensorflow $(BIN)/pytest -m slow
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: $(READY)
+	$(BIN)/python recipes/sconv_cifar100.py --demo
+	$(BIN)/python recipes/compare_s_family.py --demo
+
+bench: $(READY)
+	$(BIN)/pip install --quiet -e '.[bench]'
+	$(BIN)/python benchmarks/run.py

@@ -1,0 +1,47 @@
+"""Package metadata and dependencies of tfconvbias."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+TEST = [
+    "jax>=0.6",
+    "mypy>=1.15",
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "ruff>=0.11",
+]
+
+setup(
+    name="tfconvbias",
+    version="0.1.0",
+    description="Keras 3 tools for the bias of convolutions: locality and weight sharing",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    python_requires=">=3.11",
+    packages=find_packages(include=["tfconvbias", "tfconvbias.*"]),
+    package_data={"tfconvbias": ["py.typed"]},
+    install_requires=[
+        "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
+        "keras>=3.12",
+        "keras-tuner>=1.4.7",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pillow>=10",
+        "scipy>=1.12",
+        "tensorboard>=2.18",  # tensorflow no longer brings it; KerasTuner and the recipes need it
+        "tensorflow>=2.20",
+        "tensorflow-datasets>=4.9.8",
+    ],
+    extras_require={
+        "bench": ["tf_keras>=2.18", "torch>=2.5"],
+        "gpu": ["tensorflow[and-cuda]>=2.20"],
+        "jax": ["jax>=0.6"],
+        "test": TEST,
+        "torch": ["torch>=2.5"],
+    },
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

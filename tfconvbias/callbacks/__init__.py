@@ -1,0 +1,1 @@
+"""Keras callbacks that measure or guard a training run."""

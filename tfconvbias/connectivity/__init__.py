@@ -1,0 +1,1 @@
+"""Which input feeds which output: shapes, patch index maps, supports and orbits (NumPy only)."""

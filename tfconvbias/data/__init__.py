@@ -1,0 +1,1 @@
+"""Named data sets as uint8 arrays, image folders, embedded data and augmentation layers."""

@@ -1,0 +1,1 @@
+"""Keras layers between a dense layer and a convolution."""

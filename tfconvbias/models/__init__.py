@@ -1,0 +1,1 @@
+"""The papers' model families, one family a file."""

@@ -1,0 +1,1 @@
+"""Run configuration, build, run, resume, report and the command line of the recipes."""
