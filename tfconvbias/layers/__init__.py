@@ -1,1 +1,7 @@
 """Keras layers between a dense layer and a convolution."""
+
+from tfconvbias.layers.locally_connected_1d import LocallyConnected1D
+from tfconvbias.layers.locally_connected_2d import LocallyConnected2D
+from tfconvbias.layers.locally_connected_3d import LocallyConnected3D
+
+__all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
