@@ -1,1 +1,7 @@
 """Keras callbacks that measure or guard a training run."""
+
+from tfconvbias.callbacks.epoch_seeds import EpochSeeds
+from tfconvbias.callbacks.finite_loss import StopOnNonFiniteLoss
+from tfconvbias.callbacks.nonzeros import NonZeros
+
+__all__ = ["EpochSeeds", "NonZeros", "StopOnNonFiniteLoss"]

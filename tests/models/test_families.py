@@ -1,0 +1,176 @@
+"""Shapes, exact parameter counts and reload of every family at every connectivity."""
+
+import keras
+import numpy as np
+import pytest
+
+from tfconvbias import analysis, models
+
+SHAPE = (16, 16, 3)
+CLASSES = 7
+
+FAMILIES = {
+    "s_conv": lambda **kw: models.SConv(2, "conv", **kw),
+    "s_local": lambda **kw: models.SConv(2, "local", **kw),
+    "s_fc": lambda **kw: models.SConv(2, "dense", **kw),
+    "d_conv": lambda **kw: models.DConv(2, "conv", **kw),
+    "d_local": lambda **kw: models.DConv(2, "local", **kw),
+    "d_fc": lambda **kw: models.DConv(2, "dense", **kw),
+    "three_fc": lambda **kw: models.ThreeFC(24, **kw),
+    "resnet18": lambda **kw: models.ResNet18(base_channels=2, **kw),
+    "resnet18_local": lambda **kw: models.ResNet18(connectivity="local", base_channels=2, **kw),
+    "resnet18_dense": lambda **kw: models.ResNet18(connectivity="dense", base_channels=1, **kw),
+}
+
+
+def kernel_count(model):
+    return sum(int(np.prod(kernel.shape)) for kernel in analysis.kernels(model).values())
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_logits_shape_name_and_reload(name, tmp_path):
+    model = FAMILIES[name](input_shape=SHAPE, classes=CLASSES)
+    assert model.name == name
+    images = np.random.default_rng(0).normal(size=(3, *SHAPE)).astype("float32")
+    logits = keras.ops.convert_to_numpy(model(images))
+    assert logits.shape == (3, CLASSES)
+    assert logits.std() > 0
+    model.save(tmp_path / "model.keras")
+    reloaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(reloaded(images)), logits)
+
+
+@pytest.mark.parametrize("size", [16, 15])
+@pytest.mark.parametrize("name", sorted(models.parameter_counts.FAMILIES))
+def test_counts_match_the_models(name, size):
+    shape = (size, size, 3)
+    model = FAMILIES[name](input_shape=shape, classes=CLASSES)
+    width = 24 if name == "three_fc" else 2
+    assert kernel_count(model) == models.num_kernel_parameters(
+        name, width, input_shape=shape, classes=CLASSES
+    )
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_all_variables_are_kernels_batchnorm_and_the_last_bias(name):
+    model = FAMILIES[name](input_shape=SHAPE, classes=CLASSES)
+    batchnorm = sum(
+        4 * layer.gamma.shape[0]
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    )
+    assert model.count_params() == kernel_count(model) + batchnorm + CLASSES
+
+
+@pytest.mark.parametrize("alpha", [1, 10, 150])
+@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_shallow_counts_equal_the_closed_forms_of_table_4(alpha, size, classes):
+    first = {"s_conv": 243, "s_local": 243 * size**2 // 4, "s_fc": 3 * size**4 // 4}
+    for family, per_channel in first.items():
+        expected = 6 * size**2 * alpha**2 + (per_channel + 24 * classes) * alpha
+        found = models.num_kernel_parameters(
+            family, alpha, input_shape=(size, size, 3), classes=classes
+        )
+        assert found == expected
+
+
+def test_deep_counts_equal_the_closed_form():
+    """Table 3's D-CONV column with exact sums: its 9·2⁸α² stands for 9·(2⁸ − 2)α²."""
+    for alpha in (1, 15, 40):
+        expected = (9 * 254 + 4 * 32**2) * alpha**2 + (27 + 640) * alpha
+        assert models.num_kernel_parameters("d_conv", alpha) == expected
+
+
+def test_counts_of_the_paper_in_millions():
+    count = models.num_kernel_parameters
+    assert [round(count(f, 150) / 1e6, 1) for f in ("s_conv", "s_local", "s_fc")] == [
+        138.3,
+        147.6,
+        256.2,
+    ]
+    assert round(count("d_conv", 15) / 1e6, 3) == 1.446
+    assert round(count("d_local", 15) / 1e6, 1) == 11.7
+    assert round(count("d_fc", 15) / 1e6) == 282
+
+
+def test_resnet18_has_the_published_count():
+    trainable = sum(int(np.prod(v.shape)) for v in models.ResNet18().trainable_variables)
+    assert trainable == 11_173_962
+    assert models.num_kernel_parameters("resnet18", 64) == 11_164_352
+
+
+def test_budget():
+    assert models.base_channels_for_budget("s_fc", 256_000_000) == 150
+    assert models.base_channels_for_budget("d_conv", 1_450_000) == 15
+    assert abs(models.base_channels_for_budget("three_fc", 256_000_000) - 14_540) < 20
+    for family in models.parameter_counts.FAMILIES:
+        width = 37
+        budget = models.num_kernel_parameters(family, width)
+        assert models.base_channels_for_budget(family, budget) == width
+
+
+def test_layers_are_named_alike_in_every_connectivity():
+    names = [
+        list(analysis.kernels(models.SConv(2, connectivity, input_shape=SHAPE)))
+        for connectivity in ("conv", "local", "dense")
+    ]
+    assert names == [["conv1", "fc1", "fc2"]] * 3
+    deep = list(analysis.kernels(models.DConv(1, "dense", input_shape=SHAPE)))
+    assert deep == [f"conv{i}" for i in range(1, 9)] + ["fc1", "fc2"]
+
+
+def test_dropout_stands_before_the_last_two_dense_layers():
+    model = models.SConv(2, input_shape=SHAPE, dropout_rate=0.25)
+    names = [layer.name for layer in model.layers]
+    for name in ("fc1", "fc2"):
+        assert names[names.index(name) - 1] == f"{name}_dropout"
+        assert model.get_layer(f"{name}_dropout").rate == 0.25
+    assert not any("dropout" in layer.name for layer in models.SConv(2).layers)
+
+
+def test_dense_network_computes_the_conv_network_when_given_its_matrix():
+    """S-FC contains S-CONV: with the convolution's matrix as kernel the logits agree."""
+    conv = models.SConv(2, "conv", input_shape=(8, 8, 3), classes=3)
+    dense = models.SConv(2, "dense", input_shape=(8, 8, 3), classes=3)
+    identity = np.eye(192, dtype="float32").reshape(192, 8, 8, 3)
+    matrix = conv.get_layer("conv1")(identity)
+    dense.get_layer("conv1").kernel.assign(keras.ops.reshape(matrix, (192, 32)))
+    for name in ("fc1", "fc2"):
+        dense.get_layer(name).set_weights(conv.get_layer(name).get_weights())
+    images = np.random.default_rng(0).normal(size=(5, 8, 8, 3)).astype("float32")
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(dense(images)),
+        keras.ops.convert_to_numpy(conv(images)),
+        atol=1e-5,
+    )
+
+
+def test_logits_are_float32_under_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = models.SConv(2, input_shape=SHAPE)
+        assert keras.backend.standardize_dtype(model.output.dtype) == "float32"
+        assert model.get_layer("conv1").compute_dtype == "bfloat16"
+        assert all(v.dtype == "float32" for v in model.weights)
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: models.SConv(0), "base_channels=0"),
+        (lambda: models.SConv(2, "sparse"), "connectivity=sparse"),
+        (lambda: models.SConv(2, dropout_rate=1.0), "dropout_rate=1.0"),
+        (lambda: models.SConv(2, input_shape=(32, 32)), r"input_shape=\(32, 32\)"),
+        (lambda: models.DConv(2, classes=-1), "classes=-1"),
+        (lambda: models.ThreeFC(True), "hidden_units=True"),
+        (lambda: models.ResNet18(kernel_size=0), "kernel_size=0"),
+        (lambda: models.num_kernel_parameters("vgg", 3), "family=vgg"),
+        (lambda: models.base_channels_for_budget("s_fc", 10), "num_params=10"),
+    ],
+)
+def test_bad_arguments_are_named(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

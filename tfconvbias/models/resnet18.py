@@ -1,0 +1,96 @@
+"""ResNet18 for small images, by kernel size and connectivity."""
+
+from typing import Any
+
+import keras
+
+from tfconvbias.models import blocks
+
+STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
+
+
+def ResNet18(
+    kernel_size: int = 3,
+    connectivity: str = "conv",
+    base_channels: int = 64,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    preprocessing: keras.layers.Layer | None = None,
+    kernel_initializer: Any = "he_normal",
+    kernel_regularizer: Any = None,
+    name: str | None = None,
+) -> keras.Model:
+    """He et al.'s ResNet18 with a stride-1 first layer and no max-pooling.
+
+    `conv1`, then four stages of two residual blocks with 64, 128, 256 and 512 channels, global
+    average pooling and `fc`. Every kernel is `kernel_size` × `kernel_size` except the 1×1
+    projections of the shortcuts, which are named `stage2_block1_shortcut` and so on. With the
+    defaults the kernels hold 11,164,352 parameters and all trainable ones 11,173,962.
+
+    `connectivity="local"` or `"dense"` relaxes every convolution, projections too (their receptive
+    field is one position); dense networks need a small `base_channels`.
+
+    Args:
+        kernel_size: side of the receptive fields, 3 to 15 and odd in the paper.
+        connectivity: `"conv"`, `"local"` or `"dense"`.
+        base_channels: channels of the first stage.
+        input_shape: `(rows, cols, channels)`.
+        classes: the number of logits.
+        preprocessing: layer from uint8 images to network input, or `None` for float input.
+        kernel_initializer: of every kernel; He et al.'s own by default.
+        kernel_regularizer: of every kernel.
+        name: model name; by default resnet18, resnet18_local or resnet18_dense.
+
+    Returns:
+        A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> ResNet18(5, base_channels=4, input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape
+        (5, 5, 3, 4)
+
+    Reference:
+        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figure 5 and appendix A.1;
+        He et al., "Deep Residual Learning for Image Recognition", 2016.
+    """
+    blocks.check_connectivity(connectivity)
+    blocks.check_positive(kernel_size=kernel_size, base_channels=base_channels, classes=classes)
+    initial = {
+        "kernel_initializer": kernel_initializer,
+        "kernel_regularizer": kernel_regularizer,
+    }
+    options = {"connectivity": connectivity, **initial}
+
+    inputs, x = blocks.image_inputs(input_shape, preprocessing)
+    volume = blocks.connected_relu(
+        blocks.Volume(x, input_shape), base_channels, kernel_size, 1, name="conv1", **options
+    )
+    for stage, (multiple, stage_strides) in enumerate(STAGES, start=1):
+        for block in (1, 2):
+            filters = multiple * base_channels
+            strides = stage_strides if block == 1 else 1
+            prefix = f"stage{stage}_block{block}"
+            branch = blocks.connected_relu(
+                volume, filters, kernel_size, strides, name=f"{prefix}_conv1", **options
+            )
+            branch = blocks.connected(
+                branch, filters, kernel_size, 1, name=f"{prefix}_conv2", **options
+            )
+            shortcut = volume.tensor
+            if volume.shape != branch.shape:
+                projection = blocks.connected(
+                    volume, filters, 1, strides, name=f"{prefix}_shortcut", **options
+                )
+                shortcut = blocks.normalized(projection.tensor, f"{prefix}_shortcut")
+            elif len(shortcut.shape) != len(branch.tensor.shape):
+                shortcut = volume.flat(name=f"{prefix}_flatten")
+            joined = keras.layers.Add(name=f"{prefix}_add")(
+                [shortcut, blocks.normalized(branch.tensor, f"{prefix}_conv2")]
+            )
+            volume = blocks.Volume(keras.layers.ReLU(name=f"{prefix}_relu")(joined), branch.shape)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(volume.image())
+    logits = blocks.classifier(x, classes, name="fc", **initial)
+    default_name = "resnet18" if connectivity == "conv" else f"resnet18_{connectivity}"
+    return keras.Model(inputs, logits, name=name or default_name)

@@ -1,0 +1,81 @@
+"""S-CONV, S-LOCAL and S-FC: one wide layer, then two dense ones."""
+
+from typing import Any
+
+import keras
+
+from tfconvbias.models import blocks
+
+
+def SConv(
+    base_channels: int,
+    connectivity: str = "conv",
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    dropout_rate: float = 0.0,
+    kernel_size: int = 9,
+    preprocessing: keras.layers.Layer | None = None,
+    kernel_initializer: Any = "glorot_uniform",
+    kernel_regularizer: Any = None,
+    name: str | None = None,
+) -> keras.Model:
+    """The shallow all-convolutional network and its locally and fully connected counterparts.
+
+    ```
+    conv1  9×9, α channels, stride 2, same → BatchNorm → ReLU → flatten
+    fc1    24α units → BatchNorm → ReLU
+    fc2    c logits
+    ```
+
+    `connectivity="conv"` is S-CONV, `"local"` S-LOCAL and `"dense"` S-FC, in which `conv1` is a
+    dense layer between the same two volumes. Only fc2 has a bias. On s×s×3 images with s even the
+    kernels hold 6s²α² + 24cα parameters and 243α (conv), 243s²α/4 (local) or 3s⁴α/4 (dense) more:
+    see `num_kernel_parameters`.
+
+    Args:
+        base_channels: α, the channels of `conv1`.
+        connectivity: `"conv"`, `"local"` or `"dense"`.
+        input_shape: `(rows, cols, channels)`.
+        classes: c, the number of logits.
+        dropout_rate: rate of the dropout before fc1 and before fc2; 0 adds no layer.
+        kernel_size: side of the receptive field; no effect on `"dense"`.
+        preprocessing: layer from uint8 images to network input, or `None` for float input.
+        kernel_initializer: of every kernel. The paper does not name one; Keras' default is ours.
+        kernel_regularizer: of every kernel.
+        name: model name; by default s_conv, s_local or s_fc.
+
+    Returns:
+        A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> SConv(2, "dense", input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape
+        (192, 32)
+
+    Reference:
+        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figure 1 and Table 4.
+    """
+    blocks.check_connectivity(connectivity)
+    blocks.check_positive(base_channels=base_channels, classes=classes, kernel_size=kernel_size)
+    blocks.check_dropout_rate(dropout_rate)
+    options = {
+        "kernel_initializer": kernel_initializer,
+        "kernel_regularizer": kernel_regularizer,
+    }
+    inputs, x = blocks.image_inputs(input_shape, preprocessing)
+    volume = blocks.connected_relu(
+        blocks.Volume(x, input_shape),
+        base_channels,
+        kernel_size,
+        2,
+        connectivity=connectivity,
+        name="conv1",
+        **options,
+    )
+    x = blocks.hidden_dense(
+        volume.flat(), 24 * base_channels, name="fc1", dropout_rate=dropout_rate, **options
+    )
+    logits = blocks.classifier(x, classes, name="fc2", dropout_rate=dropout_rate, **options)
+    return keras.Model(inputs, logits, name=name or blocks.family_name("s", connectivity))

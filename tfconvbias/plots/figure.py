@@ -1,0 +1,10 @@
+"""Figures without pyplot's global state."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+
+def panels(num: int, width: float = 5.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure with `num` axes side by side, `width` × `height` inches each."""
+    figure = Figure(figsize=(width * num, height), layout="constrained")
+    return figure, [figure.add_subplot(1, num, index + 1) for index in range(num)]

@@ -1,0 +1,75 @@
+"""Accuracy, loss and non-zero weights over epochs."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from tfconvbias.plots.figure import panels
+
+History = Mapping[str, Sequence[float]]
+
+NONZEROS = "nonzeros/"
+
+
+def accuracy_curves(histories: Mapping[str, History], title: str | None = None) -> Figure:
+    """Training loss, training accuracy and validation accuracy of several runs.
+
+    Args:
+        histories: run's label → column → value an epoch, with the columns epoch, loss, accuracy
+            and val_accuracy (fractions).
+        title: text above the panels.
+
+    Returns:
+        A figure with three panels.
+    """
+    figure, axes = panels(3)
+    columns = (
+        ("loss", "training loss", 1),
+        ("accuracy", "training accuracy, %", 100),
+        ("val_accuracy", "validation accuracy, %", 100),
+    )
+    for axis, (column, label, scale) in zip(axes, columns, strict=True):
+        for name, history in histories.items():
+            axis.plot(history["epoch"], [scale * v for v in history[column]], label=name)
+        axis.set(xlabel="epoch", ylabel=label)
+        axis.grid(alpha=0.3)
+    axes[-1].legend(fontsize="small")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def nonzero_curves(
+    histories: Mapping[str, History],
+    sizes: Mapping[str, Mapping[str, int]],
+    layers: Sequence[str],
+    lines: Mapping[str, Mapping[str, int]] | None = None,
+) -> Figure:
+    """Non-zero weights of each layer over training, on a logarithmic axis.
+
+    Args:
+        histories: run's label → columns; a layer's column is `nonzeros/<layer>`.
+        sizes: run's label → layer → number of weights, which stand at epoch 0.
+        layers: one panel each.
+        lines: layer → label → count, drawn as horizontal lines (S-CONV's and S-LOCAL's counts in
+            Neyshabur 2020, Figure 3).
+
+    Returns:
+        A figure with a panel a layer.
+    """
+    figure, axes = panels(len(layers))
+    for axis, layer in zip(axes, layers, strict=True):
+        for name, history in histories.items():
+            column = f"{NONZEROS}{layer}"
+            if column in history:
+                counts = [sizes[name][layer], *history[column]]
+                axis.plot([0, *history["epoch"]], counts, label=name)
+        for label, count in (lines or {}).get(layer, {}).items():
+            axis.axhline(count, color="grey", linestyle="--", linewidth=1)
+            axis.annotate(
+                label, (0.02, count), xycoords=("axes fraction", "data"), fontsize="x-small"
+            )
+        axis.set(xlabel="epoch", ylabel="non-zero weights", title=layer, yscale="log")
+        axis.grid(alpha=0.3)
+    axes[-1].legend(fontsize="small")
+    return figure
