@@ -1,0 +1,58 @@
+"""Figures hold the numbers they were given."""
+
+import numpy as np
+import pytest
+
+from tfconvbias import plots
+
+HISTORIES = {
+    "first": {
+        "epoch": [1, 2, 3],
+        "loss": [3.0, 2.0, 1.0],
+        "accuracy": [0.1, 0.5, 0.75],
+        "val_accuracy": [0.1, 0.4, 0.5],
+        "nonzeros/conv1": [90, 50, 10],
+        "nonzeros/fc1": [30, 30, 30],
+    }
+}
+
+
+def test_accuracy_is_drawn_in_percent():
+    figure = plots.accuracy_curves(HISTORIES, title="runs")
+    (line,) = figure.axes[2].get_lines()
+    np.testing.assert_allclose(line.get_ydata(), [10, 40, 50])
+    assert figure.axes[2].get_legend().get_texts()[0].get_text() == "first"
+
+
+def test_nonzeros_start_from_the_full_layer_and_reference_lines_are_drawn():
+    figure = plots.nonzero_curves(
+        HISTORIES,
+        {"first": {"conv1": 100, "fc1": 30}},
+        ["conv1", "fc1"],
+        lines={"conv1": {"S-CONV": 20}},
+    )
+    curve, reference = figure.axes[0].get_lines()
+    np.testing.assert_array_equal(curve.get_ydata(), [100, 90, 50, 10])
+    assert list(reference.get_ydata()) == [20, 20]
+    assert figure.axes[0].get_yscale() == "log"
+
+
+def test_filters_are_scaled_to_their_own_largest_weight():
+    images = np.zeros((3, 4, 4, 3))
+    images[0, 1, 1, 0] = 2.0
+    images[1, 0, 0] = -7.0
+    figure = plots.filter_images(images)
+    shown = [axis.get_images()[0].get_array() for axis in figure.axes]
+    assert shown[0][1, 1].tolist() == [1.0, 0.5, 0.5]
+    assert shown[1][0, 0].tolist() == [0.0, 0.0, 0.0]
+    assert np.all(shown[2] == 0.5)
+
+
+def test_no_filter_is_said_in_words():
+    figure = plots.filter_images(np.zeros((0, 4, 4, 1)))
+    assert "no filter" in figure.texts[0].get_text()
+
+
+def test_other_images_are_refused():
+    with pytest.raises(ValueError, match=r"\(2, 4, 4, 2\)"):
+        plots.filter_images(np.zeros((2, 4, 4, 2)))

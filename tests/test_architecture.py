@@ -1,0 +1,116 @@
+"""The house's own rules, read off the sources."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "tfconvbias"
+RECIPES = sorted((PACKAGE.parent / "recipes").glob("*.py"))
+FLOORS = {
+    "connectivity": 0,
+    "layers": 1,
+    "optimizers": 1,
+    "regularizers": 1,
+    "schedules": 1,
+    "data": 1,
+    "analysis": 1,
+    "models": 2,
+    "embedding": 2,
+    "surgery": 2,
+    "callbacks": 2,
+    "plots": 2,
+    "training": 3,
+    "tuning": 4,
+}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+HEAVY = ("tensorflow_datasets", "keras_tuner", "matplotlib", "pandas", "PIL", "sklearn")
+
+
+def imports(path, top_level_only=False):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = tree.body if top_level_only else ast.walk(tree)
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def folder(path):
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else None
+
+
+def test_every_folder_has_a_floor():
+    found = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+    assert found <= FLOORS.keys()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down_only(path):
+    own = folder(path)
+    if own is None:
+        return
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "tfconvbias" or len(parts) < 2 or parts[1] not in FLOORS:
+            continue
+        target = parts[1]
+        assert target == own or FLOORS[target] < FLOORS[own], f"{own} imports {target}"
+
+
+@pytest.mark.parametrize("path", [*MODULES, *RECIPES], ids=lambda p: p.name)
+def test_public_keras_only(path):
+    for name in imports(path):
+        assert not name.startswith(("keras.src", "tensorflow.python", "tf_keras")), name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_heavy_packages_are_imported_where_they_are_used(path):
+    if folder(path) in ("plots", "training", "tuning"):
+        return
+    for name in imports(path, top_level_only=True):
+        assert name.split(".")[0] not in HEAVY, name
+
+
+def test_connectivity_needs_numpy_only():
+    for path in (PACKAGE / "connectivity").glob("*.py"):
+        tops = {name.split(".")[0] for name in imports(path)}
+        assert not tops & {"keras", "tensorflow", "jax", "torch"}, path
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_recipes_are_thin(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 85
+    assert ast.get_docstring(ast.parse(text)), "a recipe's header gives paper, command and target"
+    tops = {name.split(".")[0] for name in imports(path)}
+    assert not tops & {"keras", "tensorflow", "argparse", "matplotlib"}, tops
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_public_names_are_documented(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree), f"{path}: module docstring"
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        overload = any(getattr(d, "id", None) == "overload" for d in node.decorator_list)
+        if not overload:
+            assert ast.get_docstring(node), f"{path}: {node.name}"
+
+
+def test_import_leaves_heavy_packages_alone():
+    """In a fresh process: the package imports, and none of the heavy packages came with it."""
+    code = (
+        "import sys, keras; before = set(sys.modules); import tfconvbias; "
+        "print(' '.join(sorted(set(sys.modules) - before)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = {name.split(".")[0] for name in done.stdout.split()}
+    assert not loaded & set(HEAVY), loaded & set(HEAVY)
