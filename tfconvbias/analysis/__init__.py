@@ -1,18 +1,42 @@
 """Measurements on arrays and models: numbers out, no training."""
 
+from tfconvbias.analysis.curvature import (
+    HessianEigenvalues,
+    LossDerivatives,
+    gradient_norm,
+    hessian_vector_product,
+    top_hessian_eigenvalues,
+)
 from tfconvbias.analysis.filters import (
     input_weight_images,
     nonzeros_per_unit,
     num_units,
     random_units,
 )
+from tfconvbias.analysis.locality import (
+    Locality,
+    layer_locality,
+    locality,
+    spatial_spread,
+    window_share,
+)
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
 
 __all__ = [
+    "HessianEigenvalues",
+    "Locality",
+    "LossDerivatives",
+    "gradient_norm",
+    "hessian_vector_product",
     "input_weight_images",
     "kernels",
+    "layer_locality",
+    "locality",
     "nonzeros_per_unit",
     "num_nonzeros",
     "num_units",
     "random_units",
+    "spatial_spread",
+    "top_hessian_eigenvalues",
+    "window_share",
 ]

@@ -2,6 +2,7 @@
 
 from tfconvbias.callbacks.epoch_seeds import EpochSeeds
 from tfconvbias.callbacks.finite_loss import StopOnNonFiniteLoss
+from tfconvbias.callbacks.locality_score import LocalityScore
 from tfconvbias.callbacks.nonzeros import NonZeros
 
-__all__ = ["EpochSeeds", "NonZeros", "StopOnNonFiniteLoss"]
+__all__ = ["EpochSeeds", "LocalityScore", "NonZeros", "StopOnNonFiniteLoss"]

@@ -1,0 +1,60 @@
+"""Locality of a layer over training."""
+
+import keras
+
+from tfconvbias.analysis import layer_locality
+
+_LOGGED = ("spread", "spread_ratio", "window_share", "window_share_ratio")
+
+
+class LocalityScore(keras.callbacks.Callback):
+    """Add `locality/<number>` of one layer to the logs of every epoch.
+
+    The numbers are `spread`, `spread_ratio`, `window_share` and `window_share_ratio` of
+    `analysis.layer_locality`; the ratios are taken against the same weights on permuted pixels, so
+    1 is no locality. They are NaN while no unit has enough non-zero weights. Put the callback
+    before callbacks that write the logs.
+
+    Args:
+        layer_name: the layer; by default the one with the model's first kernel.
+        input_shape: of the layer; by default the model's.
+        window: side of the window.
+        min_nonzeros: units with fewer non-zero weights are left out.
+        max_units: units measured, drawn with `seed`; `None`: all.
+        num_permutations: permutations to compare with.
+        seed: of the draw and of the permutations, the same at every epoch.
+
+    Example:
+        >>> watcher = LocalityScore(window=3, max_units=64)
+        >>> watcher.options["max_units"]
+        64
+    """
+
+    def __init__(
+        self,
+        layer_name: str | None = None,
+        input_shape: tuple[int, int, int] | None = None,
+        window: int = 9,
+        min_nonzeros: int = 20,
+        max_units: int | None = 512,
+        num_permutations: int = 4,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.layer_name = layer_name
+        self.input_shape = input_shape
+        self.options = {
+            "window": window,
+            "min_nonzeros": min_nonzeros,
+            "max_units": max_units,
+            "num_permutations": num_permutations,
+            "seed": seed,
+        }
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Measure after the epoch's last step."""
+        if logs is not None:
+            found = layer_locality(
+                self.model, self.layer_name, self.input_shape, **self.options
+            ).as_dict()
+            logs.update({f"locality/{name}": found[name] for name in _LOGGED})
