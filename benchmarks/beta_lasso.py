@@ -1,6 +1,7 @@
 """Time of one BetaLasso step against one step of keras.optimizers.SGD, on 20 M float32 weights.
 
-    python benchmarks/beta_lasso.py [--backends tensorflow jax torch] [--repeats 30] [--momentum 0.9]
+    python benchmarks/beta_lasso.py [--backends tensorflow jax torch] [--repeats 30]
+        [--momentum 0.9]
 
 Both optimizers update the same kernels with the same gradients, turn by turn in one process, so
 that a slow moment of the machine meets both. Each installed backend runs in a process of its own.

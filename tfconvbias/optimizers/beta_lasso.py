@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from tfconvbias.optimizers import hyperparameter
-from tfconvbias.optimizers.fused import fuse
+from tfconvbias.optimizers.fused import apply_elementwise
 from tfconvbias.optimizers.hyperparameter import Hyperparameter
 from tfconvbias.optimizers.penalized import (
     check_pattern,
@@ -325,8 +325,8 @@ class BetaLasso(keras.optimizers.SGD):
             else:
                 gradient = ops.convert_to_tensor(velocity)
             rate = ops.cast(-1, dtype)
-        step = fuse(_STEPS[self.threshold], variable)
-        self.assign(variable, step(ops.convert_to_tensor(variable), gradient, rate, pull, cutoff))
+        step = _STEPS[self.threshold]
+        apply_elementwise(self, step, variable, gradient, rate, pull, cutoff)
 
     def get_config(self):
         config = super().get_config()
