@@ -7,6 +7,13 @@ from tfconvbias.analysis.curvature import (
     hessian_vector_product,
     top_hessian_eigenvalues,
 )
+from tfconvbias.analysis.description_length import (
+    DescriptionLength,
+    LayerCounts,
+    description_length,
+    generalization_bound,
+    sharing_bits,
+)
 from tfconvbias.analysis.filters import (
     input_weight_images,
     nonzeros_per_unit,
@@ -23,9 +30,13 @@ from tfconvbias.analysis.locality import (
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
 
 __all__ = [
+    "DescriptionLength",
     "HessianEigenvalues",
+    "LayerCounts",
     "Locality",
     "LossDerivatives",
+    "description_length",
+    "generalization_bound",
     "gradient_norm",
     "hessian_vector_product",
     "input_weight_images",
@@ -36,6 +47,7 @@ __all__ = [
     "num_nonzeros",
     "num_units",
     "random_units",
+    "sharing_bits",
     "spatial_spread",
     "top_hessian_eigenvalues",
     "window_share",

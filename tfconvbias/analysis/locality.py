@@ -254,7 +254,7 @@ def _masses(
     step = max(1, _MOST_VALUES // (canvas[0] * canvas[1] * input_shape[2]))
     for start in range(0, len(units), step):
         images = input_weight_images(
-            kernel, units[start : start + step], input_shape, strides, padding
+            kernel, units[start : start + step].tolist(), input_shape, strides, padding
         )
         mass = _mass(images)
         spare = [size - side for size, side in zip(canvas, mass.shape[1:], strict=True)]

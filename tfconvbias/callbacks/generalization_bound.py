@@ -1,0 +1,72 @@
+"""Description length and generalization bound over training."""
+
+import keras
+
+from tfconvbias.analysis import description_length, generalization_bound
+from tfconvbias.analysis.description_length import Include, WeightSharing
+
+
+class GeneralizationBound(keras.callbacks.Callback):
+    """Add description lengths and, where the accuracy is known, both bounds to every epoch's logs.
+
+    - `description/nonzeros`, `description/values`: ‖w‖₀ and k;
+    - `description/parameter_bits`: bits of all stored numbers;
+    - `description/bits`: bits of the sparse description;
+    - `description/bound`: Theorem 2's bound on the share of errors, from the training accuracy;
+    - `description/parameter_bound`: Theorem 1's, from all stored numbers.
+
+    The training accuracy of the logs is the epoch's mean, of the model as it changed and with
+    dropout and augmentation on, so a bound is that of the run and not of the last weights: for the
+    latter, evaluate on the training data and call `analysis.DescriptionLength.bound`.
+    Put the callback before callbacks that write the logs.
+
+    Args:
+        num_samples: m, training samples.
+        delta: δ, probability that a bound fails.
+        weight_sharing: as in `analysis.description_length`.
+        include: as in `analysis.description_length`.
+        bits_per_parameter: as in `analysis.description_length`.
+        accuracy: name of the training accuracy in the logs.
+
+    Example:
+        >>> GeneralizationBound(num_samples=50_000, include="kernels").num_samples
+        50000
+    """
+
+    def __init__(
+        self,
+        num_samples: int,
+        delta: float = 0.05,
+        weight_sharing: WeightSharing = "layers",
+        include: Include = "weights",
+        bits_per_parameter: int | None = None,
+        accuracy: str = "accuracy",
+    ):
+        super().__init__()
+        self.num_samples = num_samples
+        self.delta = delta
+        self.weight_sharing = weight_sharing
+        self.include = include
+        self.bits_per_parameter = bits_per_parameter
+        self.accuracy = accuracy
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """Describe the model after the epoch's last step."""
+        if logs is None:
+            return
+        found = description_length(
+            self.model,
+            self.weight_sharing,
+            include=self.include,
+            bits_per_parameter=self.bits_per_parameter,
+        )
+        logs["description/nonzeros"] = found.num_nonzeros
+        logs["description/values"] = found.num_values
+        logs["description/parameter_bits"] = found.parameter_bits
+        logs["description/bits"] = found.bits
+        if self.accuracy in logs:
+            error = 1 - logs[self.accuracy]
+            logs["description/bound"] = found.bound(error, self.num_samples, self.delta)
+            logs["description/parameter_bound"] = generalization_bound(
+                error, found.parameter_bits, self.num_samples, self.delta
+            )
