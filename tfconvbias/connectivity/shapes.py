@@ -1,6 +1,6 @@
 """Shapes and padding of a convolution, axis by axis, as Keras' convolutions compute them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import index
 from typing import TypeAlias
 
@@ -29,7 +29,7 @@ def as_tuple(value: Ints, rank: int, name: str, allow_zero: bool = False) -> tup
     """
     expected = f"{'non-negative' if allow_zero else 'positive'} integers"
     try:
-        entries = value if isinstance(value, Sequence) else [value] * rank
+        entries = value if isinstance(value, Iterable) else [value] * rank
         result = tuple(index(entry) for entry in entries)
     except TypeError:
         result = ()

@@ -1,22 +1,47 @@
 """Private base of the locally connected layers."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfconvbias.connectivity import conv_output_shape, patch_indices
 from tfconvbias.connectivity.shapes import as_tuple
+from tfconvbias.layers.local_initializer import at_each_position
 
 
 class BaseLocallyConnected(keras.layers.Layer):
     """Convolution without weight sharing, of any rank: each output position has its own kernel.
 
+    With `P` output positions, `K` kernel entries per filter and a batch of `B`, the inputs' patches
+    are gathered once as `(P, K, B)` and multiplied by the kernel in one batched product,
+    `(P, filters, K) · (P, K, B)`; with groups there are `P · groups` of them. The batch stands last
+    for three reasons: the gather moves long contiguous rows, both products of the backward
+    pass take the patches as they lie, and only the inputs and outputs, never the larger patches,
+    are transposed.
+
     Args:
         rank: Number of spatial axes.
-        filters: As the public layers, and so are all the other arguments.
+        filters: As in the public layers, like all the arguments that follow.
+        kernel_size: See above.
+        strides: See above.
+        padding: See above; `"causal"` for rank 1 only.
+        data_format: See above.
+        dilation_rate: See above.
+        groups: See above.
+        activation: See above.
+        use_bias: See above.
+        kernel_initializer: See above.
+        bias_initializer: See above.
+        kernel_regularizer: See above.
+        bias_regularizer: See above.
+        activity_regularizer: See above.
+        kernel_constraint: See above.
+        bias_constraint: See above.
+        **kwargs: Arguments of `keras.layers.Layer`.
     """
 
     def __init__(
@@ -78,7 +103,7 @@ class BaseLocallyConnected(keras.layers.Layer):
                 f"Received: groups={self.groups}, input_shape={tuple(input_shape)}"
             )
         output = conv_output_shape(spatial, *self._window)
-        self._patches = patch_indices(spatial, *self._window)
+        self._rows, self._needs_padding = self._gathered_rows(spatial)
         self.input_spec = keras.layers.InputSpec(
             ndim=self.rank + 2,
             axes=dict(enumerate(input_shape[1:], start=1)),
@@ -86,7 +111,7 @@ class BaseLocallyConnected(keras.layers.Layer):
         self.kernel = self.add_weight(
             name="kernel",
             shape=(*output, *self.kernel_size, channels // self.groups, self.filters),
-            initializer=_at_each_position(self.kernel_initializer, math.prod(output)),
+            initializer=at_each_position(self.kernel_initializer, math.prod(output)),
             regularizer=self.kernel_regularizer,
             constraint=self.kernel_constraint,
         )
@@ -102,35 +127,41 @@ class BaseLocallyConnected(keras.layers.Layer):
 
     def call(self, inputs):
         spatial, channels = self._split_shape(inputs.shape)
-        batch = ops.shape(inputs)[0]
-        num_positions, num_taps = self._patches.shape
-        num_inputs = math.prod(spatial)
-        if self.data_format == "channels_last":
-            rows = ops.transpose(ops.reshape(inputs, (batch, num_inputs, channels)), (1, 2, 0))
-        else:
-            rows = ops.transpose(ops.reshape(inputs, (batch, channels, num_inputs)), (2, 1, 0))
-        rows = ops.pad(rows, ((0, 1), (0, 0), (0, 0)))
-        patches = ops.take(rows, self._patches % (num_inputs + 1), axis=0)
-        per_group = channels // self.groups
-        if self.groups == 1:
-            patches = ops.reshape(patches, (num_positions, num_taps * channels, batch))
-            kernel = ops.reshape(self.kernel, (num_positions, num_taps * channels, self.filters))
-            outputs = ops.einsum("pkb,pkf->pbf", patches, kernel)
-        else:
-            patches = ops.reshape(patches, (num_positions, num_taps, self.groups, per_group, batch))
-            kernel = ops.reshape(
-                self.kernel,
-                (num_positions, num_taps, per_group, self.groups, self.filters // self.groups),
-            )
-            outputs = ops.einsum("ptgcb,ptcgf->pbgf", patches, kernel)
-            outputs = ops.reshape(outputs, (num_positions, batch, self.filters))
-        if self.bias is not None:
-            outputs = outputs + ops.reshape(self.bias, (num_positions, 1, self.filters))
         output = conv_output_shape(spatial, *self._window)
+        batch = ops.shape(inputs)[0]
+        num_inputs, num_outputs = math.prod(spatial), math.prod(output)
+        in_group, out_group = channels // self.groups, self.filters // self.groups
+
         if self.data_format == "channels_last":
-            outputs = ops.reshape(ops.transpose(outputs, (1, 0, 2)), (batch, *output, self.filters))
+            rows = ops.reshape(inputs, (batch, num_inputs, channels))
+            rows = ops.transpose(rows, (1, 2, 0))
         else:
-            outputs = ops.reshape(ops.transpose(outputs, (1, 2, 0)), (batch, self.filters, *output))
+            rows = ops.reshape(inputs, (batch, channels, num_inputs))
+            rows = ops.transpose(rows, (2, 1, 0))
+        rows = ops.reshape(rows, (num_inputs * self.groups, in_group, batch))
+        if self._needs_padding:
+            rows = ops.pad(rows, ((0, 1), (0, 0), (0, 0)))
+        patches = ops.take(rows, self._rows, axis=0)
+
+        num_entries = math.prod(self.kernel_size) * in_group
+        kernel = ops.reshape(self.kernel, (num_outputs, num_entries, self.filters))
+        if self.groups > 1:
+            kernel = ops.reshape(kernel, (num_outputs, num_entries, self.groups, out_group))
+            kernel = ops.transpose(kernel, (0, 2, 1, 3))
+            kernel = ops.reshape(kernel, (num_outputs * self.groups, num_entries, out_group))
+        patches = ops.reshape(patches, (num_outputs * self.groups, num_entries, batch))
+        # Backends fold a transposition of the last two axes into the product.
+        outputs = ops.matmul(ops.transpose(kernel, (0, 2, 1)), patches)
+        outputs = ops.reshape(outputs, (num_outputs, self.filters, batch))
+        if self.bias is not None:
+            bias = ops.reshape(self.bias, (num_outputs, self.filters, 1))
+            outputs = ops.add(outputs, bias)
+        if self.data_format == "channels_last":
+            outputs = ops.transpose(outputs, (2, 0, 1))
+            outputs = ops.reshape(outputs, (batch, *output, self.filters))
+        else:
+            outputs = ops.transpose(outputs, (2, 1, 0))
+            outputs = ops.reshape(outputs, (batch, self.filters, *output))
         return self.activation(outputs)
 
     def compute_output_shape(self, input_shape):
@@ -170,6 +201,19 @@ class BaseLocallyConnected(keras.layers.Layer):
     def _window(self):
         return self.kernel_size, self.strides, self.padding, self.dilation_rate
 
+    def _gathered_rows(self, spatial):
+        """Rows of the inputs, split by group, that each patch gathers, and whether any is padding.
+
+        Row `position · groups + group`; padding is the row after the last. Numbers of taps and
+        groups are in the order that puts each group's patch in one piece.
+        """
+        patches = patch_indices(spatial, *self._window)
+        rows = patches[:, None, :] * self.groups + np.arange(self.groups)[:, None]
+        is_padding = patches < 0
+        num_rows = math.prod(spatial) * self.groups
+        rows = np.where(is_padding[:, None, :], num_rows, rows).ravel()
+        return rows.astype("int32"), bool(is_padding.any())
+
     def _split_shape(self, shape):
         """Spatial lengths and number of channels of an input shape."""
         if len(shape) != self.rank + 2:
@@ -201,22 +245,3 @@ def _standardize_data_format(data_format: str | None) -> str:
             f"Received: data_format={data_format}"
         )
     return data_format.lower()
-
-
-def _at_each_position(initializer: Callable, num_positions: int) -> Callable:
-    """An initializer of a local kernel with the statistics of a convolution's at each position.
-
-    A `VarianceScaling` reads its fans off the kernel's shape and takes all but the last two axes
-    for the receptive field, positions included: its variance comes out smaller by the number of
-    positions, which the scale undoes.
-    """
-    if (
-        not isinstance(initializer, keras.initializers.VarianceScaling)
-        or getattr(initializer, "input_axes", None) is not None
-    ):
-        return initializer
-
-    def scaled(shape, dtype=None):
-        return initializer(shape, dtype=dtype) * math.sqrt(num_positions)
-
-    return scaled

@@ -7,7 +7,76 @@ from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class LocallyConnected1D(BaseLocallyConnected):
-    """1D convolution without weight sharing: each output position has its own kernel."""
+    """1D convolution without weight sharing: each output position has its own kernel.
+
+    It has the receptive fields of `keras.layers.Conv1D` and takes the same arguments. With the same
+    kernel and bias at each position (`kernel[...] = conv.kernel`) it equals that layer.
+
+    Filter `f` of the output is, with `c` running over the channels of the group of `f`,
+
+        y[i,f] = activation(z[i,f] + bias[i,f])
+        z[i,f] = Σ_{a,c} kernel[i,a,c,f] · x[t(i,a), c]
+        t(i,a) = strides · i + dilation_rate · a − p    (p zeros of padding come before each axis)
+
+    Taps that meet padding multiply zeros: the kernel entries that only ever see padding exist, so
+    that the kernel is one array, but their gradient is exactly zero, and they stay at their initial
+    values unless a regularizer, a constraint or weight decay moves them.
+
+    An initializer whose variance follows from the kernel's fans (Glorot, He, LeCun, any
+    `VarianceScaling`) draws each position's kernel as it would draw the kernel of `Conv1D`: the
+    fan-in is that of the receptive field, the number of weights that an output sums over, and not
+    that of the whole array. `Orthogonal` is drawn for each position. Any other initializer is
+    called once with the kernel's whole shape.
+
+    Args:
+        filters: Int, the number of output channels.
+        kernel_size: Int, or tuple of 1 int, the size of the receptive field.
+        strides: Int, or tuple of 1 int. Unlike `Conv1D`, the layer takes strides and
+            dilation at once.
+        padding: `"valid"`, `"same"` or `"causal"` (zeros before the steps only, so that
+            `output[t]` sees no `input[t + 1:]`).
+        data_format: `"channels_last"` or `"channels_first"`. Defaults to
+            `keras.config.image_data_format()`.
+        dilation_rate: Int, or tuple of 1 int.
+        groups: Int, the number of groups that split input channels and filters.
+        activation: Activation function, or its name. `None` is the identity.
+        use_bias: Whether to add a bias, one for each position and filter.
+        kernel_initializer: Initializer of the kernel: name, configuration, object or callable of
+            `(shape, dtype)`.
+        bias_initializer: Initializer of the bias.
+        kernel_regularizer: Regularizer of the kernel.
+        bias_regularizer: Regularizer of the bias.
+        activity_regularizer: Regularizer of the output.
+        kernel_constraint: Constraint of the kernel. A receptive field is axes `-3` to `-2`.
+        bias_constraint: Constraint of the bias.
+        **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
+
+    Shapes:
+        - Input: `(batch, steps, channels)` or, for `"channels_first"`,
+          `(batch, channels, steps)`. All but the batch must be known in `build`.
+        - Output: `(batch, out_steps, filters)` or
+          `(batch, filters, out_steps)`.
+        - Kernel, in either format: the output positions
+          `(out_steps)`, then the taps
+          `(kernel_steps)`, then `(channels / groups, filters)`.
+        - Bias, in either format: `(out_steps, filters)`.
+
+        With `n` output positions and `k` taps there are `n · filters · (k · channels / groups + 1)`
+        parameters, of which `n · filters` are the bias. Beside inputs, outputs and weights, a call
+        holds the patches, `n · k · channels · batch` values.
+
+    Raises:
+        ValueError: If an argument is out of range, `filters` or the input's channels are not
+            divisible by `groups`, an axis other than the batch is unknown, or the kernel does not
+            fit in the input.
+
+    Example:
+        >>> layer = LocallyConnected1D(4, kernel_size=3, padding="causal")
+        >>> tuple(layer(keras.ops.ones((2, 10, 3))).shape)
+        (2, 10, 4)
+        >>> tuple(layer.kernel.shape), tuple(layer.bias.shape)
+        ((10, 3, 3, 4), (10, 4))
+    """
 
     def __init__(
         self,
