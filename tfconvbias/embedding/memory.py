@@ -1,0 +1,32 @@
+"""How much memory an embedded model may take."""
+
+import os
+from pathlib import Path
+
+
+def available_bytes() -> int | None:
+    """Main memory that can still be taken, or `None` where the system doesn't tell."""
+    limits = []
+    information = Path("/proc/meminfo")
+    if information.exists():
+        for line in information.read_text(encoding="utf-8").splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+    group = Path("/sys/fs/cgroup/memory.max")
+    used = Path("/sys/fs/cgroup/memory.current")
+    if group.exists() and used.exists():
+        limit = group.read_text(encoding="utf-8").strip()
+        if limit != "max":
+            limits.append(max(int(limit) - int(used.read_text(encoding="utf-8")), 0))
+    if not limits and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    return min(limits, default=None)
+
+
+def readable(num_bytes: float) -> str:
+    """A number of bytes for people, such as 281.9 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if num_bytes < 1024:
+            return f"{num_bytes:.4g} {unit}"
+        num_bytes /= 1024
+    return f"{num_bytes:.4g} TiB"
