@@ -1,0 +1,100 @@
+"""Configurations from the command line."""
+
+import dataclasses
+from typing import Literal
+
+import pytest
+
+from tfconvbias import training
+from tfconvbias.training import command_line
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    count: int = training.option(3, "how many, in %")
+    rate: float = training.option(0.5, "how fast")
+    kind: Literal["a", "b"] = training.option("a", "which")
+    limit: int | None = training.option(None, "at most")
+    again: bool = training.option(False, "once more")
+    sizes: tuple[int, ...] = training.option((1, 2), "of each")
+
+
+def parse(*argv, **kwargs):
+    return command_line.parse(Config(), argv=argv, **kwargs)
+
+
+def test_defaults_and_every_kind_of_option():
+    assert parse() == Config()
+    words = "--count 7 --rate 1e-3 --kind b --limit 9 --again --sizes 4 5 6"
+    given = parse(*words.split())
+    assert given == Config(7, 1e-3, "b", 9, True, (4, 5, 6))
+    assert parse("--limit", "none") == Config()
+
+
+def test_demo_changes_fields_and_given_options_win():
+    demo = {"count": 1, "rate": 0.1}
+    assert parse("--demo", demo=demo) == Config(count=1, rate=0.1)
+    assert parse("--demo", "--count", "5", demo=demo) == Config(count=5, rate=0.1)
+    assert parse(demo=demo) == Config()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--count", "many"], "invalid int value: 'many'"),
+        (["--kind", "c"], "invalid choice: 'c'"),
+        (["--size", "3", "--colour", "red"], "unrecognized arguments"),
+        (["--demo"], "unrecognized arguments"),
+    ],
+)
+def test_bad_options_are_named(argv, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        parse(*argv)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_shows_text_and_default_of_every_field(capsys):
+    with pytest.raises(SystemExit) as stop:
+        command_line.parse(Config(), description="What it does.", argv=["--help"], demo={})
+    assert stop.value.code == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    for words in ("What it does.", "how many, in % [3]", "--limit INT", "[none]", "--demo"):
+        assert words in shown
+
+
+def test_fixed_fields_have_no_option(capsys):
+    with pytest.raises(SystemExit):
+        parse("--count", "4", fixed=("count",))
+    assert "--count" in capsys.readouterr().err
+
+
+def test_arguments_of_is_the_inverse_of_parse():
+    config = Config(7, 2e-5, "b", None, True, (9,))
+    words = command_line.arguments_of(config, Config()).split()
+    assert parse(*words) == config
+    assert command_line.arguments_of(Config(), Config()) == ""
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"base_channels": 0},
+        {"epochs": -1},
+        {"learning_rate": float("nan")},
+        {"l1": -1e-6},
+        {"momentum": 1.0},
+        {"dropout_rate": 1.5},
+        {"family": "three_fc"},
+        {"family": "resnet18", "dropout_rate": 0.5},
+    ],
+    ids=str,
+)
+def test_configurations_that_make_no_sense_are_refused(changes):
+    with pytest.raises(training.ConfigError, match="Received"):
+        training.RunConfig(**changes)
+    with pytest.raises(SystemExit):
+        command_line.parse(
+            training.RunConfig(),
+            argv=[w for k, v in changes.items() for w in (f"--{k.replace('_', '-')}", str(v))],
+        )

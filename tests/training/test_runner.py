@@ -1,0 +1,177 @@
+"""A run: what it leaves, resuming, and what may go wrong."""
+
+import csv
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tfconvbias import training
+from tfconvbias.training import runner
+
+
+def without_seconds(history):
+    return {name: column for name, column in history.items() if name != "seconds"}
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the code may catch it."""
+
+
+def kill_after(monkeypatch, epochs):
+    """End the process's run right after the history row of an epoch, before its checkpoint."""
+    append = training.RunFolder.append_history
+
+    def append_then_die(self, row):
+        append(self, row)
+        if row["epoch"] == epochs:
+            raise Killed
+
+    monkeypatch.setattr(training.RunFolder, "append_history", append_then_die)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "beta_lasso"])
+def test_a_killed_run_resumes_to_the_same_history_and_model(
+    optimizer, tiny_config, tiny_dataset, tmp_path, monkeypatch
+):
+    config = dataclasses.replace(
+        tiny_config, optimizer=optimizer, momentum=0.5, connectivity="dense", beta=1.0, l1_conv=1e-3
+    )
+    whole = training.run(config, tiny_dataset)
+    config = dataclasses.replace(config, run_dir=str(tmp_path / "killed"))
+    with monkeypatch.context() as patch:
+        kill_after(patch, 2)
+        with pytest.raises(Killed):
+            training.run(config, tiny_dataset)
+    assert [f.name for f in (tmp_path / "killed").glob("*checkpoint*")] == ["checkpoint-1.keras"]
+    resumed = training.run(dataclasses.replace(config, resume=True), tiny_dataset)
+    assert without_seconds(resumed.history) == without_seconds(whole.history)
+    models = [keras.saving.load_model(r.folder.last_model) for r in (whole, resumed)]
+    for one, other in zip(models[0].weights, models[1].weights, strict=True):
+        np.testing.assert_array_equal(
+            keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+        )
+
+
+def test_a_run_leaves_all_that_a_table_needs(tiny_config, tiny_dataset):
+    result = training.run(tiny_config, tiny_dataset)
+    folder = result.folder.path
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "best.keras",
+        "config.json",
+        "environment.json",
+        "history.csv",
+        "last.keras",
+        "result.json",
+    ]
+    assert json.loads((folder / "config.json").read_text()) == tiny_config.identity()
+    with (folder / "history.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["learning_rate"]) < 1e-6
+    row = json.loads((folder / "result.json").read_text())
+    model = keras.saving.load_model(folder / "last.keras")
+    accuracy = np.mean(
+        np.argmax(model.predict(tiny_dataset.x_test, verbose=0), -1) == tiny_dataset.y_test
+    )
+    assert row["test_accuracy"] == pytest.approx(accuracy)
+    assert row["parameters"] == model.count_params()
+    assert row["kernel_parameters"]["conv1"] == 486
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["backend"] == keras.config.backend()
+    assert environment["versions"]["keras"] == keras.__version__
+
+
+def test_a_finished_run_is_read_not_repeated(tiny_config, tiny_dataset, monkeypatch):
+    first = training.run(tiny_config, tiny_dataset)
+    monkeypatch.setattr(runner, "_fit", lambda *a: pytest.fail("trained again"))
+    again = training.run(dataclasses.replace(tiny_config, resume=True), tiny_dataset)
+    assert again.row == first.row
+
+
+def test_a_folder_with_another_run_is_left_alone(tiny_config, tiny_dataset):
+    training.run(tiny_config, tiny_dataset)
+    before = (training.RunFolder(tiny_config.run_dir).path / "history.csv").read_text()
+    with pytest.raises(training.RunFolderError, match="seed: 0 there, 1 asked for"):
+        training.run(dataclasses.replace(tiny_config, seed=1, resume=True), tiny_dataset)
+    with pytest.raises(training.RunFolderError, match="--resume"):
+        training.run(tiny_config, tiny_dataset)
+    after = (training.RunFolder(tiny_config.run_dir).path / "history.csv").read_text()
+    assert after == before
+
+
+def test_a_folder_with_other_files_is_left_alone(tiny_config, tiny_dataset, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    with pytest.raises(training.RunFolderError, match="holds no run"):
+        training.run(tiny_config, tiny_dataset)
+
+
+def test_a_diverging_run_stops_and_keeps_the_last_good_model(
+    tiny_config, tiny_dataset, monkeypatch
+):
+    config = dataclasses.replace(tiny_config, dropout_rate=0.0, epochs=5)
+    on_epoch_begin = runner._Recorder.on_epoch_begin
+
+    def poison(self, epoch, logs=None):
+        on_epoch_begin(self, epoch, logs)
+        if epoch == 2:
+            bias = self.model.get_layer("fc2").bias
+            bias.assign(np.full(bias.shape, np.nan))
+
+    monkeypatch.setattr(runner._Recorder, "on_epoch_begin", poison)
+    with pytest.raises(training.TrainingDivergedError, match=r"epoch 3.*checkpoint-2\.keras"):
+        training.run(config, tiny_dataset)
+    folder = training.RunFolder(config.run_dir)
+    epoch, file = folder.checkpoint()
+    assert epoch == 2
+    assert all(
+        np.isfinite(keras.ops.convert_to_numpy(w)).all()
+        for w in keras.saving.load_model(file).weights
+    )
+    assert len(folder.history()["epoch"]) == 2
+    assert folder.result() is None
+
+
+def test_mixed_precision_trains_and_leaves_the_global_policy_alone(tiny_config, tiny_dataset):
+    config = dataclasses.replace(tiny_config, precision="mixed_bfloat16", optimizer="beta_lasso")
+    result = training.run(config, tiny_dataset)
+    assert keras.config.dtype_policy().name == "float32"
+    model = keras.saving.load_model(result.folder.last_model)
+    assert model.get_layer("conv1").compute_dtype == "bfloat16"
+    assert np.isfinite(result.history["loss"]).all()
+
+
+def test_weight_decay_is_coupled_and_spares_biases_and_batchnorm(tiny_config, tiny_dataset):
+    config = dataclasses.replace(tiny_config, weight_decay=0.2, learning_rate=0.1)
+    model = training.build_model(config, tiny_dataset)
+    kernels = [w for w in model.trainable_weights if w.name == "kernel"]
+    expected = sum(0.1 * float(keras.ops.sum(k**2)) for k in kernels)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("family", ["s", "d", "three_fc", "resnet18"])
+def test_every_family_builds_for_both_optimizers(family, tiny_config, tiny_dataset):
+    connectivity = "dense" if family == "three_fc" else "conv"
+    for optimizer in ("sgd", "beta_lasso"):
+        config = dataclasses.replace(
+            tiny_config,
+            family=family,
+            connectivity=connectivity,
+            optimizer=optimizer,
+            hidden_units=8,
+            dropout_rate=0.0,
+        )
+        model = training.build_model(config, tiny_dataset)
+        built = training.build_optimizer(config, steps=10)
+        built.build(model.trainable_variables)
+        if optimizer == "beta_lasso" and family != "three_fc":
+            by_path = dict(built.penalized_variables)
+            conv = [rate for path, rate in by_path.items() if "conv" in path or "shortcut" in path]
+            rest = [
+                rate for path, rate in by_path.items() if "/fc" in path or path.startswith("fc")
+            ]
+            assert conv and conv == pytest.approx([2e-5] * len(conv))
+            assert rest and rest == pytest.approx([5e-6] * len(rest))

@@ -1,0 +1,62 @@
+"""Batches whose order depends on the seed and the epoch alone."""
+
+from collections.abc import Generator
+
+import numpy as np
+
+from tfconvbias.training.errors import ConfigError
+
+
+class ShuffledBatches:
+    """Full batches of arrays in an order that is a function of `(seed, epoch)`.
+
+    A run that is resumed at epoch e sees the batches that the uninterrupted run would have seen.
+    The samples left over behind the last full batch are skipped; another order skips others.
+
+    One generator serves all epochs of a `fit`, since Keras may open the next epoch's iterator of a
+    `PyDataset` before it says that the epoch is over:
+
+    ```
+    batches = ShuffledBatches(x, y, batch_size=128, seed=0)
+    model.fit(batches.stream(), steps_per_epoch=batches.num_batches, shuffle=False)
+    ```
+
+    Args:
+        x: `(samples, …)` inputs.
+        y: `(samples, …)` targets.
+        batch_size: samples a batch.
+        seed: seed of the orders.
+
+    Raises:
+        ConfigError: If there are fewer samples than one batch.
+    """
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
+        if batch_size > len(x):
+            raise ConfigError(
+                f"batch_size must not exceed the {len(x)} training samples. "
+                f"Received: batch_size={batch_size}"
+            )
+        self.x = x
+        self.y = y
+        self.batch_size = batch_size
+        self.seed = seed
+
+    @property
+    def num_batches(self) -> int:
+        """Full batches an epoch."""
+        return len(self.x) // self.batch_size
+
+    def order(self, epoch: int) -> np.ndarray:
+        """Indices of an epoch's samples, `(num_batches, batch_size)`."""
+        permutation = np.random.default_rng((self.seed, epoch)).permutation(len(self.x))
+        used = self.num_batches * self.batch_size
+        return permutation[:used].reshape(self.num_batches, self.batch_size)
+
+    def stream(self, first_epoch: int = 0) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the batches of `first_epoch` (counted from 0) and of all that follow, endlessly."""
+        epoch = first_epoch
+        while True:
+            for chosen in self.order(epoch):
+                yield self.x[chosen], self.y[chosen]
+            epoch += 1

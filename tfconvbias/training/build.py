@@ -1,0 +1,86 @@
+"""From a configuration to data, a model and its compilation."""
+
+from typing import Any
+
+import keras
+
+from tfconvbias import data, models
+from tfconvbias.optimizers import BetaLasso
+from tfconvbias.training.run_config import RunConfig
+
+CONV_LAYERS = r"(^|/)(conv\d+|stage\d+_block\d+_(conv\d|shortcut))/"
+"""The layers that stand for convolutions in every family, by variable path."""
+
+
+def build_dataset(config: RunConfig) -> data.ImageDataset:
+    """Load the configured data set, cut to `num_train` and permuted where asked for."""
+    dataset = data.load(config.dataset, data_dir=config.data_dir)
+    if config.num_train is not None:
+        dataset = dataset.limit(num_train=config.num_train, seed=config.seed)
+    if config.permute_pixels is not None:
+        dataset = data.permute_pixels(dataset, seed=config.permute_pixels)
+    return dataset
+
+
+def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
+    """Build the configured network on raw uint8 images, its preprocessing inside."""
+    arguments: dict[str, Any] = {
+        "input_shape": dataset.image_shape,
+        "classes": dataset.num_classes,
+        "preprocessing": data.preprocessing(dataset, augment=config.augment, seed=config.seed),
+        "kernel_regularizer": (
+            keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
+        ),
+    }
+    if config.family == "three_fc":
+        return models.ThreeFC(config.hidden_units, dropout_rate=config.dropout_rate, **arguments)
+    arguments["connectivity"] = config.connectivity
+    arguments["base_channels"] = config.base_channels
+    if config.kernel_size is not None:
+        arguments["kernel_size"] = config.kernel_size
+    if config.family == "resnet18":
+        return models.ResNet18(**arguments)
+    family = models.SConv if config.family == "s" else models.DConv
+    return family(dropout_rate=config.dropout_rate, **arguments)
+
+
+def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
+    """Build the configured optimizer.
+
+    Args:
+        config: the run's configuration.
+        steps: steps of the whole run, over which the cosine schedule falls to 0.
+    """
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, decay_steps=steps)
+    if config.optimizer == "sgd":
+        return keras.optimizers.SGD(rate, momentum=config.momentum)
+    return BetaLasso(
+        rate,
+        l1=config.l1,
+        beta=config.beta,
+        threshold=config.threshold,
+        momentum=config.momentum,
+        l1_overrides=None if config.family == "three_fc" else {CONV_LAYERS: config.l1_conv},
+    )
+
+
+def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:
+    """Compile with cross-entropy on logits, accuracy and the configured optimizer."""
+    model.compile(
+        optimizer=build_optimizer(config, steps),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile={"auto": _xla_pays(), "on": True, "off": False}[config.jit_compile],
+    )
+
+
+def _xla_pays() -> bool | str:
+    """Whether to compile with XLA when it is left to us.
+
+    On TensorFlow's CPU the plain step is about twice as fast (see the README of benchmarks);
+    elsewhere the choice is Keras' own.
+    """
+    on_cpu = not any("gpu" in name or "tpu" in name for name in keras.distribution.list_devices())
+    return False if keras.config.backend() == "tensorflow" and on_cpu else "auto"

@@ -1,0 +1,54 @@
+"""Several configurations in one folder, set side by side."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from tfconvbias import data
+from tfconvbias.training.build import build_dataset
+from tfconvbias.training.errors import ConfigError, TrainingDivergedError
+from tfconvbias.training.run_config import RunConfig
+from tfconvbias.training.runner import RunResult, run
+
+
+def compare(
+    rows: Mapping[str, RunConfig], folder: str | Path
+) -> tuple[dict[str, RunResult], dict[str, str]]:
+    """Run every row, each in a subfolder of its own; finished rows are read from disk.
+
+    Args:
+        rows: label → configuration; `run_dir` and `tensorboard` paths follow from the label.
+        folder: where the rows' run folders stand.
+
+    Returns:
+        The finished rows by label, and the messages of rows whose loss diverged.
+
+    Raises:
+        ConfigError: If two labels would share a subfolder.
+    """
+    folders = {name: Path(folder) / _slug(name) for name in rows}
+    if len(set(folders.values())) < len(rows):
+        raise ConfigError(f"Labels must differ in letters and digits. Received: {list(rows)}")
+    datasets: dict[tuple, data.ImageDataset] = {}
+    finished, diverged = {}, {}
+    for number, (name, config) in enumerate(rows.items(), start=1):
+        if config.verbose != "silent":
+            print(f"\n[{number}/{len(rows)}] {name}", flush=True)
+        key = (config.dataset, config.data_dir, config.num_train, config.permute_pixels)
+        if config.num_train is not None:
+            key += (config.seed,)
+        if key not in datasets:
+            datasets[key] = build_dataset(config)
+        try:
+            finished[name] = run(
+                dataclasses.replace(config, run_dir=str(folders[name])), datasets[key]
+            )
+        except TrainingDivergedError as error:
+            diverged[name] = str(error)
+            print(f"{name}: {error}", flush=True)
+    return finished, diverged
+
+
+def _slug(name: str) -> str:
+    words = "".join(c if c.isalnum() and c.isascii() else " " for c in name.replace("β", "beta"))
+    return "-".join(words.lower().split())

@@ -1,0 +1,13 @@
+"""Errors that a user can mend: the command line prints them without a traceback."""
+
+
+class ConfigError(ValueError):
+    """A configuration field has a value that can't be used."""
+
+
+class RunFolderError(RuntimeError):
+    """A run folder holds something else than the run that was asked for."""
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss became NaN or infinite; the last good model is kept in the run folder."""

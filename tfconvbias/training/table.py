@@ -1,0 +1,52 @@
+"""Results rows as tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_OPTIMIZERS = {"sgd": "SGD", "beta_lasso": "β-LASSO"}
+
+
+def label(row: Mapping[str, Any]) -> str:
+    """A run's name as the paper writes it, such as "S-FC, β-LASSO"."""
+    model = {"three_fc": "3-FC"}.get(row["model"], row["model"].upper().replace("_", "-"))
+    return f"{model}, {_OPTIMIZERS[row['optimizer']]}"
+
+
+def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Shape results rows, by their label, for people: accuracies in %, counts with separators."""
+    return [
+        {
+            "model": name,
+            "width": str(row["width"]),
+            "kernel weights": f"{sum(row['kernel_parameters'].values()):,}",
+            "non-zero": f"{sum(row['nonzeros'].values()):,}",
+            "non-zero, first layer": _share(row),
+            "train, %": f"{100 * row['train_accuracy']:.2f}",
+            "validation, %": f"{100 * row['val_accuracy']:.2f}",
+            "test, %": f"{100 * row['test_accuracy']:.2f}",
+            "test at best epoch, %": f"{100 * row['best_epoch_test_accuracy']:.2f}",
+            "data set": row["dataset"],
+            "epochs": str(row["epochs"]),
+            "seed": str(row["seed"]),
+            "seconds": f"{row['seconds']:.0f}",
+        }
+        for name, row in results.items()
+    ]
+
+
+def format_table(rows: Sequence[Mapping[str, str]]) -> str:
+    """A Markdown table whose columns line up in a terminal too."""
+    names = list(rows[0])
+    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(names), rule, *(line([row[n] for n in names]) for row in rows)])
+
+
+def _share(row: Mapping[str, Any]) -> str:
+    name, size = next(iter(row["kernel_parameters"].items()))
+    count = row["nonzeros"][name]
+    return f"{count:,} ({100 * count / size:.2f} %)"
