@@ -27,6 +27,7 @@ from tfconvbias.analysis.locality import (
     spatial_spread,
     window_share,
 )
+from tfconvbias.analysis.path_norm import active_share, path_norm_bound, weighted_path_norm
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "LayerCounts",
     "Locality",
     "LossDerivatives",
+    "active_share",
     "description_length",
     "generalization_bound",
     "gradient_norm",
@@ -46,9 +48,11 @@ __all__ = [
     "nonzeros_per_unit",
     "num_nonzeros",
     "num_units",
+    "path_norm_bound",
     "random_units",
     "sharing_bits",
     "spatial_spread",
     "top_hessian_eigenvalues",
+    "weighted_path_norm",
     "window_share",
 ]

@@ -4,12 +4,20 @@ from tfconvbias.callbacks.epoch_seeds import EpochSeeds
 from tfconvbias.callbacks.finite_loss import StopOnNonFiniteLoss
 from tfconvbias.callbacks.generalization_bound import GeneralizationBound
 from tfconvbias.callbacks.locality_score import LocalityScore
+from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.callbacks.nonzeros import NonZeros
+from tfconvbias.callbacks.relu_units import ActiveUnits, GeneralizationGap, PathNorm
+from tfconvbias.callbacks.sharpness import Sharpness
 
 __all__ = [
+    "ActiveUnits",
     "EpochSeeds",
     "GeneralizationBound",
+    "GeneralizationGap",
     "LocalityScore",
+    "Measurement",
     "NonZeros",
+    "PathNorm",
+    "Sharpness",
     "StopOnNonFiniteLoss",
 ]

@@ -1,0 +1,88 @@
+import keras
+import numpy as np
+import pytest
+
+from tfconvbias.analysis import LossDerivatives
+from tfconvbias.callbacks import Sharpness
+
+X = np.random.default_rng(0).standard_normal((6, 4)).astype("float32")
+Y = np.random.default_rng(1).standard_normal((6, 1)).astype("float32")
+
+
+def _model(optimizer=None):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(optimizer or keras.optimizers.SGD(0.05), "mse")
+    return model
+
+
+def test_the_last_value_is_that_of_the_trained_model():
+    model = _model()
+    callback = Sharpness(X, Y, k=2, include_gradient_norm=True, batch_size=4, tolerance=1e-6)
+    history = model.fit(X, Y, epochs=4, batch_size=6, verbose=0, callbacks=[callback]).history
+    derivatives = LossDerivatives(model, "mse", X, Y)
+    hessian = np.stack([derivatives.product(row) for row in np.eye(derivatives.size)])
+    expected = np.linalg.eigvalsh(hessian)[::-1]
+    np.testing.assert_allclose(history["sharpness"][-1], expected[0], rtol=1e-3)
+    np.testing.assert_allclose(history["sharpness_2"][-1], expected[1], rtol=1e-3)
+    np.testing.assert_allclose(
+        history["gradient_norm"][-1], np.linalg.norm(derivatives.gradient()), rtol=1e-4
+    )
+    assert len(set(history["sharpness"])) == 4
+
+
+def test_epochs_between_measurements_hold_nan():
+    history = _model().fit(X, Y, epochs=5, verbose=0, callbacks=[Sharpness(X, Y, every=2)]).history
+    assert np.isnan(history["sharpness"]).tolist() == [True, False, True, False, False]
+    assert np.isnan(history["edge"]).tolist() == [True, False, True, False, False]
+
+
+def test_the_edge_follows_the_schedule():
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1, 2], [0.1, 0.2, 0.4])
+    history = _model(keras.optimizers.SGD(schedule)).fit(
+        X, Y, epochs=3, batch_size=6, verbose=0, callbacks=[Sharpness(X, Y)]
+    )
+    np.testing.assert_allclose(history.history["edge"], [20.0, 10.0, 5.0], rtol=1e-6)
+
+
+@pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.5, True)])
+def test_the_edge_is_where_a_quadratic_starts_to_diverge(momentum, nesterov):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov), "mse")
+    x, y = np.ones((1, 1), "float32"), np.zeros((200, 1), "float32")
+    history = model.fit(x, y[:1], verbose=0, callbacks=[Sharpness(x, y[:1])]).history
+    np.testing.assert_allclose(history["sharpness"], [2.0], rtol=1e-5)
+    for factor, grows in ((0.97, False), (1.03, True)):
+        # An input of √(factor · edge / 2) makes the curvature factor · edge.
+        x = np.full((200, 1), np.sqrt(factor * history["edge"][0] / 2), "float32")
+        model.layers[0].kernel.assign([[1.0]])
+        model.fit(x, y, batch_size=1, verbose=0)
+        assert (abs(float(np.squeeze(model.get_weights()[0]))) > 1) == grows
+
+
+def test_a_diverged_model_gives_nan():
+    model = _model()
+    model.layers[0].kernel.assign(np.full((4, 8), np.nan))
+    history = model.fit(X, Y, verbose=0, callbacks=[Sharpness(X, Y)]).history
+    assert np.isnan(history["sharpness"][0])
+
+
+def test_only_sgd_has_an_edge():
+    adam = keras.optimizers.Adam()
+    with pytest.raises(ValueError, match="include_edge=False"):
+        _model(adam).fit(X, Y, verbose=0, callbacks=[Sharpness(X, Y)])
+    history = _model(keras.optimizers.Adam()).fit(
+        X, Y, verbose=0, callbacks=[Sharpness(X, Y, include_edge=False)]
+    )
+    assert "edge" not in history.history
+    assert np.isfinite(history.history["sharpness"][0])
+
+
+def test_every_must_be_positive():
+    with pytest.raises(ValueError, match="every=0"):
+        Sharpness(X, Y, every=0)

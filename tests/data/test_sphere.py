@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from tfconvbias.data import (
+    ConvTeacher,
+    conv_teacher,
+    product_of_spheres,
+    sphere_regression,
+    uniform_sphere,
+)
+
+
+def test_points_lie_on_the_sphere_and_have_no_preferred_direction():
+    points = uniform_sphere(20_000, 5, radius=3.0, seed=1)
+    assert points.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 3.0, rtol=1e-5)
+    np.testing.assert_allclose(points.mean(axis=0), 0, atol=0.06)
+    np.testing.assert_allclose(np.cov(points.T), np.eye(5) * 9 / 5, atol=0.06)
+
+
+def test_patches_of_a_product_lie_on_spheres():
+    points = product_of_spheres(6, 4, 3, radius=2.0)
+    assert points.shape == (6, 12)
+    np.testing.assert_allclose(np.linalg.norm(points.reshape(6, 4, 3), axis=2), 2.0, rtol=1e-5)
+
+
+def test_the_teacher_is_the_mean_over_patches_of_relu_units():
+    teacher = ConvTeacher(
+        kernel=np.array([[1.0, 0.0], [0.0, 2.0]]),
+        thresholds=np.array([0.5, -1.0]),
+        outgoing=np.array([3.0, -1.0]),
+        offset=0.25,
+        scale=2.0,
+    )
+    x = np.array([[1.0, 1.0, -1.0, -2.0]])
+    # patch (1, 1): relu(0.5) = 0.5, relu(3) = 3; patch (-1, -2): 0 and relu(-3) = 0
+    expected = (3.0 * 0.5 / 2 - 3.0 / 2 + 0.25) / 2.0
+    np.testing.assert_allclose(teacher(x), [[expected]])
+
+
+def test_the_teacher_is_standardised_on_its_sample():
+    sample = uniform_sphere(5000, 12, radius=2.0)
+    teacher = conv_teacher(3, 20, sample, seed=4)
+    targets = teacher(sample)
+    assert targets.shape == (5000, 1)
+    np.testing.assert_allclose([targets.mean(), targets.std()], [0, 1], atol=1e-4)
+
+
+def test_train_and_test_share_one_teacher():
+    found = sphere_regression(50, 12, 3, noise=0.0, num_test=3000)
+    np.testing.assert_array_equal(found.teacher(found.x_train), found.y_train)
+    np.testing.assert_array_equal(found.teacher(found.x_test), found.y_test)
+    # Standardised on other points: not exactly 0 and 1 on the test set.
+    assert 0 < abs(found.y_test.mean()) < 0.1
+    np.testing.assert_allclose(found.y_test.std(), 1, atol=0.1)
+
+
+def test_noise_is_on_the_training_targets_only():
+    quiet, noisy = (sphere_regression(4000, 12, 3, noise=noise) for noise in (0.0, 0.5))
+    np.testing.assert_array_equal(quiet.y_test, noisy.y_test)
+    errors = noisy.y_train - quiet.y_train
+    np.testing.assert_allclose(errors.std(), 0.5, rtol=0.05)
+
+
+def test_a_smaller_set_holds_the_first_points_of_a_larger():
+    small, large = (sphere_regression(n, 12, 3, num_test=10) for n in (20, 30))
+    np.testing.assert_array_equal(small.x_train, large.x_train[:20])
+    np.testing.assert_allclose(small.y_train, large.y_train[:20], rtol=1e-6)
+    np.testing.assert_array_equal(small.x_test, large.x_test)
+
+
+def test_the_radius_is_the_root_of_the_number_of_patches():
+    found = sphere_regression(5, 40, 4, num_test=5)
+    np.testing.assert_allclose(np.linalg.norm(found.x_train, axis=1), 10**0.5, rtol=1e-5)
+
+
+def test_seeds_differ():
+    first, second = (sphere_regression(5, 12, 3, num_test=5, seed=seed) for seed in (0, 1))
+    assert not np.allclose(first.x_train, second.x_train)
+    assert not np.allclose(first.teacher.kernel, second.teacher.kernel)
+
+
+def test_errors_name_the_argument():
+    with pytest.raises(ValueError, match=r"must divide.*patch_size=5, dimension=12"):
+        sphere_regression(5, 12, 5)
+    with pytest.raises(ValueError, match="n=0"):
+        uniform_sphere(0, 3)
+    with pytest.raises(ValueError, match="multiple of 3 columns"):
+        conv_teacher(3, 2, uniform_sphere(10, 4))
+    with pytest.raises(ValueError, match="constant on the sample"):
+        conv_teacher(3, 2, uniform_sphere(1, 3))

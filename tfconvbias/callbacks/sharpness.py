@@ -1,0 +1,113 @@
+r"""Sharpness of the loss during training, against the edge of stability."""
+
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfconvbias.analysis import LossDerivatives
+from tfconvbias.callbacks.measurement import Measurement
+
+
+class Sharpness(Measurement):
+    r"""Log the top Hessian eigenvalue `sharpness` and, for SGD, the `edge` of stability.
+
+    Gradient descent with step size η diverges along directions whose curvature exceeds 2/η; full
+    batches drive the sharpness up to that edge and hold it there. With momentum μ the edge is
+    $2 (1 + \mu) / \eta$, and $(2 + 2\mu) / (\eta (1 + 2\mu))$ with Nesterov's. The step size is
+    read from the optimizer at each measurement, so that the edge follows a schedule. Sharpness and
+    edge are in the units of the compiled loss: both double from half the mean squared error at η to
+    Keras' `"mse"` at η/2.
+
+    Logs: `sharpness` (and `sharpness_2` to `sharpness_k`), `edge` with `include_edge`,
+    `gradient_norm` with `include_gradient_norm`. They are NaN when the model has diverged.
+
+    Args:
+        x: Inputs of the data set whose loss is measured, usually the training set.
+        y: Targets.
+        loss: Loss, as for `compile`; the compiled one by default.
+        k: Number of eigenvalues.
+        every: Epochs between two measurements.
+        include_edge: Whether to log the edge, which only SGD has.
+        include_gradient_norm: Whether to log the gradient's norm, too.
+        tolerance: Relative accuracy of the eigenvalues.
+        **options: Those of `LossDerivatives`: `batch_size`, `sample_weight`, ….
+
+    Raises:
+        ValueError: When training begins, if `include_edge` is set and the optimizer isn't SGD.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    >>> model.compile(keras.optimizers.SGD(0.1), "mse")
+    >>> x, y = np.ones((4, 1)), np.zeros((4, 1))
+    >>> history = model.fit(x, y, callbacks=[Sharpness(x, y)], verbose=0).history
+    >>> [round(history[name][0], 3) for name in ("sharpness", "edge")]
+    [2.0, 20.0]
+
+    Reference: Cohen et al. 2021, "Gradient Descent on Neural Networks Typically Occurs at the Edge
+    of Stability"; arXiv 2603.04807.
+    """
+
+    def __init__(
+        self,
+        x: Any,
+        y: Any,
+        loss: Any = None,
+        *,
+        k: int = 1,
+        every: int = 1,
+        include_edge: bool = True,
+        include_gradient_norm: bool = False,
+        tolerance: float = 1e-3,
+        **options: Any,
+    ):
+        super().__init__(every)
+        self.x, self.y, self.loss = x, y, loss
+        self.k = k
+        self.include_edge = include_edge
+        self.include_gradient_norm = include_gradient_norm
+        self.tolerance = tolerance
+        self.options = options
+        self.names = ("sharpness", *(f"sharpness_{i}" for i in range(2, k + 1)))
+        self.names += ("edge",) * include_edge + ("gradient_norm",) * include_gradient_norm
+
+    def on_train_begin(self, logs: dict | None = None) -> None:
+        """Build the derivatives for the compiled loss; drop what an earlier fit has left."""
+        if self.include_edge and not isinstance(self.model.optimizer, keras.optimizers.SGD):
+            raise ValueError(
+                "The edge of stability 2/η is that of SGD; set `include_edge=False`. "
+                f"Received: optimizer={self.model.optimizer!r}"
+            )
+        loss = self.model.loss if self.loss is None else self.loss
+        self._derivatives = LossDerivatives(self.model, loss, self.x, self.y, **self.options)
+        self._noise = np.random.default_rng(0).standard_normal(self._derivatives.size)
+        self._start = self._noise
+
+    def measure(self, logs: dict) -> dict[str, float]:
+        """Top eigenvalues, edge and gradient norm of the model as it stands."""
+        values = dict.fromkeys(self.names, float("nan"))
+        try:
+            found = self._derivatives.top_eigenvalues(
+                self.k, tolerance=self.tolerance, start=self._start
+            )
+            values.update(zip(self.names, map(float, found.values), strict=False))
+            # The last vectors are a good start; noise keeps directions in play that overtake them.
+            known = np.nan_to_num(found.vectors).sum(axis=0)
+            self._start = known + 0.1 * self._noise / np.linalg.norm(self._noise)
+        except FloatingPointError:
+            self._start = self._noise
+        if self.include_edge:
+            values["edge"] = _edge(self.model.optimizer)
+        if self.include_gradient_norm:
+            values["gradient_norm"] = float(np.linalg.norm(self._derivatives.gradient()))
+        return values
+
+
+def _edge(optimizer: keras.optimizers.SGD) -> float:
+    rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
+    if rate == 0:
+        return float("inf")
+    momentum = optimizer.momentum
+    damping = 1 + 2 * momentum if optimizer.nesterov else 1.0
+    return 2 * (1 + momentum) / (rate * damping)
