@@ -1,0 +1,175 @@
+"""A proximal step after any optimizer's update: exact zeros for whole groups of weights."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfconvbias.optimizers import hyperparameter
+from tfconvbias.optimizers.hyperparameter import Hyperparameter
+from tfconvbias.optimizers.penalized import check_penalized, choose_penalized, is_kernel
+
+
+def is_convolution_kernel(variable) -> bool:
+    """Whether a variable is a layer's kernel with at least one spatial axis."""
+    return is_kernel(variable) and len(variable.shape) > 2
+
+
+@keras.saving.register_keras_serializable(package="tfconvbias")
+class Proximal(keras.optimizers.Optimizer):
+    r"""Any optimizer, followed by the proximal step of a structured sparsity penalty.
+
+    A subgradient of a group norm leaves groups only near zero; the proximal operator sets them to
+    exactly zero, so that no threshold has to be chosen afterwards. With θ⁺ what the inner
+    optimizer makes of the weights θ, η its learning rate and α Ω the penalty:
+
+    ```
+    θ = argmin_u  ½ ‖u − θ⁺‖² + η α Ω(u)
+    ```
+
+    For `KernelNumber` this shrinks each kernel's norm by η α, for `KernelSize` it is the exact
+    operator of the nested groups. It takes the place of the penalty in the loss: do not give the
+    layers the same penalty as `kernel_regularizer` as well. With an adaptive inner optimizer
+    (Adam) the step is η α all the same, not scaled coordinate by coordinate.
+
+    Clipping, loss scaling and gradient accumulation are the inner optimizer's; with accumulation
+    the proximal step follows real updates only. With `use_ema` the averages are not exactly zero.
+
+    Args:
+        inner_optimizer: A `keras.optimizers.Optimizer`, or its name.
+        penalty: An object with `proximal(kernel, step)`, such as
+            `tfconvbias.regularizers.KernelNumber(0.0)` or `KernelSize(0.0)`; its own α is not used.
+        alpha: α: a number >= 0 or a `LearningRateSchedule` over the optimizer's iterations. A
+            number may be changed while a compiled step runs: `optimizer.alpha = 1e-4`.
+        penalized: Which variables: a regular expression searched for in the path, or a callable
+            that takes the variable and returns a bool. Defaults to the convolution kernels (with
+            spatial axes), so that a dense classifier is left alone.
+        name: Name of the optimizer.
+
+    Raises:
+        ValueError: For a negative α, a penalty without `proximal`, a pattern that matches nothing,
+            or a penalized variable whose shape the penalty does not know.
+
+    Example:
+    >>> from tfconvbias.regularizers import KernelSize
+    >>> optimizer = Proximal(keras.optimizers.SGD(0.1), KernelSize(0.0), alpha=1e-3)
+
+    Reference:
+        Jenatton et al., "Proximal Methods for Hierarchical Sparse Coding", JMLR 2011; a step
+        beyond "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", which
+        thresholds.
+    """
+
+    def __init__(
+        self,
+        inner_optimizer,
+        penalty,
+        alpha,
+        penalized: str | Callable[[Any], bool] | None = None,
+        name="proximal",
+    ):
+        if not callable(getattr(penalty, "proximal", None)):
+            raise ValueError(
+                "`penalty` must have a method `proximal(kernel, step)`, as "
+                f"`tfconvbias.regularizers.KernelNumber` has. Received: penalty={penalty}"
+            )
+        check_penalized(penalized)
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = keras.optimizers.get(inner_optimizer)
+        self.penalty = penalty
+        self.penalized = penalized
+        self._alpha = Hyperparameter(self, "alpha", alpha)
+        self._chosen: list[int] = []
+
+    @property
+    def alpha(self):
+        """α: a variable, or the present value of a schedule."""
+        return self._alpha.current
+
+    @alpha.setter
+    def alpha(self, value):
+        self._alpha.set(value)
+
+    def build(self, variables):
+        chosen = choose_penalized(variables, self.penalized or is_convolution_kernel)
+        for variable, is_chosen in zip(variables, chosen, strict=True):
+            if is_chosen and hasattr(self.penalty, "check_kernel"):
+                try:
+                    self.penalty.check_kernel(variable.shape)
+                except ValueError as error:
+                    raise ValueError(f"Variable {variable.path!r}: {error}") from error
+        self._chosen = [id(v) for v, is_chosen in zip(variables, chosen, strict=True) if is_chosen]
+        self.inner_optimizer.build(variables)
+        super().build(variables)
+
+    @property
+    def variables(self):
+        return super().variables + self.inner_optimizer.variables
+
+    def apply(self, grads, trainable_variables=None):
+        if trainable_variables is None:
+            trainable_variables = self._trainable_variables
+        trainable_variables = list(trainable_variables)
+        grads = list(grads)
+        if not self.built:
+            self.build(trainable_variables)
+        rate = ops.convert_to_tensor(self.inner_optimizer.learning_rate)
+        step = ops.cast(rate, "float32") * ops.cast(self._alpha.current, "float32")
+        before = ops.convert_to_tensor(self.inner_optimizer.iterations) + 0
+        self.inner_optimizer.apply(grads, trainable_variables)
+        if self.inner_optimizer.gradient_accumulation_steps:
+            # Between real updates the weights stand still, and so must the proximal step.
+            moved = ops.not_equal(ops.convert_to_tensor(self.inner_optimizer.iterations), before)
+            step = step * ops.cast(moved, "float32")
+        chosen = set(self._chosen)
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            if gradient is not None and id(variable) in chosen:
+                value = ops.convert_to_tensor(variable)
+                self.assign(variable, self.penalty.proximal(value, ops.cast(step, value.dtype)))
+        self._iterations.assign_add(1)
+
+    @property
+    def learning_rate(self):
+        """The inner optimizer's learning rate."""
+        return self.inner_optimizer.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value):
+        self.inner_optimizer.learning_rate = value
+
+    @property
+    def iterations(self):
+        return self.inner_optimizer.iterations
+
+    def scale_loss(self, loss):
+        return self.inner_optimizer.scale_loss(loss)
+
+    def finalize_variable_values(self, var_list):
+        self.inner_optimizer.finalize_variable_values(var_list)
+
+    def get_config(self):
+        if callable(self.penalized):
+            raise ValueError(
+                "`Proximal` can be saved only with `penalized` as a regular expression or None. "
+                f"Received: penalized={self.penalized}"
+            )
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "inner_optimizer": serialize(self.inner_optimizer),
+            "penalty": serialize(self.penalty),
+            "alpha": self._alpha.to_config(),
+            "penalized": self.penalized,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        deserialize = keras.saving.deserialize_keras_object
+        return cls(
+            deserialize(config["inner_optimizer"], custom_objects=custom_objects),
+            deserialize(config["penalty"], custom_objects=custom_objects),
+            hyperparameter.from_config(config["alpha"], custom_objects=custom_objects),
+            penalized=config["penalized"],
+            name=config["name"],
+        )

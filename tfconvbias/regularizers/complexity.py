@@ -1,0 +1,334 @@
+"""Penalties on a whole model: the coupled forms, and those on kernels folded with BatchNorm."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+from keras import ops
+
+from tfconvbias.regularizers.kernel_number import KernelNumber
+from tfconvbias.regularizers.kernel_size import KernelSize
+from tfconvbias.regularizers.layer_graph import LayerGraph, TensorRef, read_graph
+from tfconvbias.regularizers.structured_sparsity import PenaltyWeight, StructuredSparsity
+
+FORMS = ("number", "size", "number_squared", "size_squared", "multiply_adds")
+
+_KERNEL_AXES: dict[type, int | tuple[int, int]] = {
+    keras.layers.Conv1D: -1,
+    keras.layers.Conv2D: -1,
+    keras.layers.Conv3D: -1,
+    keras.layers.Dense: -1,
+    keras.layers.DepthwiseConv1D: (-2, -1),
+    keras.layers.DepthwiseConv2D: (-2, -1),
+    keras.layers.Conv1DTranspose: -2,
+    keras.layers.Conv2DTranspose: -2,
+    keras.layers.Conv3DTranspose: -2,
+}
+
+
+def kernel_axes_of(layer) -> int | tuple[int, int] | None:
+    """Axes that count the kernels of a layer with one `kernel`, None for any other layer."""
+    return _KERNEL_AXES.get(type(layer))
+
+
+def following_batch_normalization(graph: LayerGraph, number: int):
+    """The BatchNormalization that alone reads the output of a call, or None."""
+    call = graph.calls[number]
+    if getattr(call.operation, "activation", keras.activations.linear) not in (
+        None,
+        keras.activations.linear,
+    ):
+        return None
+    readers = graph.consumers().get(TensorRef(number, 0), [])
+    if len(readers) != 1 or TensorRef(number, 0) in graph.flat_outputs():
+        return None
+    reader = graph.calls[readers[0]].operation
+    return reader if isinstance(reader, keras.layers.BatchNormalization) else None
+
+
+def folded_scale(normalization):
+    """γ/√(σ² + ε): what a BatchNormalization multiplies the kernels before it with."""
+    scale = ops.rsqrt(ops.convert_to_tensor(normalization.moving_variance) + normalization.epsilon)
+    if normalization.scale:
+        scale = scale * ops.convert_to_tensor(normalization.gamma)
+    return scale
+
+
+@dataclass
+class _Target:
+    """A call of a layer whose kernels are penalized."""
+
+    number: int
+    layer: Any
+    normalization: Any
+    measure: StructuredSparsity
+    counted_before: bool
+
+    def kernel(self):
+        kernel = ops.convert_to_tensor(self.layer.kernel)
+        if self.normalization is None:
+            return kernel
+        scale = folded_scale(self.normalization)
+        if self.measure.kernel_axes == (-2,):
+            scale = scale[:, None]
+        elif self.measure.kernel_axes == (-2, -1):
+            scale = ops.reshape(scale, kernel.shape[-2:])
+        return kernel * scale
+
+
+@keras.saving.register_keras_serializable(package="tfconvbias")
+class Complexity(PenaltyWeight, keras.Model):
+    r"""A model that adds a penalty on its architecture's complexity to the training loss.
+
+    It wraps a functional or sequential model, shares its layers and computes the same outputs;
+    train the wrapper and the wrapped `base` is trained. A wrapper, since the forms couple layers,
+    which a regularizer on one kernel can't see. With d'_i and s'_ij the relaxed width and kernel
+    size (see `KernelNumber`, `KernelSize`) the penalty α Ω has one of the forms
+
+    ```
+    "number"          Ω = Σ_i d'_i                          (eq. 13)
+    "size"            Ω = Σ_ij s'_ij                        (eq. 22)
+    "number_squared"  Ω = Σ_i d'_i²                         (eq. 32)
+    "size_squared"    Ω = Σ_ij s'_ij²                       (eq. 33)
+    "multiply_adds"   Ω = Σ_ij r_i c_i d'_{i−1} s'_ij²      (eq. 34)
+    ```
+
+    In (34) r_i c_i is the layer's own output size. d'_{i−1} is the sum over the layer's input
+    channels of the norm of the kernel that writes the channel: 1 for the model's own inputs, the
+    largest one where residual branches are added (the channel lives while one writer does), the
+    concatenation's parts side by side; 1 for a depthwise kernel, which reads one channel. The
+    draft leaves this open for anything but a chain; the choice is ours.
+
+    With `folded=True` norms are those of the folded kernels (γ/√(σ²+ε))·k wherever a
+    BatchNormalization follows directly: before it, a kernel's scale means nothing.
+
+    The layers whose output reaches the model's outputs without another kernel layer between (the
+    classifier) are not penalized, as in the paper.
+
+    Args:
+        base: A functional `keras.Model` or a built `keras.Sequential`.
+        alpha: α >= 0; assign to `alpha` during training to change it.
+        form: One of the five above. Defaults to `"multiply_adds"`.
+        groups: `"half_ring"` or `"ring"`, for the forms with sizes.
+        norm: `"l2"`, `"normalized"`, `"scaled"` or `"linf"`.
+        folded: Whether kernels are folded with the BatchNormalization that follows.
+        name: Name of the wrapper.
+
+    Raises:
+        ValueError: For a negative α, an unknown form, a model without kernels to penalize, a
+            kernel with unequal spatial axes where sizes are needed (the message names the layer),
+            or `"multiply_adds"` on a model whose spatial sizes are not known.
+
+    Example:
+    >>> base = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3),
+    ...     keras.layers.Flatten(), keras.layers.Dense(2)])
+    >>> model = Complexity(base, alpha=1e-6)
+    >>> model.compile(optimizer="sgd", loss="mse")
+
+    Reference:
+        "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", section 3.5.
+    """
+
+    def __init__(
+        self,
+        base,
+        alpha,
+        form="multiply_adds",
+        groups="half_ring",
+        norm="l2",
+        folded=False,
+        name=None,
+    ):
+        super().__init__(name=name)
+        if form not in FORMS:
+            raise ValueError(f"`form` must be one of {FORMS}. Received: form={form!r}")
+        graph = read_graph(base)
+        self.base = base
+        self.form = form
+        self.groups = groups
+        self.norm = norm
+        self.folded = bool(folded)
+        self.add_alpha(alpha)
+        # A plain tuple in a plain dict would be tracked as state; the graph is none.
+        self._view = _View(graph, _targets(graph, form, groups, norm, self.folded))
+        self._view.check(form)
+
+    def call(self, inputs, training=None):
+        outputs = self.base(inputs, training=training)
+        self.add_loss(ops.cast(self._alpha, "float32") * self.measure())
+        return outputs
+
+    @property
+    def weights(self):
+        """The weights of `base`: α is state of the training and no weight."""
+        return self.base.weights
+
+    def measure(self):
+        """Ω, without α: a differentiable scalar."""
+        return self._view.measure(self.form)
+
+    def get_config(self):
+        return {
+            "base": keras.saving.serialize_keras_object(self.base),
+            "alpha": self.alpha_value(),
+            "form": self.form,
+            "groups": self.groups,
+            "norm": self.norm,
+            "folded": self.folded,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        base = keras.saving.deserialize_keras_object(config["base"], custom_objects=custom_objects)
+        return cls(**{**config, "base": base})
+
+
+def _targets(graph, form, groups, norm, folded) -> list[_Target]:
+    numbers = [
+        n for n, call in enumerate(graph.calls) if kernel_axes_of(call.operation) is not None
+    ]
+    last = _last_kernel_calls(graph, set(numbers))
+    targets: list[_Target] = []
+    seen: set[int] = set()
+    for number in numbers:
+        if number in last:
+            continue
+        layer = graph.calls[number].operation
+        axes = kernel_axes_of(layer)
+        spatial = len(layer.kernel.shape) > 2
+        sized = spatial and form in ("size", "size_squared", "multiply_adds")
+        measure: StructuredSparsity
+        if sized:
+            measure = KernelSize(0.0, groups=groups, norm=norm, kernel_axes=axes)
+        else:
+            measure = KernelNumber(0.0, norm=norm, kernel_axes=axes)
+        try:
+            measure.check_kernel(layer.kernel.shape)
+        except ValueError as error:
+            raise ValueError(f"Layer {graph.calls[number].name!r}: {error}") from error
+        normalization = following_batch_normalization(graph, number) if folded else None
+        targets.append(_Target(number, layer, normalization, measure, id(layer) in seen))
+        seen.add(id(layer))
+    if not targets:
+        raise ValueError(
+            "`base` has no convolution or dense layer to penalize besides its last ones. "
+            f"Received layers: {[call.name for call in graph.calls]}"
+        )
+    return targets
+
+
+def _last_kernel_calls(graph: LayerGraph, kernel_calls: set[int]) -> set[int]:
+    """Kernel layers whose output reaches the model's outputs without another one between."""
+    last: set[int] = set()
+    seen: set[int] = set()
+    stack = [tensor.call for tensor in graph.flat_outputs()]
+    while stack:
+        number = stack.pop()
+        if number in seen:
+            continue
+        seen.add(number)
+        if number in kernel_calls:
+            last.add(number)
+        else:
+            stack += [tensor.call for tensor in graph.calls[number].inputs]
+    return last
+
+
+class _View:
+    """The penalized layers of a graph; an object that Keras does not look into."""
+
+    def __init__(self, graph: LayerGraph, targets: list[_Target]):
+        self.graph = graph
+        self.targets = targets
+
+    def check(self, form: str) -> None:
+        if form != "multiply_adds":
+            return
+        for target in self.targets:
+            self._positions(target.number)
+
+    def measure(self, form: str):
+        """Ω of the present kernels."""
+        if form == "multiply_adds":
+            return self._multiply_adds()
+        total = 0.0
+        for target in self.targets:
+            if target.counted_before:
+                continue
+            sizes = ops.cast(target.measure.measure(target.kernel()), "float32")
+            if form == "number_squared":
+                total = total + ops.square(ops.sum(sizes))
+            elif form == "size_squared":
+                total = total + ops.sum(ops.square(sizes))
+            else:
+                total = total + ops.sum(sizes)
+        return total
+
+    def _positions(self, number: int) -> int:
+        layer = self.graph.calls[number].operation
+        shape = self.graph.shapes[TensorRef(number, 0)][1:]
+        first = getattr(layer, "data_format", "channels_last") == "channels_first"
+        spatial = shape[1:] if first else shape[:-1]
+        if None in spatial:
+            raise ValueError(
+                "form='multiply_adds' needs a model with known spatial sizes. Received: layer "
+                f"{self.graph.calls[number].name!r} with output shape {(None, *shape)}"
+            )
+        return math.prod(spatial)
+
+    def _multiply_adds(self):
+        targets = {target.number: target for target in self.targets}
+        activity: dict[TensorRef, Any] = {}
+        total = 0.0
+        for number, call in enumerate(self.graph.calls):
+            target = targets.get(number)
+            if target is None:
+                activity[TensorRef(number, 0)] = self._passed_on(number, call, activity)
+                continue
+            kernel = target.kernel()
+            groups = target.measure.group_norms(kernel)
+            sizes = ops.cast(ops.sum(groups, axis=0), "float32")
+            # The last group is the whole kernel: its norm is the channel's.
+            activity[TensorRef(number, 0)] = ops.cast(groups[-1], "float32")
+            if target.measure.kernel_axes == (-2, -1):
+                width = 1.0
+            else:
+                inputs = activity[call.inputs[0]]
+                width = ops.sum(inputs) / getattr(call.operation, "groups", 1)
+            total = total + self._positions(number) * width * ops.sum(ops.square(sizes))
+        return total
+
+    def _channels(self, tensor: TensorRef, layer) -> int | None:
+        shape = self.graph.shapes.get(tensor)
+        if shape is None or len(shape) < 2:
+            return None
+        first = getattr(layer, "data_format", "channels_last") == "channels_first"
+        return shape[1] if first else shape[-1]
+
+    def _passed_on(self, number: int, call, activity):
+        """Norms of the kernels behind each channel of a call that has no penalized kernel."""
+        width = self._channels(TensorRef(number, 0), call.operation)
+        if width is None:
+            return ops.ones((1,))
+        known = [activity[tensor] for tensor in call.inputs if tensor in activity]
+        if isinstance(call.operation, keras.layers.Concatenate):
+            joined = ops.concatenate(known)
+            return joined if joined.shape[0] == width else ops.ones((width,))
+        if not known or kernel_axes_of(call.operation) is not None:
+            return ops.ones((width,))
+        aligned = [_tiled(vector, width) for vector in known]
+        if any(vector is None for vector in aligned):
+            return ops.ones((width,))
+        largest = aligned[0]
+        for vector in aligned[1:]:
+            largest = ops.maximum(largest, vector)
+        return largest
+
+
+def _tiled(vector, width: int):
+    """Repeats the channels as flattening does; None where the widths do not fit."""
+    if width % vector.shape[0]:
+        return None
+    return ops.tile(vector, (width // vector.shape[0],))

@@ -1,0 +1,255 @@
+"""A model's layers as a graph of calls, read from its public configuration.
+
+Keras keeps the nodes of a functional model private, but `get_config()` writes every call of every
+layer (and of every `keras.ops` function) with its tensors: that is the file format, which has to
+stay readable, so it is what is read here. Nothing is called and the model is not touched.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import keras
+
+
+class TensorRef(NamedTuple):
+    """Output number `output` of the call number `call` of a graph."""
+
+    call: int
+    output: int
+
+
+@dataclass
+class Call:
+    """One call of a layer or of a `keras.ops` function.
+
+    Attributes:
+        operation: The layer or operation of the user's model (never modified).
+        name: Its name, prefixed with the names of the nested models around it.
+        args: Positional arguments, `TensorRef` in place of tensors.
+        kwargs: Keyword arguments, likewise.
+        inputs: The tensors among the arguments, in order.
+    """
+
+    operation: Any
+    name: str
+    args: Any
+    kwargs: Any
+    inputs: tuple[TensorRef, ...]
+
+
+@dataclass
+class LayerGraph:
+    """Calls in an order in which they can be computed, and the tensors between them.
+
+    Attributes:
+        calls: The calls; nested models are replaced by their own calls.
+        inputs: The model's inputs, in the model's own structure (list, dict, single tensor).
+        outputs: The model's outputs, likewise.
+        shapes: Static shape of every tensor that is used, batch axis first.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    inputs: Any = None
+    outputs: Any = None
+    shapes: dict[TensorRef, tuple] = field(default_factory=dict)
+
+    def consumers(self) -> dict[TensorRef, list[int]]:
+        """Numbers of the calls that read each tensor."""
+        readers: dict[TensorRef, list[int]] = {}
+        for number, call in enumerate(self.calls):
+            for tensor in call.inputs:
+                readers.setdefault(tensor, []).append(number)
+        return readers
+
+    def flat_outputs(self) -> list[TensorRef]:
+        """The output tensors as a flat list."""
+        return list(tensors_in(self.outputs))
+
+
+def tensors_in(structure) -> Iterator[TensorRef]:
+    """Every `TensorRef` in nested lists, tuples and dicts."""
+    if isinstance(structure, TensorRef):
+        yield structure
+    elif isinstance(structure, Mapping):
+        for value in structure.values():
+            yield from tensors_in(value)
+    elif isinstance(structure, list | tuple):
+        for value in structure:
+            yield from tensors_in(value)
+
+
+def map_tensors(function, structure):
+    """The structure with `function` applied to every `TensorRef`."""
+    if isinstance(structure, TensorRef):
+        return function(structure)
+    if isinstance(structure, Mapping):
+        return {key: map_tensors(function, value) for key, value in structure.items()}
+    if isinstance(structure, list | tuple):
+        return type(structure)(map_tensors(function, value) for value in structure)
+    return structure
+
+
+def is_functional(operation) -> bool:
+    """Whether it is a model whose graph can be read: functional, or a built `Sequential`."""
+    if isinstance(operation, keras.Sequential):
+        return operation.built
+    return isinstance(operation, keras.Model) and isinstance(operation, keras.Function)
+
+
+def read_graph(model) -> LayerGraph:
+    """Reads the graph of calls of a functional or sequential model.
+
+    Args:
+        model: A built `keras.Sequential` or a functional `keras.Model`. Models nested in it are
+            read through: their calls stand in the graph as if they had been written there.
+
+    Returns:
+        The `LayerGraph`.
+
+    Raises:
+        ValueError: If the model is not functional or sequential, or not built.
+
+    Example:
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> model = keras.Model(inputs, keras.layers.Conv2D(4, 3, name="first")(inputs))
+    >>> [call.name for call in read_graph(model).calls][1:]
+    ['first']
+    """
+    if not is_functional(model):
+        raise ValueError(
+            "The graph of layers can be read from a functional `keras.Model` or a built "
+            f"`keras.Sequential` only. Received: model={model} of type {type(model).__name__}"
+        )
+    graph = LayerGraph()
+    graph.inputs, graph.outputs = _read_into(graph, model, prefix="", outer_inputs=None)
+    return graph
+
+
+def _read_into(graph: LayerGraph, model, prefix: str, outer_inputs: list[TensorRef] | None):
+    """Appends the calls of `model`, with its inputs replaced by `outer_inputs` where nested."""
+    if isinstance(model, keras.Sequential):
+        # A functional view of the same layers: it has the configuration that is read below.
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
+        if outer_inputs is None:
+            # A sequential model takes and returns one tensor, not a list of one.
+            model_inputs, model_outputs = _read_into(graph, model, prefix, None)
+            return model_inputs[0], model_outputs[0]
+    config = model.get_config()
+    operations = {operation.name: operation for operation in model.operations}
+    known: dict[tuple[str, int, int], TensorRef] = {}
+    input_keys = [tuple(key) for key in _keys_in(config["input_layers"])]
+    if outer_inputs is not None:
+        known.update(zip(input_keys, outer_inputs, strict=True))
+
+    pending = []
+    for layer in config["layers"]:
+        operation = operations[layer["name"]]
+        nodes = layer["inbound_nodes"]
+        if not nodes and (operation.name, 0, 0) not in known:
+            tensor = _append(graph, operation, prefix + operation.name, (), {}, 1)[0]
+            known[operation.name, 0, 0] = tensor
+            graph.shapes[tensor] = tuple(operation.batch_shape)
+        pending += [(operation, number, node) for number, node in enumerate(nodes)]
+
+    while pending:
+        waiting = []
+        for operation, number, node in pending:
+            if any(key not in known for key in _tensor_keys(node)):
+                waiting.append((operation, number, node))
+                continue
+            args = _decode(node["args"], known, graph.shapes)
+            kwargs = _decode(node["kwargs"], known, graph.shapes)
+            outputs = _call(graph, operation, prefix, args, kwargs)
+            known.update(
+                ((operation.name, number, index), tensor) for index, tensor in enumerate(outputs)
+            )
+        if len(waiting) == len(pending):
+            names = sorted({operation.name for operation, _, _ in waiting})
+            raise ValueError(f"The calls of these layers form a loop: {names}")
+        pending = waiting
+
+    def look_up(key):
+        name, number, index = key
+        nested = isinstance(operations[name], keras.Function)
+        # Keras counts the calls of a nested functional model from one here, from zero elsewhere.
+        return known[name, number - 1 if nested else number, index]
+
+    inputs = _map_keys(look_up, config["input_layers"])
+    outputs = _map_keys(look_up, config["output_layers"])
+    for tensor, symbolic in zip(tensors_in(outputs), model.outputs, strict=True):
+        graph.shapes.setdefault(tensor, tuple(symbolic.shape))
+    return inputs, outputs
+
+
+def _call(graph: LayerGraph, operation, prefix: str, args, kwargs) -> list[TensorRef]:
+    if is_functional(operation):
+        inputs = list(tensors_in((args, kwargs)))
+        _, outputs = _read_into(graph, operation, f"{prefix}{operation.name}_", inputs)
+        return list(tensors_in(outputs))
+    count = len(keras.tree.flatten(operation.output))
+    return _append(graph, operation, prefix + operation.name, args, kwargs, count)
+
+
+def _append(graph: LayerGraph, operation, name, args, kwargs, count: int) -> list[TensorRef]:
+    inputs = tuple(tensors_in((args, kwargs)))
+    graph.calls.append(Call(operation, name, args, kwargs, inputs))
+    return [TensorRef(len(graph.calls) - 1, index) for index in range(count)]
+
+
+def _keys_in(structure) -> Iterator[list]:
+    """Every `[name, call, index]` of a model's serialized inputs or outputs."""
+    if _is_key(structure):
+        yield structure
+    else:
+        for value in structure.values() if isinstance(structure, Mapping) else structure:
+            yield from _keys_in(value)
+
+
+def _map_keys(function, structure):
+    if _is_key(structure):
+        return function(structure)
+    if isinstance(structure, Mapping):
+        return {key: _map_keys(function, value) for key, value in structure.items()}
+    return [_map_keys(function, value) for value in structure]
+
+
+def _is_key(structure) -> bool:
+    return (
+        isinstance(structure, list | tuple)
+        and len(structure) == 3
+        and isinstance(structure[0], str)
+        and isinstance(structure[1], int)
+    )
+
+
+def _tensor_keys(encoded) -> Iterator[tuple[str, int, int]]:
+    """Keys of the tensors among a call's serialized arguments."""
+    if isinstance(encoded, Mapping):
+        if encoded.get("class_name") == "__keras_tensor__":
+            name, number, index = encoded["config"]["keras_history"]
+            yield name, number, index
+        else:
+            for value in encoded.values():
+                yield from _tensor_keys(value)
+    elif isinstance(encoded, list | tuple):
+        for value in encoded:
+            yield from _tensor_keys(value)
+
+
+def _decode(encoded, known, shapes):
+    """A call's serialized arguments with `TensorRef` in place of tensors."""
+    if isinstance(encoded, Mapping):
+        kind = encoded.get("class_name")
+        if kind == "__keras_tensor__":
+            tensor = known[tuple(encoded["config"]["keras_history"])]
+            shapes.setdefault(tensor, tuple(encoded["config"]["shape"]))
+            return tensor
+        if kind == "__tuple__":
+            return tuple(_decode(value, known, shapes) for value in encoded["config"]["value"])
+        if kind is not None and "config" in encoded:
+            return keras.saving.deserialize_keras_object(dict(encoded))
+        return {key: _decode(value, known, shapes) for key, value in encoded.items()}
+    if isinstance(encoded, list | tuple):
+        return type(encoded)(_decode(value, known, shapes) for value in encoded)
+    return encoded

@@ -1,0 +1,21 @@
+"""From a zeroed model to a smaller one: threshold, measure, cut."""
+
+from tfconvbias.surgery.architecture import Architecture, LayerArchitecture, architecture
+from tfconvbias.surgery.compact import compact
+from tfconvbias.surgery.identity import identity_kernels
+from tfconvbias.surgery.plan import Plan, make_plan
+from tfconvbias.surgery.report import Report, report
+from tfconvbias.surgery.threshold import threshold
+
+__all__ = [
+    "Architecture",
+    "LayerArchitecture",
+    "Plan",
+    "Report",
+    "architecture",
+    "compact",
+    "identity_kernels",
+    "make_plan",
+    "report",
+    "threshold",
+]

@@ -1,0 +1,280 @@
+"""Dense and convolution layers seen alike: a kernel of taps, input channels, output channels."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfconvbias.surgery.geometry import Crop, Window, crop, safe_taps, window
+
+_CONV = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
+TRANSPOSED_LAYERS = (
+    keras.layers.Conv1DTranspose,
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv3DTranspose,
+)
+KERNEL_LAYERS = frozenset(
+    (*_CONV, *_DEPTHWISE, *_SEPARABLE, *TRANSPOSED_LAYERS, keras.layers.Dense)
+)
+
+
+def to_numpy(variable) -> np.ndarray:
+    """The value of a variable or tensor as a NumPy array."""
+    return np.asarray(ops.convert_to_numpy(variable))
+
+
+@dataclass
+class KernelLayer:
+    """What the graph walk has to know about a Conv or Dense layer at one of its calls.
+
+    Attributes:
+        layer: The user's layer (read only).
+        kernel: Array of shape (taps, inputs per group, outputs).
+        bias: Array of shape (outputs,), zeros if the layer has none.
+        groups: Number of groups g: output j sees inputs of group j // (outputs / g) only.
+        windows: One `Window` per spatial axis; empty for Dense.
+        axis: Channel axis of the layer's input and output, negative.
+        croppable: Whether the kernel may be cut to fewer taps.
+        active: Boolean (inputs per group, outputs): has any tap a weight that is not zero.
+        unsafe: Boolean, likewise: has a tap that reads zero padding such a weight.
+    """
+
+    layer: Any
+    kernel: np.ndarray
+    bias: np.ndarray
+    groups: int
+    windows: tuple[Window, ...]
+    axis: int
+    croppable: bool
+    active: np.ndarray
+    unsafe: np.ndarray
+
+    @property
+    def inputs(self) -> int:
+        """Number of input channels."""
+        return self.kernel.shape[1] * self.groups
+
+    @property
+    def outputs(self) -> int:
+        """Number of output channels: kernels."""
+        return self.kernel.shape[2]
+
+    @property
+    def depthwise(self) -> bool:
+        """Whether each kernel reads one channel of its own, as a matter of the layer's type."""
+        return isinstance(self.layer, _DEPTHWISE)
+
+    def inputs_of_group(self, group: int) -> slice:
+        """Input channels of a group."""
+        width = self.kernel.shape[1]
+        return slice(group * width, (group + 1) * width)
+
+    def outputs_of_group(self, group: int) -> slice:
+        """Output channels of a group."""
+        width = self.outputs // self.groups
+        return slice(group * width, (group + 1) * width)
+
+    def positions(self, shape) -> int:
+        """Number of places r·c where a kernel of this layer is applied, from the output shape.
+
+        A transposed convolution applies its kernels at the places of its input: pass that shape.
+        """
+        spatial = list(shape[1:])
+        del spatial[self.axis if self.axis == -1 else 0]
+        if None in spatial:
+            raise ValueError(
+                "Multiply-adds can be counted only where the spatial sizes are known. Received: "
+                f"layer {self.layer.name!r} at shape {tuple(shape)}"
+            )
+        return math.prod(spatial)
+
+    def live_box(
+        self, kept_inputs: np.ndarray, kept_outputs: np.ndarray
+    ) -> tuple[Crop, ...] | None:
+        """The smallest window around the kept weights that are not zero; None if not croppable."""
+        if not self.croppable or not self.windows:
+            return None
+        sizes = tuple(view.size for view in self.windows)
+        live = np.zeros(sizes, bool)
+        for group in range(self.groups):
+            rows = kept_inputs[self.inputs_of_group(group)]
+            columns = np.zeros(self.outputs, bool)
+            columns[self.outputs_of_group(group)] = kept_outputs[self.outputs_of_group(group)]
+            live |= (self.kernel[:, rows][:, :, columns] != 0).any(axis=(1, 2)).reshape(sizes)
+        return self.crop_to(live)
+
+    def crop_to(self, live: np.ndarray) -> tuple[Crop, ...] | None:
+        """The crop to the bounding box of the live taps."""
+        crops = []
+        for axis, view in enumerate(self.windows):
+            others = tuple(other for other in range(live.ndim) if other != axis)
+            places = np.flatnonzero(live.any(axis=others))
+            if not places.size:
+                places = np.array([(view.size - 1) // 2])
+            cut = crop(view, int(places[0]), int(places[-1]))
+            if cut is None:
+                return None
+            crops.append(cut)
+        return tuple(crops)
+
+
+def read_kernel_layer(layer, input_shape, output_shape) -> KernelLayer:
+    """Reads a layer's weights into the common form.
+
+    Args:
+        layer: A layer whose type is in `KERNEL_LAYERS`.
+        input_shape: Static shape of the input of the call.
+        output_shape: Static shape of its output.
+    """
+    axis = -1
+    windows: tuple[Window, ...] = ()
+    groups = 1
+    croppable = False
+    if isinstance(layer, keras.layers.Dense):
+        kernel = to_numpy(layer.kernel)[None]
+    else:
+        rank = len(input_shape) - 2
+        axis = -1 if layer.data_format == "channels_last" else 1 - len(input_shape)
+        kernel, groups = _kernel(layer)
+        windows = _windows(layer, input_shape, output_shape, rank, axis)
+        croppable = not isinstance(layer, TRANSPOSED_LAYERS) and (rank > 1 or axis == -1)
+    bias = to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[2])
+    nonzero = kernel != 0
+    active = nonzero.any(axis=0)
+    if not windows:
+        unsafe = np.zeros_like(active)
+    elif isinstance(layer, TRANSPOSED_LAYERS):
+        # Outputs near the border get fewer terms: no constant passes through.
+        unsafe = active
+    else:
+        safe = np.ones((), bool)
+        for view in windows:
+            safe = np.logical_and.outer(safe, safe_taps(view))
+        unsafe = nonzero[~safe.reshape(-1)].any(axis=0)
+    return KernelLayer(
+        layer, kernel, bias.astype("float64"), groups, windows, axis, croppable, active, unsafe
+    )
+
+
+def _kernel(layer) -> tuple[np.ndarray, int]:
+    if isinstance(layer, _SEPARABLE):
+        depthwise = to_numpy(layer.depthwise_kernel).astype("float64")
+        pointwise = to_numpy(layer.pointwise_kernel).astype("float64")
+        inputs, multiplier = depthwise.shape[-2:]
+        pointwise = pointwise.reshape(inputs, multiplier, -1)
+        return np.einsum("tim,imo->tio", depthwise.reshape(-1, inputs, multiplier), pointwise), 1
+    kernel = to_numpy(layer.kernel)
+    if isinstance(layer, TRANSPOSED_LAYERS):
+        kernel = np.swapaxes(kernel, -1, -2)
+        return kernel.reshape(-1, *kernel.shape[-2:]), 1
+    if isinstance(layer, _DEPTHWISE):
+        return kernel.reshape(-1, 1, kernel.shape[-2] * kernel.shape[-1]), kernel.shape[-2]
+    return kernel.reshape(-1, *kernel.shape[-2:]), layer.groups
+
+
+def _windows(layer, input_shape, output_shape, rank: int, axis: int) -> tuple[Window, ...]:
+    first = 1 if axis == -1 else 2
+    sizes, strides, dilations = (
+        keras.tree.flatten(value)
+        for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
+    )
+    return tuple(
+        window(
+            sizes[spatial],
+            strides[spatial],
+            dilations[spatial],
+            layer.padding,
+            input_shape[first + spatial],
+            output_shape[first + spatial],
+        )
+        for spatial in range(rank)
+    )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What stays of a layer: channels, taps, and a constant that is added to the bias."""
+
+    inputs: np.ndarray
+    outputs: np.ndarray
+    crops: tuple[Crop, ...] | None
+    extra_bias: np.ndarray | None
+
+
+def smaller_config(view: KernelLayer, kept: Kept) -> dict:
+    """The layer's configuration with what is kept only."""
+    layer = view.layer
+    config = layer.get_config()
+    filters = int(kept.outputs.sum())
+    if isinstance(layer, keras.layers.Dense):
+        config["units"] = filters
+    elif not view.depthwise:
+        config["filters"] = filters
+    if isinstance(layer, _CONV) and view.groups > 1:
+        alive = [
+            group
+            for group in range(view.groups)
+            if kept.outputs[view.outputs_of_group(group)].any()
+        ]
+        config["groups"] = len(alive)
+    if kept.crops is not None and tuple(c.size for c in kept.crops) != tuple(
+        window.size for window in view.windows
+    ):
+        config["kernel_size"] = tuple(cut.size for cut in kept.crops)
+        config["padding"] = "same" if all(cut.is_same for cut in kept.crops) else "valid"
+        dilation = keras.tree.flatten(layer.dilation_rate)
+        if all(cut.size == 1 for cut in kept.crops):
+            dilation = [1] * len(dilation)
+        config["dilation_rate"] = tuple(dilation)
+    if kept.extra_bias is not None and kept.extra_bias.any():
+        config["use_bias"] = True
+    return config
+
+
+def smaller_weights(view: KernelLayer, kept: Kept) -> list[np.ndarray]:
+    """The layer's weights with what is kept only, in the order of `set_weights`."""
+    layer = view.layer
+    if isinstance(layer, _SEPARABLE):
+        depthwise = _cut(to_numpy(layer.depthwise_kernel), kept.crops)
+        multiplier = depthwise.shape[-1]
+        pointwise = to_numpy(layer.pointwise_kernel)
+        rows = np.repeat(kept.inputs, multiplier)
+        weights = [depthwise[..., kept.inputs, :], pointwise[..., rows, :][..., kept.outputs]]
+    else:
+        kernel = to_numpy(layer.kernel)
+        if isinstance(layer, keras.layers.Dense):
+            weights = [kernel[kept.inputs][:, kept.outputs]]
+        elif isinstance(layer, TRANSPOSED_LAYERS):
+            weights = [kernel[..., kept.outputs, :][..., kept.inputs]]
+        elif view.depthwise:
+            weights = [_cut(kernel, kept.crops)[..., kept.inputs, :]]
+        else:
+            weights = [_grouped(_cut(kernel, kept.crops), view, kept)]
+    folded = kept.extra_bias is not None and kept.extra_bias.any()
+    if layer.use_bias or folded:
+        bias = view.bias if kept.extra_bias is None else view.bias + kept.extra_bias
+        weights.append(bias[kept.outputs])
+    return weights
+
+
+def _cut(kernel: np.ndarray, crops: tuple[Crop, ...] | None) -> np.ndarray:
+    if crops is None:
+        return kernel
+    return kernel[tuple(slice(cut.first, cut.first + cut.size) for cut in crops)]
+
+
+def _grouped(kernel: np.ndarray, view: KernelLayer, kept: Kept) -> np.ndarray:
+    """Columns of every group that stays, each with the rows of its own group that stay."""
+    parts = []
+    for group in range(view.groups):
+        columns = kept.outputs[view.outputs_of_group(group)]
+        if columns.any():
+            rows = kept.inputs[view.inputs_of_group(group)]
+            part = kernel[..., view.outputs_of_group(group)]
+            parts.append(part[..., rows, :][..., columns])
+    return np.concatenate(parts, axis=-1)
