@@ -1,5 +1,20 @@
 """Named data sets as uint8 arrays, image folders, embedded data and augmentation layers."""
 
+from tfconvbias.data.cutout import Cutout
+from tfconvbias.data.image_dataset import ImageDataset, permute_pixels, pixel_permutation
+from tfconvbias.data.image_folder import ImageFolderError
+from tfconvbias.data.loading import DATASET_NAMES, load
+from tfconvbias.data.motifs import make_motifs
+from tfconvbias.data.named import DatasetUnavailableError
+from tfconvbias.data.normalize import PUBLISHED_STATISTICS, Normalize, channel_statistics
+from tfconvbias.data.pad_crop import PadCrop
+from tfconvbias.data.preprocessing import (
+    AUGMENTATIONS,
+    AugmentationLayers,
+    Preprocessing,
+    augmentation,
+    preprocessing,
+)
 from tfconvbias.data.sphere import (
     ConvTeacher,
     SphereRegression,
@@ -10,9 +25,27 @@ from tfconvbias.data.sphere import (
 )
 
 __all__ = [
+    "AUGMENTATIONS",
+    "DATASET_NAMES",
+    "PUBLISHED_STATISTICS",
+    "AugmentationLayers",
     "ConvTeacher",
+    "Cutout",
+    "DatasetUnavailableError",
+    "ImageDataset",
+    "ImageFolderError",
+    "Normalize",
+    "PadCrop",
+    "Preprocessing",
     "SphereRegression",
+    "augmentation",
+    "channel_statistics",
     "conv_teacher",
+    "load",
+    "make_motifs",
+    "permute_pixels",
+    "pixel_permutation",
+    "preprocessing",
     "product_of_spheres",
     "sphere_regression",
     "uniform_sphere",

@@ -1,0 +1,287 @@
+"""Folders of images, `train/<class>/*` and `test/<class>/*`, as NumPy arrays."""
+
+import dataclasses
+import hashlib
+import os
+import warnings
+import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_CHUNK = 200
+_SHOWN = 10
+_BAR_FROM = 5000
+_CACHE_VERSION = 1
+
+
+class ImageFolderError(ValueError):
+    """The contents of a folder of images are not as they should be; names the file or folder."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Split:
+    files: list[str]
+    labels: np.ndarray
+
+
+def read_image_folder(
+    folder: str | os.PathLike,
+    *,
+    image_size: tuple[int, int] | None = None,
+    color_mode: str | None = None,
+    classes: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Reads a folder of images into arrays; see `load` for the layout and the arguments.
+
+    Returns:
+        A dict with the keys x_train, y_train, x_test, y_test, class_names and source, and
+        x_validation and y_validation where the folder has a `validation` folder.
+
+    Raises:
+        ImageFolderError: If a split or class folder is missing or empty, the splits differ in
+            their classes, their number is not `classes`, or a file is no image, is corrupt, has a
+            wrong size, or is not RGB where no `color_mode` asks for a conversion.
+    """
+    folder = Path(folder)
+    class_names, splits = _scan(folder)
+    if classes is not None and classes != len(class_names):
+        raise ImageFolderError(
+            f"Expected {classes} classes, but {str(folder / 'train')!r} has {len(class_names)} "
+            f"class folders: {_listing(class_names)}."
+        )
+    images: dict[str, np.ndarray] | None = None
+    cache = None
+    if cache_dir is not None:
+        cache = Path(cache_dir) / f"{_fingerprint(folder, splits, image_size, color_mode)}.npz"
+        images = _read_cache(cache, splits)
+    if images is None:
+        images = _decode_splits(splits, image_size, color_mode)
+        if cache is not None:
+            _write_cache(cache, images)
+    arrays: dict[str, Any] = {"class_names": tuple(class_names), "source": f"images in {folder}"}
+    for name, split in splits.items():
+        arrays[f"x_{name}"], arrays[f"y_{name}"] = images[name], split.labels
+    return arrays
+
+
+def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
+    """Lists the classes and the files of every split, both sorted."""
+    names = ["train", "test"]
+    for name in names:
+        if not (folder / name).is_dir():
+            raise ImageFolderError(
+                f"{str(folder)!r} has no folder {name!r}. A folder of images holds "
+                "train/<class>/* and test/<class>/*."
+            )
+    if (folder / "validation").is_dir():
+        names.insert(1, "validation")
+    class_names: list[str] = []
+    splits = {}
+    for name in names:
+        files, folders = _entries(folder / name)
+        if files:
+            raise ImageFolderError(
+                f"{str(folder / name)!r} must hold one folder a class, but holds the file(s) "
+                f"{_listing(files)}."
+            )
+        if name == "train":
+            class_names = folders
+            if not class_names:
+                raise ImageFolderError(f"{str(folder / name)!r} holds no class folder.")
+        elif folders != class_names:
+            differences = [
+                f"{where} has no {_listing(missing)}"
+                for where, missing in (
+                    ("train", sorted(set(folders) - set(class_names))),
+                    (name, sorted(set(class_names) - set(folders))),
+                )
+                if missing
+            ]
+            raise ImageFolderError(
+                f"The class folders of train and {name} in {str(folder)!r} differ: "
+                f"{'; '.join(differences)}."
+            )
+        splits[name] = _scan_split(folder / name, class_names)
+    return class_names, splits
+
+
+def _scan_split(folder: Path, class_names: Sequence[str]) -> _Split:
+    from PIL import Image
+
+    extensions = Image.registered_extensions()
+    all_files: list[str] = []
+    labels = []
+    for label, class_name in enumerate(class_names):
+        files, folders = _entries(folder / class_name)
+        if folders:
+            raise ImageFolderError(
+                f"The class folder {str(folder / class_name)!r} must hold images only, but holds "
+                f"the folder(s) {_listing(folders)}."
+            )
+        others = [file for file in files if _extension(file) not in extensions]
+        if others:
+            raise ImageFolderError(
+                f"The class folder {str(folder / class_name)!r} holds {len(others)} file(s) that "
+                f"are not images: {_listing(others)}."
+            )
+        if not files:
+            raise ImageFolderError(f"The class folder {str(folder / class_name)!r} is empty.")
+        # Strings, as 60,000 Path objects take a second to make and to sort.
+        all_files += [f"{folder / class_name}{os.sep}{file}" for file in files]
+        labels += [label] * len(files)
+    return _Split(all_files, np.array(labels, np.int32))
+
+
+def _extension(file: str) -> str:
+    stem, dot, extension = file.rpartition(".")
+    return dot + extension.lower() if stem else ""
+
+
+def _entries(folder: Path) -> tuple[list[str], list[str]]:
+    """Returns the names of files and folders in `folder`, sorted, without hidden ones."""
+    files: list[str] = []
+    folders: list[str] = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(files), sorted(folders)
+
+
+def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[str, np.ndarray]:
+    from tqdm import tqdm
+
+    total = sum(len(split.files) for split in splits.values())
+    shape = _first_shape(splits, image_size, color_mode)
+    problems: list[str] = []
+    images = {}
+    hidden = None if total >= _BAR_FROM else True  # None: shown on a terminal only
+    with (
+        tqdm(total=total, desc="Reading images", unit="", disable=hidden) as bar,
+        ThreadPoolExecutor() as pool,
+    ):
+        for name, split in splits.items():
+            target = np.empty((len(split.files), *shape), np.uint8)
+
+            def decode(start, files=split.files, target=target):
+                stop = min(start + _CHUNK, len(files))
+                return stop - start, [
+                    problem
+                    for index in range(start, stop)
+                    if (problem := _decode(files[index], target[index], image_size, color_mode))
+                ]
+
+            for count, found in pool.map(decode, range(0, len(split.files), _CHUNK)):
+                problems += found
+                bar.update(count)
+            images[name] = target
+    if problems:
+        more = len(problems) - _SHOWN
+        raise ImageFolderError(
+            "\n".join(problems[:_SHOWN]) + (f"\nand {more:,} files more." if more > 0 else "")
+        )
+    return images
+
+
+def _open(path: str):
+    """Opens an image, trying the format of its extension first: Pillow's search takes as long."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return Image.open(path, formats=(Image.registered_extensions()[_extension(path)],))
+    except UnidentifiedImageError:
+        return Image.open(path)
+
+
+def _first_shape(splits, image_size, color_mode) -> tuple[int, int, int]:
+    """Returns the shape that all images must have: that of the first one that can be read."""
+    channels = 1 if color_mode == "grayscale" else 3
+    if image_size is not None:
+        return (*image_size, channels)
+    for split in splits.values():
+        for path in split.files:
+            try:
+                with _open(path) as image:
+                    return (image.height, image.width, channels)
+            except Exception:  # reported with its name when its turn comes
+                continue
+    return (1, 1, channels)
+
+
+def _decode(path: str, target: np.ndarray, image_size, color_mode) -> str | None:
+    """Decodes one file into `target`, or returns what is wrong with it."""
+    from PIL import Image
+
+    try:
+        with _open(path) as image:
+            image.load()
+            mode = image.mode
+            if mode in ("F", "I") or mode.startswith("I;"):
+                return f"{path!r} has more than 8 bits a pixel (mode {mode}); convert it first."
+            if color_mode is None and mode != "RGB":
+                kind = "a grey image" if mode in ("1", "L", "LA") else "not an RGB image"
+                return (
+                    f"{path!r} is {kind} (mode {mode}). To convert every image pass "
+                    'color_mode="rgb" or color_mode="grayscale".'
+                )
+            wanted = "L" if color_mode == "grayscale" else "RGB"
+            converted = image if mode == wanted else image.convert(wanted)
+            height, width, channels = target.shape
+            if converted.size != (width, height):
+                if image_size is None:
+                    return (
+                        f"{path!r} is {image.height}×{image.width} (height×width), but the "
+                        f"first image is {height}×{width}. To resize all pass image_size=(height, "
+                        "width)."
+                    )
+                converted = converted.resize((width, height), Image.Resampling.BILINEAR)
+            target[...] = np.asarray(converted).reshape(height, width, channels)
+    except Exception as error:  # any decoder's error: reported with the file's name
+        return f"{path!r} is corrupt, truncated or no image: {type(error).__name__}: {error}"
+    return None
+
+
+def _fingerprint(folder: Path, splits: dict[str, _Split], image_size, color_mode) -> str:
+    digest = hashlib.sha256(repr((_CACHE_VERSION, image_size, color_mode)).encode())
+    for split in splits.values():
+        for path in split.files:
+            status = os.stat(path)  # noqa: PTH116  # ten times as fast as Path.stat for so many
+            name = path.removeprefix(str(folder)).replace(os.sep, "/")
+            entry = (name, status.st_size, status.st_mtime_ns)
+            digest.update(repr(entry).encode())
+    return digest.hexdigest()[:32]
+
+
+def _read_cache(cache: Path, splits: dict[str, _Split]) -> dict[str, np.ndarray] | None:
+    if not cache.exists():
+        return None
+    try:
+        with np.load(cache) as stored:
+            return {name: stored[name] for name in splits}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        warnings.warn(
+            f"The cache {str(cache)!r} can't be read and is made anew: {error}", stacklevel=2
+        )
+        return None
+
+
+def _write_cache(cache: Path, images: dict[str, Any]) -> None:
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    # Written beside and moved into place, so that a killed run leaves no half cache.
+    part = cache.with_suffix(f".{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            np.savez(file, **images)
+        part.replace(cache)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _listing(names: Sequence[str]) -> str:
+    more = len(names) - _SHOWN
+    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,217 @@
+"""`load`: a data set by name or from a folder of images, always as an `ImageDataset`."""
+
+import dataclasses
+import difflib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from tfconvbias.data._random_order import stratified_choice
+from tfconvbias.data.image_dataset import ImageDataset
+from tfconvbias.data.image_folder import read_image_folder
+from tfconvbias.data.motifs import make_motifs
+from tfconvbias.data.named import TFDS_NAMES, load_tfds
+
+MOTIFS = {"motifs10": (10, 6.0), "motifs100": (100, 13.0)}
+"""Classes and amplitude of the embedded data sets."""
+
+DATASET_NAMES = (*TFDS_NAMES, *MOTIFS)
+"""The names that `load` knows."""
+
+
+def load(
+    name_or_path: str | os.PathLike,
+    data_dir: str | os.PathLike | None = None,
+    *,
+    validation_fraction: float = 0.1,
+    seed: int = 0,
+    image_size: tuple[int, int] | None = None,
+    color_mode: Literal["rgb", "grayscale"] | None = None,
+    classes: int | None = None,
+    cache_dir: str | os.PathLike | None = None,
+    include_extra: bool = False,
+) -> ImageDataset:
+    """Loads images and labels into memory, as uint8 arrays on which every backend can train.
+
+    - `"cifar10"`, `"cifar100"`, `"svhn"`: through TensorFlow Datasets, which downloads them once.
+    - `"motifs10"`, `"motifs100"`: the embedded procedural sets of `make_motifs`; no files.
+    - A path: a folder `train/<class>/*`, `test/<class>/*`, and `validation/<class>/*` if it likes,
+      of images in any format that Pillow reads. Classes are numbered in sorted order; hidden files
+      are ignored. A folder in the current directory with a name from above is `./cifar10`.
+
+    The validation split: of each class with n training images, `round(validation_fraction * n)`
+    (at least one) are drawn with `seed` and leave the training images; both splits keep the
+    original order. The draw is the same on every platform. A folder's own `validation` is taken as
+    it is. The embedded sets generate validation images beside their 8,000 training images, as
+    many as make up that fraction of both together. Test images are never touched.
+
+    Args:
+        name_or_path: A name or a folder.
+        data_dir: Where TensorFlow Datasets keeps its files; its own default if `None`. Without
+            effect on other data sets.
+        validation_fraction: Share of the training images that becomes the validation split, from
+            0 (an empty split) up to but excluding 1.
+        seed: Non-negative integer that fixes the draw, and the images of the embedded sets.
+        image_size: `(height, width)` to resize to, bilinear with antialiasing. If `None`, the
+            images must be of one size and stay as they are.
+        color_mode: For folders: `"rgb"` or `"grayscale"` converts every image; `None` takes RGB
+            images only and complains about others.
+        classes: Expected number of classes, checked if given.
+        cache_dir: For folders: where to keep the decoded arrays, keyed by the names, sizes and
+            times of the files. If `None`, nothing is kept.
+        include_extra: For svhn: whether the 531,131 extra images join the training images.
+
+    Returns:
+        An `ImageDataset`.
+
+    Raises:
+        DatasetUnavailableError: If a named data set can't be had, with the cause.
+        FileNotFoundError: If a path leads nowhere.
+        ImageFolderError: If a folder's contents are not as they should be; it names the file.
+        ValueError: If a name is unknown or an argument does not fit.
+
+    Example:
+        >>> from tfconvbias.data import load
+        >>> print(load("motifs10").describe())
+        motifs10: 32×32×3 images, 10 classes (motif0, motif1, motif2, motif3, motif4, …)
+          source      embedded, generated with seed 0
+          train       8,000 images, 800–800 a class
+          validation  889 images, 88–89 a class
+          test        2,000 images, 200–200 a class
+    """
+    _check_arguments(validation_fraction, seed, image_size, color_mode)
+    name = name_or_path if isinstance(name_or_path, str) else None
+    if include_extra and name != "svhn":
+        raise ValueError(
+            f"`include_extra` is for svhn only. Received: name_or_path={name_or_path!r}"
+        )
+    if name in DATASET_NAMES:
+        for argument, value in (("color_mode", color_mode), ("cache_dir", cache_dir)):
+            if value is not None:
+                raise ValueError(
+                    f"`{argument}` is for folders of images only. "
+                    f"Received: name_or_path={name!r}, {argument}={value!r}"
+                )
+    if name in MOTIFS:
+        dataset = _load_motifs(name, validation_fraction, seed)
+    elif name in TFDS_NAMES:
+        arrays = load_tfds(name, data_dir, include_extra=include_extra)
+        dataset = ImageDataset(name=name, **_with_validation(arrays, validation_fraction, seed))
+    else:
+        folder = _existing_folder(name_or_path)
+        arrays = read_image_folder(
+            folder,
+            image_size=image_size,
+            color_mode=color_mode,
+            classes=classes,
+            cache_dir=cache_dir,
+        )
+        dataset = ImageDataset(
+            name=folder.resolve().name, **_with_validation(arrays, validation_fraction, seed)
+        )
+    if classes is not None and classes != dataset.num_classes:
+        raise ValueError(
+            f"Expected {classes} classes, but {dataset.name!r} has {dataset.num_classes}."
+        )
+    if image_size is not None and dataset.image_shape[:2] != tuple(image_size):
+        dataset = _resized(dataset, image_size)
+    return dataset
+
+
+def _check_arguments(validation_fraction, seed, image_size, color_mode) -> None:
+    if not 0 <= validation_fraction < 1:
+        raise ValueError(
+            "`validation_fraction` must lie in [0, 1). "
+            f"Received: validation_fraction={validation_fraction}"
+        )
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"`seed` must be a non-negative integer. Received: seed={seed!r}")
+    if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
+        raise ValueError(
+            "`image_size` must be two positive integers (height, width). "
+            f"Received: image_size={image_size}"
+        )
+    if color_mode not in (None, "rgb", "grayscale"):
+        raise ValueError(
+            f"`color_mode` must be None, 'rgb' or 'grayscale'. Received: color_mode={color_mode!r}"
+        )
+
+
+def _existing_folder(name_or_path: str | os.PathLike) -> Path:
+    folder = Path(name_or_path).expanduser()
+    if folder.is_dir():
+        return folder
+    if folder.exists():
+        raise NotADirectoryError(
+            f"A data set's path must be a folder of images; {str(folder)!r} is a file."
+        )
+    text = os.fspath(name_or_path)
+    if not isinstance(name_or_path, str) or any(mark in text for mark in ("/", os.sep, "~")):
+        raise FileNotFoundError(
+            f"There is no folder {str(folder)!r}. A data set is a folder train/<class>/*, "
+            f"test/<class>/*, or one of {', '.join(DATASET_NAMES)}."
+        )
+    near = difflib.get_close_matches(text.lower().replace("-", ""), DATASET_NAMES, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise ValueError(
+        f"There is no data set and no folder {text!r}.{hint} "
+        f"Names: {', '.join(DATASET_NAMES)}; or the path of a folder of images."
+    )
+
+
+def _load_motifs(name: str, validation_fraction: float, seed: int) -> ImageDataset:
+    num_classes, amplitude = MOTIFS[name]
+    num_train = 8000
+    return make_motifs(
+        num_classes,
+        num_train=num_train,
+        num_validation=round(num_train * validation_fraction / (1 - validation_fraction)),
+        amplitude=amplitude,
+        seed=seed,
+    )
+
+
+def _with_validation(arrays: dict, fraction: float, seed: int) -> dict:
+    """Adds the validation split to `arrays`, unless it is there."""
+    if "x_validation" in arrays:
+        return arrays
+    x, y, class_names = arrays["x_train"], arrays["y_train"], arrays["class_names"]
+    counts = np.bincount(y, minlength=len(class_names))
+    taken = np.maximum(np.rint(fraction * counts).astype(int), 1) if fraction else 0 * counts
+    for name, count, take in zip(class_names, counts, taken, strict=True):
+        if take >= count:
+            raise ValueError(
+                f"Class {name!r} has {count} training image(s), of which validation_fraction="
+                f"{fraction} would leave none. Take a smaller fraction, or 0."
+            )
+    chosen = np.zeros(len(y), bool)
+    chosen[stratified_choice(y, taken, seed)] = True
+    return {
+        **arrays,
+        "x_train": x[~chosen],
+        "y_train": y[~chosen],
+        "x_validation": x[chosen],
+        "y_validation": y[chosen],
+    }
+
+
+def _resized(dataset: ImageDataset, image_size: tuple[int, int]) -> ImageDataset:
+    from PIL import Image
+
+    height, width = image_size
+
+    def resize(image: np.ndarray) -> np.ndarray:
+        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+
+    arrays: dict[str, Any] = {}
+    for split in ("train", "validation", "test"):
+        images, _ = dataset.split(split)
+        result = np.empty((len(images), height, width, images.shape[-1]), np.uint8)
+        with ThreadPoolExecutor() as pool:
+            for index, image in enumerate(pool.map(resize, images)):
+                result[index] = image
+        arrays[f"x_{split}"] = result
+    return dataclasses.replace(dataset, **arrays)
