@@ -114,7 +114,8 @@ class BetaLasso(keras.optimizers.SGD):
         nesterov: Whether the momentum is Nesterov's; needs `momentum > 0`.
         l1_overrides: Maps regular expressions to a λ of their own, a number or a schedule, for the
             penalized variables in whose path they are found (`re.search`). Two patterns that match
-            one variable are an error.
+            one variable are an error. Start with a layer's name, not `^` or the model's: a path may
+            begin with the model's name, and does not where Keras has reloaded a Sequential model.
         penalized: Which variables are penalized: a regular expression searched for in the path, or
             a callable that takes the variable and returns a bool. Defaults to the kernels: the
             variables called `kernel` or `..._kernel`, see `tfconvbias.optimizers.is_kernel`.
@@ -318,12 +319,9 @@ class BetaLasso(keras.optimizers.SGD):
         cutoff = ops.cast(self._beta.current, dtype) * l1
         if self.momentum:
             momentum = ops.cast(self.momentum, dtype)
-            velocity = self.momentums[index]
-            self.assign(velocity, velocity * momentum - gradient * rate)
-            if self.nesterov:
-                gradient = velocity * momentum - gradient * rate
-            else:
-                gradient = ops.convert_to_tensor(velocity)
+            velocity = self.momentums[index] * momentum - gradient * rate
+            self.assign(self.momentums[index], velocity)
+            gradient = velocity * momentum - gradient * rate if self.nesterov else velocity
             rate = ops.cast(-1, dtype)
         step = _STEPS[self.threshold]
         apply_elementwise(self, step, variable, gradient, rate, pull, cutoff)
