@@ -9,7 +9,7 @@ from tfconvbias.connectivity import patch_indices
 
 def input_weight_images(
     kernel: np.ndarray,
-    units: Sequence[int],
+    units: Sequence[int] | np.ndarray,
     input_shape: tuple[int, int, int],
     strides: int | tuple[int, int] = 1,
     padding: str = "same",

@@ -44,7 +44,10 @@ def num_nonzeros(model: keras.Model) -> dict[str, int]:
         >>> num_nonzeros(model)
         {'fc': 6}
     """
-    return {name: int(ops.count_nonzero(kernel)) for name, kernel in kernels(model).items()}
+    return {
+        name: int(ops.count_nonzero(ops.convert_to_tensor(kernel)))
+        for name, kernel in kernels(model).items()
+    }
 
 
 def _layer_name(variable: keras.Variable) -> str:

@@ -110,10 +110,10 @@ def connected(
     Returns:
         The output volume `(ceil(rows / strides), ceil(cols / strides), filters)`.
     """
-    spatial = conv_output_shape(
+    rows, cols = conv_output_shape(
         volume.shape[:2], (kernel_size, kernel_size), strides=(strides, strides), padding="same"
     )
-    shape = (*spatial, filters)
+    shape = (rows, cols, filters)
     options: dict[str, Any] = {
         "use_bias": False,
         "name": name,

@@ -60,6 +60,7 @@ def num_kernel_parameters(
     if family == "resnet18":
         return _resnet18(width, input_shape, classes, kernel_size or 3)
     prefix, connectivity = _parse(family)
+    layers: tuple[tuple[int, int], ...]
     if prefix == "s":
         layers, fc1, size = ((1, 2),), 24 * width, kernel_size or 9
     else:

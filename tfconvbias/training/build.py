@@ -6,6 +6,7 @@ import keras
 
 from tfconvbias import data, models
 from tfconvbias.optimizers import BetaLasso
+from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import RunConfig
 
 CONV_LAYERS = r"(^|/)(conv\d+|stage\d+_block\d+_(conv\d|shortcut))/"
@@ -13,8 +14,16 @@ CONV_LAYERS = r"(^|/)(conv\d+|stage\d+_block\d+_(conv\d|shortcut))/"
 
 
 def build_dataset(config: RunConfig) -> data.ImageDataset:
-    """Load the configured data set, cut to `num_train` and permuted where asked for."""
-    dataset = data.load(config.dataset, data_dir=config.data_dir)
+    """Load the configured data set, cut to `num_train` and permuted where asked for.
+
+    Raises:
+        ConfigError: If there is no such data set, or a folder of images is not as it should be.
+        data.DatasetUnavailableError: If a named data set can't be had.
+    """
+    try:
+        dataset = data.load(config.dataset, data_dir=config.data_dir)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(str(error)) from error
     if config.num_train is not None:
         dataset = dataset.limit(num_train=config.num_train, seed=config.seed)
     if config.permute_pixels is not None:

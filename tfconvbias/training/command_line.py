@@ -45,16 +45,16 @@ def parse(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if demo is not None:
-        changes = " ".join(f"{name}={value}" for name, value in demo.items())
+        shown = " ".join(f"{name}={value}" for name, value in demo.items())
         parser.add_argument(
-            "--demo", action="store_true", help=f"small and offline, in minutes: {changes}"
+            "--demo", action="store_true", help=f"small and offline, in minutes: {shown}"
         )
     hints = typing.get_type_hints(type(config))
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         if field.name not in fixed:
             _add_option(parser, field, hints[field.name], getattr(config, field.name))
     given = vars(parser.parse_args(argv))
-    changes = dict(demo or {}) if given.pop("demo", False) else {}
+    changes: dict[str, Any] = dict(demo or {}) if given.pop("demo", False) else {}
     changes.update(given)
     try:
         return dataclasses.replace(config, **changes)  # type: ignore[type-var]

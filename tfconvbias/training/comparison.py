@@ -34,9 +34,8 @@ def compare(
     for number, (name, config) in enumerate(rows.items(), start=1):
         if config.verbose != "silent":
             print(f"\n[{number}/{len(rows)}] {name}", flush=True)
-        key = (config.dataset, config.data_dir, config.num_train, config.permute_pixels)
-        if config.num_train is not None:
-            key += (config.seed,)
+        drawn = config.seed if config.num_train is not None else None
+        key = (config.dataset, config.data_dir, config.num_train, config.permute_pixels, drawn)
         if key not in datasets:
             datasets[key] = build_dataset(config)
         try:

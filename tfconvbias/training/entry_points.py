@@ -91,7 +91,7 @@ def _guarded(work: Callable[[], None]) -> None:
             f"  {program} --demo\n"
             f"  {program} --dataset FOLDER   (images as train/<class>/*, test/<class>/*)"
         )
-    except (ConfigError, RunFolderError, TrainingDivergedError, data.DatasetError) as error:
+    except (ConfigError, RunFolderError, TrainingDivergedError) as error:
         _leave(str(error))
     except KeyboardInterrupt:
         _leave("Interrupted. The same command with --resume continues.", status=130)
