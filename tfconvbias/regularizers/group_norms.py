@@ -21,6 +21,11 @@ def safe_sqrt(squares):
     return ops.where(positive, ops.sqrt(ops.where(positive, squares, 1.0)), 0.0)
 
 
+def magnitude(values):
+    """|x| with the subgradient 0 at x = 0 on every backend (JAX takes 1)."""
+    return values * ops.stop_gradient(ops.sign(values))
+
+
 def project_l1_ball(magnitudes, radius):
     """Projects every column of non-negative numbers onto the ℓ1 ball of a radius.
 

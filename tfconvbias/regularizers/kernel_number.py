@@ -7,6 +7,7 @@ from keras import ops
 
 from tfconvbias.regularizers.group_norms import (
     group_weight,
+    magnitude,
     safe_sqrt,
     shrink_factor,
     shrink_linf,
@@ -53,7 +54,7 @@ class KernelNumber(StructuredSparsity):
         columns = self.columns(kernel)
         axes = tuple(range(len(columns.shape) - 1))
         if self.norm == "linf":
-            return ops.max(ops.abs(columns), axis=axes)[None]
+            return ops.max(magnitude(columns), axis=axes)[None]
         weight = float(group_weight(self.norm, math.prod(columns.shape[:-1])))
         return weight * safe_sqrt(ops.sum(ops.square(columns), axis=axes))[None]
 

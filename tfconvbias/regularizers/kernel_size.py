@@ -8,6 +8,7 @@ from keras import ops
 
 from tfconvbias.regularizers.group_norms import (
     group_weight,
+    magnitude,
     safe_sqrt,
     shrink_factor,
     shrink_linf,
@@ -74,7 +75,7 @@ class KernelSize(StructuredSparsity):
         size, rank = columns.shape[0], len(columns.shape) - 2
         member = memberships(size, rank, self.groups)
         if self.norm == "linf":
-            peaks = ops.reshape(ops.max(ops.abs(columns), axis=-2), (1, size**rank, -1))
+            peaks = ops.reshape(ops.max(magnitude(columns), axis=-2), (1, size**rank, -1))
             return ops.max(ops.where(member[:, :, None], peaks, 0.0), axis=1)
         energy = ops.reshape(ops.sum(ops.square(columns), axis=-2), (size**rank, -1))
         squares = ops.matmul(ops.cast(member, energy.dtype), energy)

@@ -1,0 +1,75 @@
+import keras
+import numpy as np
+import pytest
+
+from tfconvbias.models import BASES, StructuredBase
+from tfconvbias.regularizers import KernelNumber
+
+
+def convolutions(model):
+    return [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+
+
+def main_path(model):
+    return [layer for layer in convolutions(model) if "shortcut" not in layer.name]
+
+
+@pytest.mark.parametrize(
+    ("base", "depth"),
+    [("imagenet8", 8), ("imagenet18", 18), ("cifar20", 20), ("cifar20_square", 20)],
+)
+@pytest.mark.parametrize("residual", [True, False])
+def test_table_2(base, depth, residual):
+    model = StructuredBase(base, residual=residual)
+    layers = main_path(model)
+    assert [(layer.filters, layer.kernel_size[0]) for layer in layers] == list(BASES[base])
+    assert len(layers) + 1 == depth
+    adds = [layer for layer in model.layers if isinstance(layer, keras.layers.Add)]
+    assert len(adds) == (len(layers) // 2 if residual else 0)
+    assert len(convolutions(model)) - len(layers) == {
+        "imagenet8": 2, "imagenet18": 3, "cifar20": 2, "cifar20_square": 2,
+    }[base] * residual  # fmt: skip
+    size = {"imagenet8": 14, "imagenet18": 7}.get(base, 8)
+    assert layers[-1].output.shape[1:3] == (size, size)
+
+
+def test_parameter_counts_of_resnet20():
+    # He et al.: 0.27 M. Kernels 3·16·9 + 6·16²·9 + (16·32 + 5·32²)·9 + (32·64 + 5·64²)·9,
+    # projections 16·32 + 32·64, BatchNorm 4 per channel, classifier 650.
+    kernels = 432 + 6 * 2304 + 9 * (512 + 5 * 1024) + 9 * (2048 + 5 * 4096)
+    channels = 7 * 16 + 7 * 32 + 7 * 64
+    model = StructuredBase("cifar20")
+    assert model.count_params() == kernels + 512 + 2048 + 4 * channels + 650
+
+
+def test_free_depth_and_widths_and_regularizer():
+    regularizer = KernelNumber(1e-3)
+    model = StructuredBase(
+        ((3, 5), (4, 3), (5, 1)), input_shape=(8, 8, 2), classes=3, kernel_regularizer=regularizer
+    )
+    assert model.output_shape == (None, 3)
+    assert [layer.strides[0] for layer in main_path(model)] == [1, 2, 2]
+    assert len(model.losses) == 4, "three convolutions and a projection, not the classifier"
+    assert all(layer.kernel_regularizer is regularizer for layer in convolutions(model))
+
+
+def test_save_and_load(tmp_path):
+    model = StructuredBase(((3, 3), (3, 3), (3, 3)), input_shape=(6, 6, 1))
+    images = np.random.default_rng(0).normal(size=(2, 6, 6, 1)).astype("float32")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    left, right = (keras.ops.convert_to_numpy(m(images)) for m in (model, loaded))
+    np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="`base` must be one of"):
+        StructuredBase("cifar21")
+    with pytest.raises(ValueError, match="pairs of positive integers"):
+        StructuredBase(((4, 3), (0, 3)))
+    with pytest.raises(ValueError, match="odd number of convolutions"):
+        StructuredBase(((4, 3), (4, 3)))
+    with pytest.raises(ValueError, match="`strides` must be 3"):
+        StructuredBase(((4, 3), (4, 3), (4, 3)), strides=(1, 2))
+    with pytest.raises(ValueError, match="`classes` must be"):
+        StructuredBase(((4, 3),), classes=0)

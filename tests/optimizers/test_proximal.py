@@ -1,0 +1,161 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from tfconvbias.optimizers import Proximal
+from tfconvbias.regularizers import KernelNumber, KernelSize
+
+
+def small_model(name="conv"):
+    return keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, name=name),
+            layers.Flatten(),
+            layers.Dense(3, name="fc"),
+        ]
+    )
+
+
+def data(count=8):
+    rng = np.random.default_rng(0)
+    return (
+        rng.normal(size=(count, 6, 6, 2)).astype("float32"),
+        rng.normal(size=(count, 3)).astype("float32"),
+    )
+
+
+def kernel_of(model, name="conv"):
+    return model.get_layer(name).get_weights()[0]
+
+
+def test_one_step_is_the_inner_step_followed_by_the_proximal_operator():
+    penalty = KernelSize(0.0)
+    plain, model = small_model(), small_model()
+    model.set_weights(plain.get_weights())
+    x, y = data()
+    plain.compile(keras.optimizers.SGD(0.1), "mse")
+    plain.fit(x, y, batch_size=8, verbose=0)
+    model.compile(Proximal(keras.optimizers.SGD(0.1), penalty, alpha=2.0), "mse")
+    model.fit(x, y, batch_size=8, verbose=0)
+    expected = ops.convert_to_numpy(
+        penalty.proximal(ops.convert_to_tensor(kernel_of(plain)), 0.1 * 2.0)
+    )
+    np.testing.assert_allclose(kernel_of(model), expected, rtol=1e-5, atol=1e-7)
+    for mine, theirs in zip(model.get_weights()[1:], plain.get_weights()[1:], strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("inner", ["sgd", "adam"])
+def test_whole_groups_become_exactly_zero(inner):
+    model = small_model()
+    optimizer = Proximal(keras.optimizers.get(inner), KernelNumber(0.0), alpha=1.0)
+    optimizer.learning_rate = 0.05
+    model.compile(optimizer, "mse")
+    model.fit(*data(), epochs=30, batch_size=4, verbose=0)
+    dead = (kernel_of(model) == 0).reshape(-1, 4)
+    assert dead.all(axis=0).any()
+    assert (dead.all(axis=0) == dead.any(axis=0)).all()
+    assert (kernel_of(model, "fc") != 0).all()
+
+
+def test_alpha_changes_inside_a_compiled_step():
+    model = small_model()
+    optimizer = Proximal(keras.optimizers.SGD(0.01), KernelNumber(0.0), alpha=0.0)
+    jit = keras.config.backend() != "torch"
+    model.compile(optimizer, "mse", jit_compile=jit)
+    x, y = data()
+    model.fit(x, y, verbose=0)
+    assert (kernel_of(model) != 0).all()
+    optimizer.alpha = 1e4
+    model.fit(x, y, verbose=0)
+    assert (kernel_of(model) == 0).all()
+
+
+def test_alpha_follows_a_schedule():
+    model = small_model()
+    alpha = keras.optimizers.schedules.PiecewiseConstantDecay([2], [0.0, 1e4])
+    model.compile(Proximal(keras.optimizers.SGD(0.01), KernelNumber(0.0), alpha), "mse")
+    x, y = data()
+    model.fit(x, y, batch_size=4, verbose=0)
+    assert (kernel_of(model) != 0).all()
+    model.fit(x, y, batch_size=4, epochs=2, verbose=0)
+    assert (kernel_of(model) == 0).all()
+
+
+def test_gradient_accumulation_shrinks_on_real_updates_only():
+    model = small_model()
+    inner = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+    model.compile(Proximal(inner, KernelNumber(0.0), alpha=1.0), "mse")
+    x, y = data(4)
+    before = kernel_of(model)
+    model.fit(x, y, batch_size=4, verbose=0)
+    np.testing.assert_array_equal(kernel_of(model), before)
+    model.fit(x, y, batch_size=4, verbose=0)
+    norms = [np.sqrt((k**2).sum(axis=(0, 1, 2))) for k in (before, kernel_of(model))]
+    assert (norms[1] < norms[0] - 0.02).all()
+
+
+def test_loss_scaling():
+    plain, scaled = small_model(), small_model()
+    scaled.set_weights(plain.get_weights())
+    x, y = data()
+    for model, factor in ((plain, None), (scaled, 128.0)):
+        inner = keras.optimizers.SGD(0.1, loss_scale_factor=factor)
+        model.compile(Proximal(inner, KernelSize(0.0), alpha=0.5), "mse")
+        model.fit(x, y, verbose=0)
+    np.testing.assert_allclose(kernel_of(plain), kernel_of(scaled), rtol=1e-4, atol=1e-6)
+
+
+def test_dynamic_loss_scaling_wraps_it():
+    model = small_model()
+    inner = Proximal(keras.optimizers.SGD(0.1), KernelNumber(0.0), alpha=1e4)
+    model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0), "mse")
+    model.fit(*data(), verbose=0)
+    assert (kernel_of(model) == 0).all()
+
+
+def test_save_and_resume_equals_uninterrupted(tmp_path):
+    x, y = data()
+
+    def compiled():
+        model = small_model()
+        inner = keras.optimizers.SGD(0.05, momentum=0.9)
+        model.compile(Proximal(inner, KernelSize(0.0, groups="ring"), alpha=0.3), "mse")
+        return model
+
+    whole, halves = compiled(), compiled()
+    halves.set_weights(whole.get_weights())
+    whole.fit(x, y, epochs=4, shuffle=False, verbose=0)
+    halves.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    halves.save(tmp_path / "half.keras")
+    resumed = keras.models.load_model(tmp_path / "half.keras")
+    assert isinstance(resumed.optimizer.penalty, KernelSize)
+    resumed.fit(x, y, epochs=2, shuffle=False, verbose=0)
+    np.testing.assert_allclose(kernel_of(resumed), kernel_of(whole), rtol=1e-5, atol=1e-7)
+
+
+def test_choice_of_variables():
+    model = small_model()
+    optimizer = Proximal("sgd", KernelNumber(0.0), alpha=1e6, penalized="fc/kernel")
+    model.compile(optimizer, "mse")
+    model.fit(*data(), verbose=0)
+    assert (kernel_of(model, "fc") == 0).all()
+    assert (kernel_of(model) != 0).all()
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"`penalty` must have a method `proximal"):
+        Proximal("sgd", keras.regularizers.L2(0.1), alpha=0.1)
+    with pytest.raises(ValueError, match="alpha=-1"):
+        Proximal("sgd", KernelNumber(0.0), alpha=-1)
+    model = small_model()
+    with pytest.raises(ValueError, match="matches none"):
+        Proximal("sgd", KernelNumber(0.0), 0.1, penalized="nothing").build(
+            model.trainable_variables
+        )
+    with pytest.raises(ValueError, match=r"fc/kernel.*spatial axes"):
+        Proximal("sgd", KernelSize(0.0), 0.1, penalized="fc").build(model.trainable_variables)
+    with pytest.raises(ValueError, match="can be saved only"):
+        Proximal("sgd", KernelSize(0.0), 0.1, penalized=lambda v: True).get_config()
