@@ -1,6 +1,7 @@
 """Named data sets as uint8 arrays, image folders, embedded data and augmentation layers."""
 
 from tfconvbias.data.cutout import Cutout
+from tfconvbias.data.fast_auto_augment import FastAutoAugment, ImageOperation
 from tfconvbias.data.image_dataset import ImageDataset, permute_pixels, pixel_permutation
 from tfconvbias.data.image_folder import ImageFolderError
 from tfconvbias.data.loading import DATASET_NAMES, load
@@ -32,8 +33,10 @@ __all__ = [
     "ConvTeacher",
     "Cutout",
     "DatasetUnavailableError",
+    "FastAutoAugment",
     "ImageDataset",
     "ImageFolderError",
+    "ImageOperation",
     "Normalize",
     "PadCrop",
     "Preprocessing",

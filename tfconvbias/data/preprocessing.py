@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from tfconvbias.data.cutout import Cutout
+from tfconvbias.data.fast_auto_augment import FastAutoAugment
 from tfconvbias.data.image_dataset import ImageDataset
 from tfconvbias.data.normalize import PUBLISHED_STATISTICS, Normalize
 from tfconvbias.data.pad_crop import PadCrop
@@ -93,7 +94,8 @@ def augmentation(
         policy: A key of `AUGMENTATIONS`: `"none"`, `"flip"`, `"crop"`, `"flip_crop"`,
             `"flip_crop_cutout"`, `"randaugment"`, `"randaugment_cutout"`; the last two crop and
             flip as well. Or a Keras layer from images to images with values 0…255, after which
-            come crop, flip and cutout.
+            come crop, flip and cutout; the path of a `.json` file stands for `FastAutoAugment` of
+            the policy in it.
         padding: Of `PadCrop`.
         cutout_length: Of `Cutout`.
         num_operations: Number of operations of `RandAugment`.
@@ -104,7 +106,7 @@ def augmentation(
         An `AugmentationLayers`, the layers before and after the normalisation.
 
     Raises:
-        ValueError: If `policy` is no such name.
+        ValueError: If `policy` is no such name, or its file holds no policy.
         TypeError: If `policy` is neither a name nor a layer.
 
     Example:
@@ -113,6 +115,8 @@ def augmentation(
         ['PadCrop', 'RandomFlip']
     """
     first: tuple[keras.layers.Layer, ...] = ()
+    if isinstance(policy, str) and policy.endswith(".json"):
+        policy = FastAutoAugment(policy, seed=seed)
     if isinstance(policy, keras.layers.Layer):
         first, stages = (policy,), AUGMENTATIONS["flip_crop_cutout"]
     elif not isinstance(policy, str):
@@ -121,7 +125,7 @@ def augmentation(
         stages = AUGMENTATIONS[policy]
     else:
         raise ValueError(
-            f"`policy` must be one of {', '.join(AUGMENTATIONS)}, or a Keras layer. "
+            f"`policy` must be one of {', '.join(AUGMENTATIONS)}, a .json file, or a Keras layer. "
             f"Received: policy={policy!r}"
         )
     options = _Options(padding, cutout_length, num_operations, factor)

@@ -1,0 +1,172 @@
+"""Learned augmentation policies as layers of the compiled step."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfconvbias.data._augmentation_policy import Policy, read_policy
+from tfconvbias.data._image_operations import apply_operations
+from tfconvbias.data._operation_tables import operation_tables
+
+_DRAWS = 4  # kept or not, sign, place of Cutout (2)
+
+
+@keras.saving.register_keras_serializable(package="tfconvbias")
+class FastAutoAugment(keras.layers.Layer):
+    """Apply to each image one sub-policy of a policy, drawn at random; nothing at inference.
+
+    A sub-policy is a short list of steps `[operation, probability, level]`. For each image one
+    sub-policy is drawn uniformly. Its steps run in order, each with its own probability. The level
+    in [0, 1] sets the magnitude `v = level·(high − low) + low`, and where the operation is
+    mirrored the sign of v is flipped with probability 1/2:
+
+    | operation | low … high | what it does |
+    |---|---|---|
+    | ShearX, ShearY | ±(−0.3 … 0.3) | x + v y, or y + v x |
+    | TranslateX, TranslateY | ±(−0.45 … 0.45) | shift by v times width or height |
+    | Rotate | ±(−30 … 30) | degrees around the middle |
+    | AutoContrast, Equalize, Invert | unused | each channel by itself |
+    | Solarize | 0 … 256 | invert the values v and above |
+    | Posterize | 4 … 8 | keep the first int(v) bits |
+    | Contrast, Color, Brightness, Sharpness | 0.1 … 1.9 | Pillow's enhancement factor |
+    | Cutout | 0 … 0.2 | square of side v times width around a random place, (125, 123, 114) |
+
+    Moved pixels are those of the nearest neighbour, and black comes in from outside.
+
+    Every operation equals Pillow's, bit for bit, where the backend rounds `a + b·c` twice as
+    Pillow does. Compilers that fuse it (XLA on CPU) may put a value of Contrast, Color or
+    Sharpness one level off where the exact one is within 2⁻¹⁶ of a whole number.
+
+    The published pipeline is: policy, random crop, random flip, normalisation, Cutout of zeros.
+    This layer is the policy, so it comes first, on raw images.
+
+    Args:
+        policy: list of sub-policies, or the path of a JSON file with one. The layer's
+            configuration holds the list, so a saved model does not need the file.
+        seed: seed of the draws; `None` for a random one.
+        **kwargs: of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, height, width, 3)`, values 0…255 of any dtype; fractions are cut off.
+
+    Output shape:
+        The same, of the same dtype. In float16 and bfloat16 all values are exact, too.
+
+    Raises:
+        ValueError: If the policy can't be read, names an unknown operation, a level or probability
+            outside [0, 1] or an empty sub-policy, or the images are not channels-last RGB.
+
+    Example:
+        >>> augment = FastAutoAugment([[["Invert", 1.0, 0.5]]])
+        >>> int(ops.max(augment(np.full((1, 4, 4, 3), 255, "uint8"), training=True)))
+        0
+
+    Reference:
+        Lim et al., "Fast AutoAugment", 2019; Cubuk et al., "AutoAugment", 2019, for the
+        operations. The magnitudes are those of the published policies' search.
+    """
+
+    def __init__(
+        self, policy: str | os.PathLike | Sequence, seed: int | None = None, **kwargs: Any
+    ):
+        super().__init__(autocast=False, **kwargs)
+        self.policy: Policy = read_policy(policy)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed)
+        self.num_steps = max(len(part) for part in self.policy)
+
+    def build(self, input_shape):
+        if len(input_shape) != 4 or input_shape[-1] != 3 or None in input_shape[1:3]:
+            raise ValueError(
+                f"{type(self).__name__} works on images (batch, height, width, 3) of known size. "
+                f"Received: input_shape={tuple(input_shape)}"
+            )
+        # A last row, beyond the sub-policies, does nothing: for steps that are not kept.
+        self._tables = [
+            operation_tables(
+                [part[step][::2] if step < len(part) else None for part in self.policy] + [None],
+                *input_shape[1:3],
+            )
+            for step in range(self.num_steps)
+        ]
+        self._probabilities = np.zeros((len(self.policy), self.num_steps), "float32")
+        for number, part in enumerate(self.policy):
+            self._probabilities[number, : len(part)] = [probability for _, probability, _ in part]
+
+    def call(self, inputs, training=None):
+        if not training:
+            return inputs
+        images = ops.cast(inputs, "int32")
+        batch = ops.shape(images)[0]
+        draws = keras.random.uniform(
+            (batch, 1 + _DRAWS * self.num_steps), dtype="float32", seed=self.seed_generator
+        )
+        num_parts = len(self.policy)
+        part = ops.minimum(ops.cast(draws[:, 0] * num_parts, "int32"), num_parts - 1)
+        probabilities = ops.take(ops.convert_to_tensor(self._probabilities), part, axis=0)
+        for step, tables in enumerate(self._tables):
+            draw = draws[:, 1 + _DRAWS * step : 1 + _DRAWS * (step + 1)]
+            is_kept = draw[:, 0] < probabilities[:, step]
+            is_flipped = ops.cast(draw[:, 1] < 0.5, "int32")
+            rows = 2 * ops.where(is_kept, part, num_parts) + is_flipped
+            images = apply_operations(images, tables, rows, draw[:, 2:])
+        return ops.cast(images, inputs.dtype)
+
+    def compute_output_spec(self, inputs, training=None):
+        return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        policy = [[list(step) for step in part] for part in self.policy]
+        return {**super().get_config(), "policy": policy, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="tfconvbias")
+class ImageOperation(FastAutoAugment):
+    """One operation of `FastAutoAugment` as a layer, on each image with a probability.
+
+    Equals a policy of one sub-policy of one step.
+
+    Args:
+        operation: name of the operation, such as `"Rotate"`.
+        level: in [0, 1], sets the magnitude; mirrored operations draw its sign for each image.
+        probability: in [0, 1].
+        seed: seed of the draws; `None` for a random one.
+        **kwargs: of `keras.layers.Layer`.
+
+    Input shape:
+        `(batch, height, width, 3)`, values 0…255 of any dtype.
+
+    Output shape:
+        The same, of the same dtype.
+
+    Raises:
+        ValueError: As `FastAutoAugment`.
+
+    Example:
+        >>> solarize = ImageOperation("Solarize", level=0.5)
+        >>> images = np.array([100, 128, 200], "uint8").reshape(1, 1, 1, 3)
+        >>> ops.convert_to_numpy(solarize(images, training=True)).ravel().tolist()
+        [100, 127, 55]
+    """
+
+    def __init__(
+        self,
+        operation: str,
+        level: float,
+        probability: float = 1.0,
+        seed: int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__([[[operation, probability, level]]], seed=seed, **kwargs)
+
+    def get_config(self):
+        config = super().get_config()
+        (((operation, probability, level),),) = config.pop("policy")
+        return {**config, "operation": operation, "level": level, "probability": probability}
