@@ -215,7 +215,9 @@ def test_margin_rows_count_only_when_asked_for():
     matrix = np.ones(geometry.matrix_shape)
     padded = dataclasses.replace(geometry, margin=((1, 1), (1, 1)))
     assert sum(kernels.squared_norms(matrix, padded)) == pytest.approx(16 * 32)
-    assert sum(kernels.squared_norms(matrix, padded, include_padding=True)) == pytest.approx(36 * 32)
+    assert sum(kernels.squared_norms(matrix, padded, include_padding=True)) == pytest.approx(
+        36 * 32
+    )
 
 
 def test_bias_order():

@@ -1,20 +1,30 @@
 """Convolutions as locally connected and dense layers: kernels, whole models, and back."""
 
 from tfconvbias.embedding.batch_norm import fold_batch_normalization
+from tfconvbias.embedding.deviation import Deviation, deviation
 from tfconvbias.embedding.embed import EmbeddedSize, embed, embedded_size
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
 from tfconvbias.embedding.kernels import conv_to_dense, conv_to_local, orbit_sums
+from tfconvbias.embedding.masking import evaluate_parts, masked
+from tfconvbias.embedding.project import project
+from tfconvbias.embedding.reinitialize import reinitialize
 
 __all__ = [
     "ConvGeometry",
+    "Deviation",
     "EmbeddedDense",
     "EmbeddedSize",
     "conv_geometry",
     "conv_to_dense",
     "conv_to_local",
+    "deviation",
     "embed",
     "embedded_size",
+    "evaluate_parts",
     "fold_batch_normalization",
+    "masked",
     "orbit_sums",
+    "project",
+    "reinitialize",
 ]

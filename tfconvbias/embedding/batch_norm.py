@@ -121,35 +121,28 @@ def _channel_axis(layer: keras.layers.Layer, tensor: Any) -> int:
 
 def _folded(layer: keras.layers.Layer, norm: keras.layers.BatchNormalization, inputs: Any) -> Any:
     """Call a copy of the layer with the normalization in its weights."""
-    arrays = {
-        name: None if value is None else ops.convert_to_numpy(value).astype(np.float64)
-        for name, value in (
-            ("gamma", norm.gamma),
-            ("beta", norm.beta),
-            ("mean", norm.moving_mean),
-            ("variance", norm.moving_variance),
-            ("kernel", layer.kernel),
-            ("bias", layer.bias),
-        )
-    }
-    scale = 1 / np.sqrt(arrays["variance"] + norm.epsilon)
-    if arrays["gamma"] is not None:
-        scale = scale * arrays["gamma"]
-    bias = -arrays["mean"] if arrays["bias"] is None else arrays["bias"] - arrays["mean"]
-    bias = bias * scale
-    if arrays["beta"] is not None:
-        bias = bias + arrays["beta"]
-    kernel = arrays["kernel"]
+    kernel = _float64(layer.kernel)
+    scale = 1 / np.sqrt(_float64(norm.moving_variance) + norm.epsilon)
+    if norm.gamma is not None:
+        scale = scale * _float64(norm.gamma)
+    bias = 0.0 if layer.bias is None else _float64(layer.bias)
+    bias = (bias - _float64(norm.moving_mean)) * scale
+    if norm.beta is not None:
+        bias = bias + _float64(norm.beta)
     if type(layer) in rules.TRANSPOSED:
         kernel = kernel * scale[:, None]
     elif type(layer) in rules.DEPTHWISE:
         kernel = kernel * scale.reshape(kernel.shape[-2:])
     else:
         kernel = kernel * scale
-    if type(layer) in rules.LOCAL and arrays["bias"] is None:
+    if type(layer) in rules.LOCAL and layer.bias is None:
         rank = rules.rank_of(layer)
         bias = np.broadcast_to(bias, (*kernel.shape[:rank], len(bias)))
     copy = type(layer).from_config({**layer.get_config(), "use_bias": True})
     outputs = copy(inputs)
     copy.set_weights([kernel, bias])
     return outputs
+
+
+def _float64(variable: keras.Variable) -> np.ndarray:
+    return ops.convert_to_numpy(variable).astype(np.float64)

@@ -109,7 +109,11 @@ def _scattered(kernel: np.ndarray, geometry: ConvGeometry, is_local: bool) -> An
         else:
             values = kernel.reshape(shape[1:])[tap]
         values = values.reshape(-1, geometry.filters)
-        volume = (geometry.matrix_shape[0], len(support.patches), geometry.filters)
+        volume: tuple[int, ...] = (
+            geometry.matrix_shape[0],
+            len(support.patches),
+            geometry.filters,
+        )
     else:
         rows, columns = support.inputs, support.outputs
         if geometry.kind == "transposed":

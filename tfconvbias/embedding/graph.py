@@ -22,13 +22,17 @@ def rebuild(model: keras.Model, transform: Transform) -> keras.Model:
     Raises:
         ValueError: If the model is neither, or has no input shape yet.
     """
-    try:
-        source = keras.Model(model.input, model.output, name=model.name)
-    except (AttributeError, ValueError) as error:
+    if not getattr(model, "inputs", None):
         raise ValueError(
             "The model must be a functional model, or a Sequential one with an input shape; the "
             f"layers of a subclassed model are not known. Received: model={model!r}"
-        ) from error
+        )
+    if isinstance(model, keras.Sequential):
+        ends = model.inputs[0], model.outputs[0]
+    else:
+        ends = model.input, model.output
+    # A model around the same graph: uncompiled, and functional where the given one is Sequential.
+    source = keras.Model(*ends, name=model.name)
     return keras.models.clone_model(
         source, clone_function=lambda layer: layer, call_function=transform
     )

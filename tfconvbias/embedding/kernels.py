@@ -176,9 +176,13 @@ def orbit_sums(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
 def conv_from_dense(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """The nearest convolution's kernel: the mean over each orbit.
 
-    A tap that only ever meets padding has no entry in the matrix; its weight is 0.
+    The rows of inputs that always are zero (`geometry.margin`) don't count, save for a tap that has
+    no others. A tap that only ever meets padding has no entry in the matrix; its weight is 0.
     """
-    sums, counts = _sums(matrix, geometry)
+    sums, counts = _sums(matrix, geometry, ~geometry.margin_mask)
+    if any(map(any, geometry.margin)):
+        all_sums, all_counts = _sums(matrix, geometry)
+        sums, counts = np.where(counts, sums, all_sums), np.where(counts, counts, all_counts)
     return (sums / np.maximum(counts, 1)).astype(matrix.dtype)
 
 

@@ -89,11 +89,12 @@ def layer_geometry(
     Raises:
         ValueError: If the volume isn't fully defined.
     """
-    if None in input_shape[1:]:
+    if None in tuple(input_shape[1:]):
         raise ValueError(
             f"The inputs of layer '{layer.name}' must be fully defined, because each of them "
             f"becomes a row of the dense matrix. Received: input_shape={tuple(input_shape)}"
         )
+    volume = [n for n in input_shape[1:] if n is not None]
     padding: str | Pairs = layer.padding
     window: dict[str, Any] = {
         "strides": layer.strides,
@@ -101,14 +102,14 @@ def layer_geometry(
     }
     if padded is not None:
         is_last = layer.data_format == "channels_last"
-        spatial = input_shape[1:-1] if is_last else input_shape[2:]
-        volume = [n + b + a for n, (b, a) in zip(spatial, padded, strict=True)]
-        own = explicit_padding(volume, kernel_shape[:-2], padding=padding, **window)
+        spatial = volume[:-1] if is_last else volume[1:]
+        lengths = [n + b + a for n, (b, a) in zip(spatial, padded, strict=True)]
+        own = explicit_padding(lengths, kernel_shape[:-2], padding=padding, **window)
         padding = tuple(
             (b + before, a + after) for (b, a), (before, after) in zip(padded, own, strict=True)
         )
     return conv_geometry(
-        input_shape[1:],
+        volume,
         kernel_shape,
         padding=padding,
         groups=getattr(layer, "groups", 1),

@@ -197,6 +197,15 @@ def _average(layer: keras.layers.Layer, shape: tuple) -> Stage:
     channels = shape[-1] if layer.data_format == "channels_last" else shape[1]
     window = as_tuple(layer.pool_size, rules.rank_of(layer), "pool_size")
     geometry = rules.layer_geometry(layer, shape, (*window, channels, 1), "depthwise")
+    pads = explicit_padding(
+        geometry.spatial_shape, window, geometry.strides, geometry.padding, geometry.dilation_rate
+    )
+    if keras.config.backend() == "torch" and any(before != after for before, after in pads):
+        raise ValueError(
+            f"Average pooling layer '{layer.name}' pads its inputs {pads}: with an odd total Keras "
+            "repeats the border on PyTorch instead of leaving it out of the mean. Embed it on "
+            "another backend, or put a ZeroPadding layer in front."
+        )
     dtype = keras.backend.standardize_dtype(layer.variable_dtype)
     return Stage(layer.name, geometry, lambda: rules.average_kernel(geometry, dtype), is_local=True)
 

@@ -1,0 +1,221 @@
+"""The way back: the convolutional or locally connected model nearest to an embedded one."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfconvbias.embedding import kernels
+from tfconvbias.embedding import layer_rules as rules
+from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with
+from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
+from tfconvbias.embedding.graph import Aliases, Copies, rebuild
+
+
+def project(model: keras.Model, onto: str = "conv") -> keras.Model:
+    r"""Project an embedded model orthogonally onto convolutional or local weights.
+
+    The weights of a convolution, embedded, form a linear subspace of those of a dense layer. The
+    nearest point of it takes the mean over the entries that share a weight and drops those off the
+    support; the nearest locally connected layer only drops the latter:
+
+    $$w_{t,c,f} = \frac{1}{|\Omega_{t,c,f}|} \sum_{(i, o) \in \Omega_{t,c,f}} M_{i,o}$$
+
+    Biases are averaged over positions. `project(embed(cnn))` computes what `cnn` computes, with the
+    same weights; a tap that meets padding at every position comes back as 0 from a folded dense
+    layer. A separable convolution comes back as a depthwise and a 1×1 one, average pooling that was
+    embedded as a depthwise convolution, and padding that was folded as a ZeroPadding layer.
+
+    Args:
+        model: A model from `embed`, trained or not; it is left as it is.
+        onto: `"conv"`, where locally connected layers become convolutions too, or `"local"`.
+
+    Returns:
+        An uncompiled functional model; layers keep their names.
+
+    Raises:
+        ValueError: If `onto` is unknown, the model holds nothing to project, or a transposed
+            convolution is to become local.
+
+    Example:
+        >>> from tfconvbias.embedding import embed
+        >>> cnn = keras.Sequential([keras.Input((6, 6, 1)), keras.layers.Conv2D(2, 3, name="c")])
+        >>> back = project(embed(cnn))
+        >>> bool((back.get_layer("c").kernel == cnn.get_layer("c").kernel).numpy().all())
+        True
+    """
+    if onto not in ("conv", "local"):
+        raise ValueError(f"`onto` must be 'conv' or 'local'. Received: onto={onto}")
+    walk = _Projection(onto)
+    projected = rebuild(model, walk)
+    if not walk.num_projected:
+        raise ValueError(
+            f"The model holds no layer that can be projected onto {onto} layers. "
+            f"Received: model={model!r}"
+        )
+    return projected
+
+
+class _Projection:
+    """A transform for `rebuild`. Reshapes around embedded layers vanish with them."""
+
+    def __init__(self, onto: str):
+        self._onto = onto
+        self.num_projected = 0
+        self._copies = Copies()
+        self._volumes = Aliases()
+        self._chains: dict[int, list[keras.layers.Layer]] = {}
+        self._nested: dict[int, keras.Model] = {}
+
+    def __call__(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(layer, keras.Model):
+            if id(layer) not in self._nested:
+                self._nested[id(layer)] = rebuild(layer, self)
+            return self._nested[id(layer)](*args, **kwargs)
+        if isinstance(layer, EmbeddedDense):
+            return self._dense(layer, args[0])
+        if type(layer) in rules.LOCAL and self._onto == "conv":
+            return self._apply(layer, args[0])
+        if type(layer) is keras.layers.Reshape:
+            volume = self._volumes.get(args[0])
+            if volume is not None and tuple(volume[0].shape[1:]) == tuple(layer.target_shape):
+                return volume[0]
+        outputs = self._copies.call(layer, *args, **kwargs)
+        if type(layer) is keras.layers.Flatten and layer.data_format == "channels_last":
+            self._volumes.set(outputs, args[0])
+        return outputs
+
+    def _dense(self, layer: EmbeddedDense, inputs: Any) -> Any:
+        known = self._volumes.get(inputs)
+        shape = layer.geometry.input_shape
+        if known is not None and tuple(known[0].shape[1:]) == shape:
+            volume = known[0]
+        else:
+            volume = keras.layers.Reshape(shape)(inputs)
+        volume = self._apply(layer, volume)
+        flat = keras.layers.Flatten("channels_last", dtype=layer.dtype_policy)(volume)
+        self._volumes.set(flat, volume)
+        return flat
+
+    def _apply(self, layer: keras.layers.Layer, volume: Any) -> Any:
+        if id(layer) not in self._chains:
+            self.num_projected += 1
+            self._chains[id(layer)] = _nearest(layer, tuple(volume.shape), self._onto)
+        for step in self._chains[id(layer)]:
+            volume = step(volume)
+        return volume
+
+
+def local_geometry(layer: keras.layers.Layer) -> ConvGeometry:
+    """The geometry of a built locally connected layer."""
+    rank = rules.rank_of(layer)
+    axes = layer.input_spec.axes
+    return conv_geometry(
+        tuple(axes[axis] for axis in range(1, rank + 2)),
+        tuple(layer.kernel.shape)[rank:],
+        layer.strides,
+        layer.padding,
+        layer.dilation_rate,
+        layer.groups,
+        layer.data_format,
+    )
+
+
+def _nearest(
+    layer: keras.layers.Layer, input_shape: tuple[int | None, ...], onto: str
+) -> list[keras.layers.Layer]:
+    """The layers that stand for the projected one: a convolution, after its padding if need be."""
+    kernel = ops.convert_to_numpy(layer.kernel)
+    bias = None if layer.bias is None else ops.convert_to_numpy(layer.bias)
+    if isinstance(layer, EmbeddedDense):
+        geometry = layer.geometry
+        if onto == "conv":
+            kernel = kernels.conv_from_dense(kernel, geometry)
+        else:
+            if geometry.kind == "transposed":
+                raise ValueError(
+                    f"Layer '{layer.name}' stands for a transposed convolution, which has no "
+                    "locally connected layer of its form. Use onto='conv'."
+                )
+            kernel = _local_kernel(kernel, geometry)
+        bias = None if bias is None else kernels.unflatten_bias(bias, geometry)
+    else:
+        geometry = local_geometry(layer)
+        kernel = kernels.conv_from_local(kernel, geometry)
+    if onto == "conv" and bias is not None:
+        axes = tuple(range(geometry.rank))
+        bias = bias.mean(axis=axes, dtype=np.float64).astype(bias.dtype)
+    steps: list[keras.layers.Layer] = []
+    padding = geometry.padding
+    if not isinstance(padding, str):
+        pairs = padding if geometry.rank > 1 else padding[0]
+        steps.append(
+            rules.layer_class(rules.ZERO_PADDING, geometry.rank)(
+                pairs,
+                data_format=geometry.data_format,
+                name=f"{layer.name}_padding",
+                dtype=layer.dtype_policy,
+            )
+        )
+        padding = "valid"
+    new = _new_layer(layer, geometry, padding, onto)
+    shape = input_shape if not steps else steps[0].compute_output_shape(input_shape)
+    if hasattr(new, "depthwise_initializer"):
+        # The parent class of depthwise layers names its arguments otherwise.
+        new.build(shape)
+        new.set_weights([kernel] if bias is None else [kernel, bias])
+    else:
+        build_with(new, shape, lambda: kernel, bias)
+    return [*steps, new]
+
+
+def _local_kernel(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
+    """The local entries; taps on padding take the mean of their orbit, so that it stays the mean."""
+    local = kernels.local_from_dense(matrix, geometry)
+    on_padding = geometry.support().patches < 0
+    values = local.reshape(*on_padding.shape, -1)
+    shared = kernels.conv_from_dense(matrix, geometry).reshape(on_padding.shape[1], -1)
+    return np.where(on_padding[:, :, None], shared, values).reshape(local.shape)
+
+
+def _new_layer(
+    layer: keras.layers.Layer, geometry: ConvGeometry, padding: str, onto: str
+) -> keras.layers.Layer:
+    settings = {
+        "name": layer.name,
+        "dtype": layer.dtype_policy,
+        "trainable": layer.trainable,
+        "use_bias": layer.use_bias,
+        "strides": geometry.strides,
+        "dilation_rate": geometry.dilation_rate,
+        "padding": padding,
+        "data_format": geometry.data_format,
+        "bias_initializer": layer.bias_initializer,
+        "bias_regularizer": layer.bias_regularizer,
+        # That of a locally connected layer; an embedded one has none, as it stands apart there.
+        "activation": layer.activation,
+    }
+    kernel_settings = {
+        "initializer": layer.kernel_initializer,
+        "regularizer": layer.kernel_regularizer,
+    }
+    if onto == "conv" and geometry.kind == "depthwise" and geometry.rank < 3:
+        return rules.layer_class(rules.DEPTHWISE, geometry.rank)(
+            geometry.kernel_size,
+            depth_multiplier=geometry.filters // geometry.in_channels,
+            **{f"depthwise_{name}": value for name, value in kernel_settings.items()},
+            **settings,
+        )
+    settings |= {f"kernel_{name}": value for name, value in kernel_settings.items()}
+    if onto == "conv" and geometry.kind == "transposed":
+        return rules.layer_class(rules.TRANSPOSED, geometry.rank)(
+            geometry.filters,
+            geometry.kernel_size,
+            output_padding=geometry.output_padding,
+            **settings,
+        )
+    table = rules.CONV if onto == "conv" else rules.LOCAL
+    return rules.layer_class(table, geometry.rank)(
+        geometry.filters, geometry.kernel_size, groups=geometry.groups, **settings
+    )

@@ -1,0 +1,54 @@
+"""Fresh weights for a model of any connectivity: the standard network of the same shape."""
+
+import math
+
+import keras
+
+from tfconvbias.embedding import layer_rules as rules
+from tfconvbias.embedding.embedded_dense import EmbeddedDense
+
+_WITH_FANS = (*rules.CONV, *rules.LOCAL, keras.layers.Dense, EmbeddedDense)
+
+
+def reinitialize(model: keras.Model, seed: int = 0) -> None:
+    r"""Draw every kernel and bias anew from PyTorch's default, $U(\pm 1/\sqrt{\text{fan in}})$.
+
+    The fan-in of a dense layer is the number of its inputs, also where it stands for a convolution:
+    this turns an embedded model into the standard fully connected network of the same shape.
+
+    Args:
+        model: Built model, changed in place. Other layers must have no trainable weights.
+        seed: Seed of the draws.
+
+    Raises:
+        ValueError: If a layer with trainable weights has no known fan-in.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2)])
+        >>> reinitialize(model)
+        >>> bool(abs(model.get_weights()[0]).max() <= 0.25)
+        True
+
+    Reference:
+        d'Ascoli et al., 2019, section 4, step 5.
+    """
+    generator = keras.random.SeedGenerator(seed)
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            reinitialize(layer, seed + 1)
+            continue
+        if not layer.trainable_variables:
+            continue
+        if type(layer) not in _WITH_FANS:
+            raise ValueError(
+                f"The fan-in of layer '{layer.name}' of class {type(layer).__name__} is not known."
+            )
+        shape = tuple(layer.kernel.shape)
+        first = rules.rank_of(layer) if type(layer) in rules.LOCAL else 0
+        limit = 1 / math.sqrt(math.prod(shape[first:-1]))
+        for variable in layer.trainable_variables:
+            variable.assign(
+                keras.random.uniform(
+                    variable.shape, -limit, limit, dtype=variable.dtype, seed=generator
+                )
+            )
