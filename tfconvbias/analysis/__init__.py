@@ -27,20 +27,27 @@ from tfconvbias.analysis.locality import (
     spatial_spread,
     window_share,
 )
+from tfconvbias.analysis.patches import ImagePoints, ImageTiles, image_patches, image_tiles
 from tfconvbias.analysis.path_norm import active_share, path_norm_bound, weighted_path_norm
+from tfconvbias.analysis.point_geometry import PointGeometry, point_geometry
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
 
 __all__ = [
     "DescriptionLength",
     "HessianEigenvalues",
+    "ImagePoints",
+    "ImageTiles",
     "LayerCounts",
     "Locality",
     "LossDerivatives",
+    "PointGeometry",
     "active_share",
     "description_length",
     "generalization_bound",
     "gradient_norm",
     "hessian_vector_product",
+    "image_patches",
+    "image_tiles",
     "input_weight_images",
     "kernels",
     "layer_locality",
@@ -49,6 +56,7 @@ __all__ = [
     "num_nonzeros",
     "num_units",
     "path_norm_bound",
+    "point_geometry",
     "random_units",
     "sharing_bits",
     "spatial_spread",

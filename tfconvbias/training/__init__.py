@@ -10,6 +10,8 @@ from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig, option
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
+from tfconvbias.training.stability_run import StabilityRun, stability_row
+from tfconvbias.training.stability_sweep import StabilitySweep, run_stability
 
 __all__ = [
     "ConfigError",
@@ -18,6 +20,8 @@ __all__ = [
     "RunFolderError",
     "RunResult",
     "ShuffledBatches",
+    "StabilityRun",
+    "StabilitySweep",
     "TrainingDivergedError",
     "build_dataset",
     "build_model",
@@ -28,5 +32,7 @@ __all__ = [
     "option",
     "run",
     "run_recipe",
+    "run_stability",
+    "stability_row",
     "write_report",
 ]

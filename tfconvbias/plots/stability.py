@@ -1,0 +1,97 @@
+"""Figures of training at the edge of stability."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tfconvbias.plots.figure import panels
+
+
+def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Sharpness with the edge, errors and weighted path norm over steps.
+
+    Args:
+        histories: run's label → column → values, with the columns step, sharpness, edge,
+            train_error, excess_risk, path_norm and path_norm_bound.
+
+    Returns:
+        A figure with three panels.
+    """
+    figure, axes = panels(3)
+    sharpness, errors, norms = axes
+    for index, (name, history) in enumerate(histories.items()):
+        color = f"C{index}"
+        step = history["step"]
+        sharpness.plot(step, history["sharpness"], color=color, label=name)
+        errors.plot(step, history["train_error"], color=color, label=f"{name}, train")
+        errors.plot(step, history["excess_risk"], color=color, linestyle=":", label="… excess")
+        norms.plot(step, history["path_norm"], color=color, label=name)
+        norms.plot(step, history["path_norm_bound"], color=color, linestyle="--", label="… bound")
+    edge = next(iter(histories.values()))
+    sharpness.plot(edge["step"], edge["edge"], color="black", linestyle="--", label="edge 2/η")
+    final = edge["edge"][-1]
+    sharpness.set(xlabel="step", ylabel="sharpness (½ MSE)", ylim=(0, 2.5 * final))
+    errors.set(xlabel="step", ylabel="mean squared error", ylim=(0, 3))
+    norms.set(xlabel="step", ylabel="weighted path norm", yscale="log")
+    for axis in axes:
+        axis.legend(fontsize="small")
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def gap_against_size(
+    gaps: Mapping[str, Mapping[int, Sequence[float]]],
+    slopes: Mapping[str, tuple[float, float]],
+) -> Figure:
+    """Generalization gap against the number of training points, on logarithmic axes.
+
+    Args:
+        gaps: label → n → gap of each seed. Points are medians, bars go from smallest to largest.
+        slopes: label → log–log slope and its standard error.
+
+    Returns:
+        A figure with one panel.
+    """
+    figure, (axis,) = panels(1)
+    for name, by_size in gaps.items():
+        slope, error = slopes[name]
+        _bars(axis, by_size, f"{name}: slope {slope:.2f} ± {error:.2f}")
+    axis.set(xlabel="training points n", ylabel="gap", xscale="log", yscale="log")
+    _finish(axis)
+    return figure
+
+
+def against_patch_size(
+    train_errors: Mapping[float, Sequence[float]], gaps: Mapping[float, Sequence[float]]
+) -> Figure:
+    """Training error and gap of a convolutional network against m/d.
+
+    Args:
+        train_errors: m/d → training error of each seed.
+        gaps: m/d → gap of each seed.
+
+    Returns:
+        A figure with one panel.
+    """
+    figure, (axis,) = panels(1)
+    _bars(axis, train_errors, "training error")
+    _bars(axis, gaps, "gap")
+    axis.set(xlabel="patch size / dimension, m/d", ylabel="mean squared error", xscale="log")
+    _finish(axis)
+    return figure
+
+
+def _bars(axis: Axes, values: Mapping[Any, Sequence[float]], label: str) -> None:
+    places = sorted(values)
+    middle = [statistics.median(values[place]) for place in places]
+    below = [m - min(values[place]) for m, place in zip(middle, places, strict=True)]
+    above = [max(values[place]) - m for m, place in zip(middle, places, strict=True)]
+    axis.errorbar(places, middle, yerr=[below, above], marker="o", capsize=3, label=label)
+
+
+def _finish(axis: Axes) -> None:
+    axis.legend(fontsize="small")
+    axis.grid(alpha=0.3, which="both")
