@@ -5,6 +5,7 @@ from tfconvbias.embedding.deviation import Deviation, deviation
 from tfconvbias.embedding.embed import EmbeddedSize, embed, embedded_size
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
+from tfconvbias.embedding.interpolation import Interpolation, interpolate, relax_string
 from tfconvbias.embedding.kernels import conv_to_dense, conv_to_local, orbit_sums
 from tfconvbias.embedding.masking import evaluate_parts, masked
 from tfconvbias.embedding.project import project
@@ -15,6 +16,7 @@ __all__ = [
     "Deviation",
     "EmbeddedDense",
     "EmbeddedSize",
+    "Interpolation",
     "conv_geometry",
     "conv_to_dense",
     "conv_to_local",
@@ -23,8 +25,10 @@ __all__ = [
     "embedded_size",
     "evaluate_parts",
     "fold_batch_normalization",
+    "interpolate",
     "masked",
     "orbit_sums",
     "project",
     "reinitialize",
+    "relax_string",
 ]

@@ -171,7 +171,7 @@ def _nearest(
 
 
 def _local_kernel(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
-    """The local entries; taps on padding take the mean of their orbit, so that it stays the mean."""
+    """The local entries; taps on padding take their orbit's mean, so that it stays the mean."""
     local = kernels.local_from_dense(matrix, geometry)
     on_padding = geometry.support().patches < 0
     values = local.reshape(*on_padding.shape, -1)

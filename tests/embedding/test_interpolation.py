@@ -1,0 +1,105 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+from tfconvbias.embedding import embed, interpolate, relax_string
+
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _cnn(seed):
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input((5, 5, 1)),
+            L.Conv2D(2, 3, padding="same", name="conv"),
+            L.BatchNormalization(),
+            L.ReLU(),
+            L.Flatten(),
+            L.Dense(3),
+        ]
+    )
+
+
+def _data(seed, num=24):
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(num, 5, 5, 1)).astype("float32"), rng.integers(0, 3, size=num)
+
+
+def _score(model, x, y):
+    outputs = model.predict(x, verbose=0)
+    return float(LOSS(y, outputs)), float(np.mean(outputs.argmax(-1) == y))
+
+
+@pytest.mark.parametrize("target", ["dense", "local"])
+@pytest.mark.parametrize("padding", ["folded", "explicit"])
+def test_linear_path_embeds_the_first_model(target, padding):
+    cnn, other = _cnn(0), embed(_cnn(1), target, padding)
+    data = {"train": _data(0), "test": _data(1)}
+    weights = [w.copy() for w in other.get_weights()]
+    path = interpolate(cnn, other, data, num_points=3)
+    for name, (x, y) in data.items():
+        for index, model in ((0, cnn), (-1, other)):
+            loss, accuracy = _score(model, x, y)
+            assert path.loss[name][index] == pytest.approx(loss, rel=1e-5)
+            assert path.accuracy[name][index] == accuracy
+    middle = embed(cnn, target, padding)
+    middle.set_weights(
+        [(u + v) / 2 for u, v in zip(middle.get_weights(), other.get_weights(), strict=True)]
+    )
+    assert path.loss["test"][1] == pytest.approx(_score(middle, *data["test"])[0], rel=1e-5)
+    for before, after in zip(weights, other.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_output_path_mixes_the_outputs():
+    a, b = _cnn(0), _cnn(1)
+    x, y = _data(0)
+    path = interpolate(a, b, {"train": (x, y)}, "output", num_points=5)
+    mixed = 0.75 * a.predict(x, verbose=0) + 0.25 * b.predict(x, verbose=0)
+    assert path.loss["train"][1] == pytest.approx(float(LOSS(y, mixed)), rel=1e-5)
+
+
+def test_string_lowers_the_training_loss_between_the_ends():
+    a, b = _cnn(0), embed(_cnn(1))
+    data = {"train": _data(0)}
+    straight = interpolate(a, b, data, num_points=4)
+    options = {"num_points": 4, "learning_rate": 0.05, "num_steps": 12}
+    loose = interpolate(a, b, data, "string", stiffness=0.0, **options)
+    stiff = interpolate(a, b, data, "string", stiffness=1e6, **options)
+    np.testing.assert_allclose(stiff.loss["train"], straight.loss["train"], rtol=1e-3)
+    assert (loose.loss["train"][1:-1] < straight.loss["train"][1:-1] - 0.01).all()
+    for end in (0, -1):
+        assert loose.loss["train"][end] == pytest.approx(straight.loss["train"][end], rel=1e-5)
+
+
+@pytest.mark.parametrize("stiffness", [0.0, 0.5, 5.0, 1e8])
+def test_relaxed_string_reaches_the_minimum_of_the_elastic_energy(stiffness):
+    # L = ½‖x − c‖²: the minimum solves (1 + k A) x = c + k (ends).
+    rng = np.random.default_rng(0)
+    points, center = rng.normal(size=(6, 3)), rng.normal(size=3)
+    ends = points[[0, -1]].copy()
+    relax_string(points, lambda x: x - center, stiffness, 0.5, 400)
+    second_difference = 2 * points[1:-1] - points[:-2] - points[2:]
+    force = points[1:-1] - center + stiffness * second_difference
+    np.testing.assert_allclose(force / max(1, stiffness), 0, atol=1e-6)
+    np.testing.assert_array_equal(points[[0, -1]], ends)
+    if stiffness == 1e8:
+        line = np.linspace(ends[0], ends[1], 6)
+        np.testing.assert_allclose(points, line, atol=1e-6)
+
+
+def test_errors():
+    a, data = _cnn(0), {"train": _data(0)}
+    with pytest.raises(ValueError, match="method"):
+        interpolate(a, a, data, "curve")
+    with pytest.raises(ValueError, match="num_points"):
+        interpolate(a, a, data, num_points=2)
+    with pytest.raises(ValueError, match="datasets"):
+        interpolate(a, a, {})
+    with pytest.raises(ValueError, match="weights like the second"):
+        wider = keras.Sequential([keras.Input((5, 5, 1)), L.Conv2D(3, 3), L.Flatten(), L.Dense(3)])
+        interpolate(a, embed(wider), data)
+    with pytest.raises(ValueError, match="stiffness"):
+        relax_string(np.zeros((3, 1)), lambda x: x, -1.0, 0.1, 1)

@@ -1,0 +1,231 @@
+r"""Paths between two solutions: straight, relaxed as an elastic string, or in output space.
+
+It stands here and not with the analyses because it embeds: the CNN's solution and the eFCN's lie in
+one space only after $\Phi$. The string moves points of a path downhill; it trains no model.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+from keras import ops
+
+from tfconvbias.analysis import LossDerivatives
+from tfconvbias.embedding.deviation import embedded_layers
+from tfconvbias.embedding.embed import embed
+from tfconvbias.embedding.embedded_dense import EmbeddedDense
+
+METHODS = ("linear", "string", "output")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Loss and accuracy along a path.
+
+    Attributes:
+        method: `"linear"`, `"string"` or `"output"`.
+        alphas: `(num_points,)` from 0 (the first model) to 1 (the second).
+        loss: Name of the data → `(num_points,)` mean losses.
+        accuracy: Name of the data → `(num_points,)` shares of right answers.
+    """
+
+    method: str
+    alphas: np.ndarray
+    loss: dict[str, np.ndarray]
+    accuracy: dict[str, np.ndarray]
+
+
+def interpolate(
+    a: keras.Model,
+    b: keras.Model,
+    datasets: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    method: str = "linear",
+    num_points: int = 11,
+    *,
+    loss: keras.losses.Loss | None = None,
+    batch_size: int = 500,
+    stiffness: float = 1.0,
+    learning_rate: float = 0.01,
+    num_steps: int = 50,
+    string_data: tuple[np.ndarray, np.ndarray] | None = None,
+) -> Interpolation:
+    r"""Loss and accuracy on a path from one classifier to another.
+
+    - `"linear"`: weights $(1 - \alpha)\,\theta_a + \alpha\,\theta_b$.
+    - `"string"`: these points slide down the loss while springs hold neighbours together; see
+      `relax_string`. Weights that aren't trained, such as moving statistics, stay interpolated.
+    - `"output"`: outputs $(1 - \alpha) f_a + \alpha f_b$, logits if the models put out logits.
+
+    Args:
+        a: First model. Where its weights don't have the second one's shapes it is embedded as `b`
+            is: dense with folded or explicit padding, or local.
+        b: Second model. Neither model is changed.
+        datasets: Name → inputs and integer labels to measure on, such as train and test.
+        method: As above.
+        num_points: Points, both ends included.
+        loss: `SparseCategoricalCrossentropy(from_logits=True)` by default.
+        batch_size: Samples a batch.
+        stiffness: k of the string.
+        learning_rate: η of the string.
+        num_steps: Steps of the string.
+        string_data: Inputs and labels whose whole loss the string follows; by default the first of
+            `datasets`. A string holds `num_points` times the weights, in float32.
+
+    Returns:
+        An `Interpolation`.
+
+    Raises:
+        ValueError: If an argument is out of range, or the models don't fit together.
+
+    Reference:
+        d'Ascoli et al., 2019, appendix C and Figure 12.
+    """
+    if method not in METHODS:
+        raise ValueError(f"`method` must be one of {METHODS}. Received: method={method}")
+    if num_points < 3:
+        raise ValueError(f"`num_points` must be at least 3. Received: num_points={num_points}")
+    if not datasets:
+        raise ValueError("`datasets` must hold at least one pair of inputs and labels.")
+    loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    alphas = np.linspace(0.0, 1.0, num_points)
+    results: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
+
+    def measure(name: str, outputs: np.ndarray) -> None:
+        labels = datasets[name][1]
+        value = float(ops.convert_to_numpy(loss(labels, outputs)))
+        results[name].append((value, float(np.mean(outputs.argmax(axis=-1) == labels))))
+
+    if method == "output":
+        for name, (x, _) in datasets.items():
+            first, second = (m.predict(x, batch_size=batch_size, verbose=0) for m in (a, b))
+            for alpha in alphas:
+                measure(name, (1 - alpha) * first + alpha * second)
+    else:
+        scratch = _like(a, b)
+        ends = [[ops.convert_to_numpy(v) for v in m.weights] for m in (scratch, b)]
+        string: np.ndarray | None = None
+        if method == "string":
+            x, y = string_data or next(iter(datasets.values()))
+            derivatives = LossDerivatives(scratch, loss, x, y, batch_size=batch_size)
+
+            def gradient(point: np.ndarray) -> np.ndarray:
+                _assign(scratch.trainable_variables, point)
+                return derivatives.gradient()
+
+            flat = [_flat(m.trainable_variables) for m in (scratch, b)]
+            string = np.empty((num_points, len(flat[0])), flat[0].dtype)
+            for index, alpha in enumerate(alphas):
+                string[index] = (1 - alpha) * flat[0] + alpha * flat[1]
+            relax_string(string, gradient, stiffness, learning_rate, num_steps)
+        for index, alpha in enumerate(alphas):
+            for variable, first, second in zip(scratch.weights, *ends, strict=True):
+                variable.assign((1 - alpha) * first + alpha * second)
+            if string is not None:
+                _assign(scratch.trainable_variables, string[index])
+            for name, (x, _) in datasets.items():
+                measure(name, scratch.predict(x, batch_size=batch_size, verbose=0))
+    return Interpolation(
+        method,
+        alphas,
+        {name: np.array([value for value, _ in rows]) for name, rows in results.items()},
+        {name: np.array([value for _, value in rows]) for name, rows in results.items()},
+    )
+
+
+def relax_string(
+    points: np.ndarray,
+    gradient: Callable[[np.ndarray], np.ndarray],
+    stiffness: float,
+    learning_rate: float,
+    num_steps: int,
+) -> np.ndarray:
+    r"""Gradient descent of the interior points of a path, with springs between neighbours.
+
+    It minimises, end points fixed,
+
+    $$\sum_{i=2}^{n-1} L(x_i) + \tfrac{k}{2} \sum_{i=1}^{n-1} \lVert x_{i+1} - x_i \rVert^2$$
+
+    Each step goes down L explicitly and along the springs implicitly,
+    $x \leftarrow (1 + \eta k A)^{-1} (x - \eta \nabla L + \eta k\, e)$ with $A$ the second
+    difference and $e$ the end points: stable for every k. A stiff string stays a straight line, in
+    a loose one the points go their own ways.
+
+    Args:
+        points: `(n, size)` array, relaxed in place.
+        gradient: Gradient of L at a point.
+        stiffness: k, not negative.
+        learning_rate: η.
+        num_steps: Steps.
+
+    Returns:
+        `points`.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> line = np.linspace(0.0, 4.0, 5)[:, None]
+        >>> relax_string(line, lambda x: x - 1.0, 0.0, 1.0, 1).ravel().tolist()
+        [0.0, 1.0, 1.0, 1.0, 4.0]
+
+    Reference:
+        d'Ascoli et al., 2019, equation 2. The paper's code moves along the springs explicitly and
+        without the learning rate, which diverges for k > 1.
+    """
+    if len(points) < 3 or stiffness < 0 or learning_rate <= 0 or num_steps < 0:
+        raise ValueError(
+            "A string needs 3 points, a stiffness and a number of steps that are not negative and "
+            f"a positive learning rate. Received: {len(points)} points, stiffness={stiffness}, "
+            f"learning_rate={learning_rate}, num_steps={num_steps}"
+        )
+    inner = len(points) - 2
+    pull = learning_rate * stiffness
+    system = np.eye(inner) * (1 + 2 * pull)
+    system -= pull * (np.eye(inner, k=1) + np.eye(inner, k=-1))
+    solve = np.linalg.inv(system)
+    for _ in range(num_steps):
+        for point in points[1:-1]:
+            point -= (learning_rate * gradient(point)).astype(points.dtype)
+        # In chunks: the system is tiny, the points are as long as a model.
+        for start in range(0, points.shape[1], _CHUNK):
+            part = points[:, start : start + _CHUNK]
+            right = part[1:-1].astype(np.float64)
+            right[0] += pull * part[0]
+            right[-1] += pull * part[-1]
+            part[1:-1] = solve @ right
+    return points
+
+
+def _like(a: keras.Model, b: keras.Model) -> keras.Model:
+    """A model with the weights of `a` and the shapes of `b` that may be written on."""
+    shapes = [tuple(v.shape) for v in b.weights]
+    if [tuple(v.shape) for v in a.weights] == shapes:
+        copy = keras.models.clone_model(b)
+        copy.set_weights(a.get_weights())
+        return copy
+    dense = [layer for layer in embedded_layers(b) if isinstance(layer, EmbeddedDense)]
+    is_explicit = any(any(map(any, layer.geometry.margin)) for layer in dense)
+    embedded = embed(
+        a, "dense" if dense else "local", padding="explicit" if is_explicit else "folded"
+    )
+    found = [tuple(v.shape) for v in embedded.weights]
+    if found != shapes:
+        raise ValueError(
+            "The first model must have weights like the second, or like it when embedded. "
+            f"Received: shapes {found} for the first, embedded, and {shapes} for the second"
+        )
+    return embedded
+
+
+def _flat(variables: list) -> np.ndarray:
+    return np.concatenate([ops.convert_to_numpy(v).ravel() for v in variables])
+
+
+def _assign(variables: list, vector: np.ndarray) -> None:
+    start = 0
+    for variable in variables:
+        size = int(np.prod(variable.shape))
+        variable.assign(vector[start : start + size].reshape(variable.shape))
+        start += size
