@@ -32,6 +32,8 @@ CASES = [
     ((4, 5, 3), {"kernel_size": (2, 3, 1), "strides": (1, 2, 1)}),
     ((4, 3, 5), {"kernel_size": 3, "padding": "same", "groups": 2}),
 ]
+# JAX compiles random draws for each shape, which costs seconds; the weights are overwritten anyway.
+NO_DRAWS = {"kernel_initializer": "zeros"}
 FORMATS = ["channels_last", "channels_first"]
 
 
@@ -62,7 +64,7 @@ def _random_weights(layer):
 @pytest.mark.parametrize(("spatial", "options"), CASES, ids=str)
 def test_equals_the_oracle(spatial, options, data_format):
     inputs = _inputs(spatial)
-    layer = LAYERS[len(spatial)](6, **options, data_format=data_format)
+    layer = LAYERS[len(spatial)](6, **options, data_format=data_format, **NO_DRAWS)
     layer.build(_to_format(inputs, data_format).shape)
     kernel, bias = _random_weights(layer)
     rest = _options(spatial, options)
@@ -77,10 +79,12 @@ def test_equals_the_oracle(spatial, options, data_format):
 def test_tied_kernel_equals_keras_conv(spatial, options, data_format):
     inputs = _inputs(spatial)
     # Convolutions on CPU need not support channels_first: Keras' runs on channels_last.
-    conv = CONVS[len(spatial)](6, **options, activation="tanh")
+    conv = CONVS[len(spatial)](6, **options, activation="tanh", **NO_DRAWS)
     conv.build(inputs.shape)
     kernel, bias = _random_weights(conv)
-    layer = LAYERS[len(spatial)](6, **options, activation="tanh", data_format=data_format)
+    layer = LAYERS[len(spatial)](
+        6, **options, activation="tanh", data_format=data_format, **NO_DRAWS
+    )
     layer.build(_to_format(inputs, data_format).shape)
     layer.set_weights(
         [np.broadcast_to(kernel, layer.kernel.shape), np.broadcast_to(bias, layer.bias.shape)]

@@ -62,7 +62,7 @@ class LocallyConnected3D(BaseLocallyConnected):
 
         With `n` output positions and `k` taps there are `n · filters · (k · channels / groups + 1)`
         parameters, of which `n · filters` are the bias. Beside inputs, outputs and weights, a call
-        holds the patches, `n · k · channels · batch` values.
+        holds the patches, `n · k · channels · batch` values, and a training step their gradient.
 
     Raises:
         ValueError: If an argument is out of range, `filters` or the input's channels are not
