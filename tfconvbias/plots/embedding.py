@@ -1,0 +1,232 @@
+"""Figures of embedded networks: training, landscape, deviation, weights, interpolation."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+
+from tfconvbias.plots.figure import panels
+
+History = Mapping[str, Sequence[float]]
+
+_CNN, _FCN = "black", "tab:red"
+
+
+def switch_time_curves(
+    cnn: History, fcn: History, efcns: Mapping[int, History], *, label: str = "eFCN"
+) -> Figure:
+    """Training loss and test accuracy against time, and the embedded runs along the CNN's time.
+
+    Args:
+        cnn: Columns epoch, loss and test_accuracy (fractions), from epoch 0.
+        fcn: The same for the standard network.
+        efcns: Switch time → the same for the embedded network, its own epochs.
+        label: What an embedded network is called.
+
+    Returns:
+        A figure with three panels; the third is Figure 9 of the paper.
+    """
+    figure, axes = panels(3)
+    shades = _shades(efcns)
+    for axis, (column, name, scale) in zip(
+        axes[:2],
+        (("loss", "training loss", 1), ("test_accuracy", "test accuracy, %", 100)),
+        strict=True,
+    ):
+        for history, color, text in [
+            (cnn, _CNN, "CNN"),
+            (fcn, _FCN, "FCN"),
+            *((h, shades[t], f"{label}, $t_w$ = {t}") for t, h in efcns.items()),
+        ]:
+            values = scale * np.asarray(history[column], dtype=float)
+            axis.plot(history["epoch"], values, color=color, label=text)
+        axis.set_xscale("symlog", linthresh=1)
+        axis.set(xlabel="epoch", ylabel=name)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize="x-small")
+    last = axes[2]
+    last.plot(cnn["epoch"], 100 * np.asarray(cnn["test_accuracy"]), color=_CNN, label="CNN")
+    last.axhline(100 * max(fcn["test_accuracy"]), color=_FCN, linestyle="--", label="best FCN")
+    points = None
+    for time, history in efcns.items():
+        points = last.scatter(
+            [time] * len(history["epoch"]),
+            100 * np.asarray(history["test_accuracy"]),
+            c=history["epoch"],
+            marker="x",
+            cmap="viridis",
+            vmin=0,
+            vmax=max(max(h["epoch"]) for h in efcns.values()),
+        )
+    if points is not None:
+        figure.colorbar(points, ax=last, label=f"epochs of the {label}")
+    last.set(xlabel="epochs of the CNN", ylabel="test accuracy, %")
+    last.legend(fontsize="small")
+    last.grid(alpha=0.3)
+    return figure
+
+
+def against_switch_time(
+    rows: Mapping[int, Mapping[str, float]],
+    baselines: Mapping[str, float],
+    *,
+    label: str = "eFCN",
+) -> Figure:
+    """Final accuracy, and gradient norm and top Hessian eigenvalue at start and end (Figure 3).
+
+    Args:
+        rows: Switch time → test_accuracy and, where they were measured, gradient_norm_start,
+            gradient_norm_end, eigenvalue_start and eigenvalue_end.
+        baselines: Name → accuracy (fraction), drawn as horizontal lines.
+        label: What an embedded network is called.
+
+    Returns:
+        A figure of one panel, or three where the landscape was measured.
+    """
+    times = sorted(rows)
+    panes = [
+        (column, name)
+        for column, name in (("gradient_norm", "‖∇L‖"), ("eigenvalue", "largest λ of the Hessian"))
+        if all(f"{column}_end" in rows[time] for time in times)
+    ]
+    figure, axes = panels(1 + len(panes))
+    axes[0].plot(times, [100 * rows[t]["test_accuracy"] for t in times], "x-", label=label)
+    for (name, value), style in zip(baselines.items(), ("-", "--", ":"), strict=False):
+        axes[0].axhline(100 * value, color="grey", linestyle=style, label=name)
+    axes[0].set(ylabel="final test accuracy, %")
+    axes[0].legend(fontsize="small")
+    for axis, (column, name) in zip(axes[1:], panes, strict=True):
+        for moment in ("start", "end"):
+            values = [rows[t][f"{column}_{moment}"] for t in times]
+            axis.plot(times, values, "o-", label=f"{moment} of {label} training")
+        axis.set(ylabel=name, yscale="log")
+        axis.legend(fontsize="small")
+    for axis in axes:
+        axis.set(xlabel="switch time $t_w$, epochs")
+        axis.set_xscale("symlog", linthresh=1)
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def deviation_panels(
+    rows: Mapping[int, Mapping[str, float]], baseline: Mapping[str, float] | None = None
+) -> Figure:
+    """Deviation against switch time, first loss and final accuracy (Figures 4 and 10).
+
+    Args:
+        rows: Switch time → off_local and broken_sharing (shares of ‖θ‖), loss_start and
+            test_accuracy.
+        baseline: The standard network's off_local, loss_start and test_accuracy.
+
+    Returns:
+        A figure with three panels.
+    """
+    figure, axes = panels(3)
+    times = sorted(rows)
+    off_local = [100 * rows[t]["off_local"] for t in times]
+    axes[0].plot(times, off_local, "o-", label="off-local, δ")
+    broken = [100 * rows[t]["broken_sharing"] for t in times]
+    axes[0].plot(times, broken, "s--", label="broken sharing")
+    axes[0].set_xscale("symlog", linthresh=1)
+    axes[0].set(xlabel="switch time $t_w$, epochs", ylabel="share of ‖θ‖, %")
+    axes[0].legend(fontsize="small")
+    for axis, column, name, scale in (
+        (axes[1], "loss_start", "training loss at the switch", 1),
+        (axes[2], "test_accuracy", "final test accuracy, %", 100),
+    ):
+        for time, value in zip(times, off_local, strict=True):
+            axis.plot(value, scale * rows[time][column], "o", color=_shades(rows)[time])
+            axis.annotate(f" {time}", (value, scale * rows[time][column]), fontsize="x-small")
+        if baseline is not None:
+            point = (100 * baseline["off_local"], scale * baseline[column])
+            axis.plot(*point, "o", color="tab:blue", label="FCN")
+            axis.legend(fontsize="small")
+        axis.set(xlabel="δ, %", ylabel=name)
+    for axis in axes:
+        axis.grid(alpha=0.3)
+    return figure
+
+
+def masked_accuracy(rows: Mapping[int, Mapping[str, float]]) -> Figure:
+    """Test accuracy whole, with the local and with the off-local weights alone (Figures 7, 11).
+
+    Args:
+        rows: Switch time → full, local and off_local (fractions).
+
+    Returns:
+        A figure with one panel.
+    """
+    figure, (axis,) = panels(1)
+    times = sorted(rows)
+    for column, name in (
+        ("full", "all weights"),
+        ("local", "local alone"),
+        ("off_local", "off-local alone"),
+    ):
+        axis.plot(times, [100 * rows[t][column] for t in times], "o-", label=name)
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set(xlabel="switch time $t_w$, epochs", ylabel="test accuracy, %")
+    axis.legend(fontsize="small")
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def log_weight_images(
+    images: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str]
+) -> Figure:
+    """A grid of weight images in ln |w|, averaged over channels; 0 stays white (Figures 5, 6, 8).
+
+    Args:
+        images: For each row, one image a column, `(rows, cols)` or `(rows, cols, channels)`.
+        rows: Names of the rows.
+        columns: Names of the columns.
+
+    Returns:
+        A figure.
+    """
+    figure, _ = panels(0, height=0.1)
+    figure.set_size_inches(2.6 * len(columns) + 0.6, 2.4 * len(rows) + 0.3)
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axes, name, pictures in zip(grid, rows, images, strict=True):
+        for axis, column, picture in zip(axes, columns, pictures, strict=True):
+            size = np.abs(picture if picture.ndim == 2 else np.abs(picture).mean(axis=-1))
+            shown = np.log(size, where=size > 0, out=np.full(size.shape, np.nan))
+            drawn = axis.imshow(shown, interpolation="nearest", cmap="viridis")
+            figure.colorbar(drawn, ax=axis, shrink=0.8)
+            axis.set(xticks=[], yticks=[], title=column if axes is grid[0] else "")
+        axes[0].set_ylabel(name)
+    return figure
+
+
+def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> Figure:
+    """Loss and accuracy along paths between two solutions (Figure 12).
+
+    Args:
+        paths: Name → `embedding.Interpolation`, all on the same data.
+        title: Text above the panels.
+
+    Returns:
+        A figure with a loss and an accuracy panel for each data set.
+    """
+    names = list(next(iter(paths.values())).loss)
+    figure, axes = panels(2 * len(names), width=4)
+    for index, name in enumerate(names):
+        for column, axis in (("loss", axes[index]), ("accuracy", axes[len(names) + index])):
+            for label, path in paths.items():
+                scale = 100 if column == "accuracy" else 1
+                axis.plot(path.alphas, scale * getattr(path, column)[name], ".-", label=label)
+            unit = ", %" if column == "accuracy" else ""
+            axis.set(xlabel="α (0: CNN, 1: embedded)", ylabel=f"{name} {column}{unit}")
+            axis.grid(alpha=0.3)
+    axes[0].legend(fontsize="small")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def _shades(keys: Mapping[int, Any]) -> dict[int, Any]:
+    """A colour from purple to light green for each switch time."""
+    ordered = sorted(keys)
+    return {key: colormaps["viridis"](i / max(1, len(ordered))) for i, key in enumerate(ordered)}
