@@ -261,7 +261,7 @@ def _read_cache(cache: Path, splits: dict[str, _Split]) -> dict[str, np.ndarray]
     if not cache.exists():
         return None
     try:
-        with np.load(cache) as stored:
+        with cache.open("rb") as file, np.load(file) as stored:
             return {name: stored[name] for name in splits}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         warnings.warn(

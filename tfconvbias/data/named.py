@@ -62,7 +62,8 @@ def load_tfds(
     builder = tfds.builder(
         TFDS_NAMES[name], data_dir=None if data_dir is None else os.fspath(data_dir), try_gcs=False
     )
-    if not builder.is_prepared():
+    # builder.is_prepared() would ask the same, with a logged warning where the answer is no.
+    if not (Path(builder.data_dir) / "dataset_info.json").exists():
         _prepare(name, builder)
     splits = ["train", "extra"] if include_extra else ["train"]
     x_train, y_train = _read(tfds, builder, splits)
