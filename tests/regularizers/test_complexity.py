@@ -41,8 +41,10 @@ def measured(model):
         ("size_squared", lambda m: sum((sizes(m, n) ** 2).sum() for n in ("first", "second"))),
         (
             "multiply_adds",
-            lambda m: 36 * 2 * (sizes(m, "first") ** 2).sum()
-            + 9 * widths(m, "first").sum() * (sizes(m, "second") ** 2).sum(),
+            lambda m: (
+                36 * 2 * (sizes(m, "first") ** 2).sum()
+                + 9 * widths(m, "first").sum() * (sizes(m, "second") ** 2).sum()
+            ),
         ),
     ],
 )
@@ -131,12 +133,12 @@ def test_bad_arguments():
     inputs = keras.Input((None, None, 1))
     x = layers.Conv2D(2, 3, name="open")(inputs)
     free = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
-    with pytest.raises(ValueError, match="known spatial sizes.*'open'"):
+    with pytest.raises(ValueError, match=r"known spatial sizes.*'open'"):
         Complexity(free, 1.0)
     Complexity(free, 1.0, form="size")
     x = layers.Conv2D(2, (1, 3), name="flat")(inputs)
     uneven = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
-    with pytest.raises(ValueError, match="'flat'.*spatial axes of one size"):
+    with pytest.raises(ValueError, match=r"'flat'.*spatial axes of one size"):
         Complexity(uneven, 1.0, form="size")
 
 
@@ -145,5 +147,5 @@ def test_a_subclassed_model_cannot_be_read():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(ValueError, match="functional `keras.Model`"):
+    with pytest.raises(ValueError, match=r"functional `keras.Model`"):
         Complexity(Own(), 1.0)

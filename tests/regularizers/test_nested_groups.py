@@ -46,6 +46,6 @@ def test_size_is_the_edge_of_what_the_zeroed_groups_leave(size, rank, groups):
     first = increments(size, rank, groups)
     for dead in range(num_groups(size, groups) + 1):
         left = first >= dead
-        edge = int(round(left.sum() ** (1 / rank)))
+        edge = round(float(left.sum()) ** (1 / rank))
         live = num_groups(size, groups) - dead
         assert live_size(np.array([live]), size, groups)[0] == edge

@@ -180,7 +180,9 @@ def test_proximal_operator_respects_the_kernel_axes():
         ((-2, -1), kernel.reshape(3, 3, 1, 8)),
         (-2, np.ascontiguousarray(np.swapaxes(kernel, -1, -2))),
     ):
-        got = to_numpy(KernelSize(0.0, kernel_axes=axes).proximal(ops.convert_to_tensor(kernel), 0.4))
+        got = to_numpy(
+            KernelSize(0.0, kernel_axes=axes).proximal(ops.convert_to_tensor(kernel), 0.4)
+        )
         plain = to_numpy(KernelSize(0.0).proximal(ops.convert_to_tensor(view), 0.4))
         back = plain.reshape(kernel.shape) if axes != -2 else np.swapaxes(plain, -1, -2)
         np.testing.assert_allclose(got, back, rtol=1e-6)

@@ -56,9 +56,7 @@ def test_save_and_load(tmp_path, make):
         assert isinstance(layer.kernel_regularizer, make)
         assert layer.kernel_regularizer.norm == "scaled"
         assert float(layer.kernel_regularizer.alpha) == 0.5
-    np.testing.assert_allclose(
-        float(sum(model.losses)), float(sum(loaded.losses)), rtol=1e-6
-    )
+    np.testing.assert_allclose(float(sum(model.losses)), float(sum(loaded.losses)), rtol=1e-6)
     model.save_weights(tmp_path / "saved.weights.h5")
     other = model_with(make(0.0, norm="scaled"))
     other.load_weights(tmp_path / "saved.weights.h5")

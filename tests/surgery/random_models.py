@@ -42,7 +42,7 @@ def scramble(model, rng, dead_share=0.3, clear_share=0.5):
             if dead is not None:
                 for weight in weights[:-1]:
                     weight[dead] = 0
-        elif type(layer) is layers.Conv2D or type(layer) is layers.Dense:
+        elif dead_share and type(layer) in (layers.Conv2D, layers.Dense):
             kernel = weights[0]
             dead = rng.random(kernel.shape[-1]) < dead_share
             if rng.random() < 0.03:
@@ -59,7 +59,7 @@ def scramble(model, rng, dead_share=0.3, clear_share=0.5):
             if len(weights) > 1:
                 weights[1][cleared] = 0
             silent[kernel.shape[-1]] = cleared
-        elif type(layer) is layers.DepthwiseConv2D and rng.random() < 0.3:
+        elif dead_share and type(layer) is layers.DepthwiseConv2D and rng.random() < 0.3:
             weights[0][:, :, rng.random(weights[0].shape[2]) < 0.4] = 0
         if weights:
             layer.set_weights(weights)

@@ -135,7 +135,7 @@ def _read_into(graph: LayerGraph, model, prefix: str, outer_inputs: list[TensorR
             # A sequential model takes and returns one tensor, not a list of one.
             model_inputs, model_outputs = _read_into(graph, model, prefix, None)
             return model_inputs[0], model_outputs[0]
-    config = model.get_config()
+    config = _config_of(model)
     operations = {operation.name: operation for operation in model.operations}
     known: dict[tuple[str, int, int], TensorRef] = {}
     input_keys = [tuple(key) for key in _keys_in(config["input_layers"])]
@@ -180,6 +180,17 @@ def _read_into(graph: LayerGraph, model, prefix: str, outer_inputs: list[TensorR
     for tensor, symbolic in zip(tensors_in(outputs), model.outputs, strict=True):
         graph.shapes.setdefault(tensor, tuple(symbolic.shape))
     return inputs, outputs
+
+
+def _config_of(model) -> dict:
+    try:
+        return model.get_config()
+    except NotImplementedError as error:
+        kinds = sorted({type(operation).__name__ for operation in model.operations})
+        raise ValueError(
+            f"The graph of model {model.name!r} can't be read, since one of its layers has no "
+            f"configuration. Its layers are of the types {kinds}. {error}"
+        ) from error
 
 
 def _call(graph: LayerGraph, operation, prefix: str, args, kwargs) -> list[TensorRef]:

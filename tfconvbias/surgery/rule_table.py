@@ -1,7 +1,7 @@
 """Which rule holds for which layer or `keras.ops` function; anything else is an error."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -86,18 +86,20 @@ def _pass(evaluate: str) -> RuleMaker:
     return functools.partial(PassRule, evaluate=evaluate)
 
 
-def is_pointwise(function) -> bool:
-    """Whether an activation is one of Keras' own that act on every number by itself."""
-    name = keras.activations.serialize(function or keras.activations.linear)
-    return isinstance(name, str) and name in POINTWISE
+def _activations(names: Iterable[str]) -> frozenset:
+    functions = (getattr(keras.activations, name, None) for name in names)
+    return frozenset(function for function in functions if callable(function))
 
 
-def _check_activation(name: str, function) -> bool:
+_POINTWISE_FUNCTIONS = _activations(POINTWISE) | {None}
+_OWN_FUNCTIONS = _activations(dir(keras.activations))
+
+
+def _is_pointwise(name: str, function) -> bool:
     """Whether the activation is pointwise; an error if it is not one of Keras' own."""
-    if is_pointwise(function):
+    if function in _POINTWISE_FUNCTIONS or type(function).__name__ in _CALL:
         return True
-    identifier = keras.activations.serialize(function)
-    if isinstance(identifier, str) and hasattr(keras.activations, identifier):
+    if function in _OWN_FUNCTIONS:
         return False
     raise ValueError(
         f"Layer {name!r} has an activation that the walk does not know: {function}. Name the layer "
@@ -112,12 +114,12 @@ def _same_axes(states) -> bool:
 def _kernel(number, call, graph, states) -> Rule:
     is_shared = sum(other.operation is call.operation for other in graph.calls) > 1
     activation = getattr(call.operation, "activation", None)
-    mixes = not _check_activation(call.name, activation)
+    mixes = not _is_pointwise(call.name, activation)
     return KernelRule(number, call, graph, states, is_shared=is_shared, mixes=mixes)
 
 
 def _activation(number, call, graph, states) -> Rule:
-    if _check_activation(call.name, call.operation.activation):
+    if _is_pointwise(call.name, call.operation.activation):
         return PassRule(number, call, graph, states)
     return Rule(number, call, graph, states)
 

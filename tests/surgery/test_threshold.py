@@ -1,0 +1,182 @@
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from random_models import outputs_of, random_images, scramble
+
+from tfconvbias.models import StructuredBase
+from tfconvbias.regularizers import KernelNumber, KernelSize
+from tfconvbias.surgery import compact, threshold
+
+
+def one_convolution(regularizer, size=3, filters=4, **kwargs):
+    return keras.Sequential(
+        [
+            keras.Input((8, 8, 2)),
+            layers.Conv2D(filters, size, kernel_regularizer=regularizer, name="a", **kwargs),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(2, name="fc"),
+        ]
+    )
+
+
+def kernel_of(model, name="a"):
+    return model.get_layer(name).get_weights()[0]
+
+
+def scaled(model, factors):
+    kernel, bias = model.get_layer("a").get_weights()
+    kernel /= np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
+    model.get_layer("a").set_weights([kernel * np.array(factors, "float32"), bias + 1.0])
+    return model
+
+
+def test_kernels_at_or_below_tau_go_with_their_bias():
+    model = scaled(one_convolution(KernelNumber(0.1)), [0.01, 0.5, 0.09, 2.0])
+    before = [w.copy() for w in model.get_weights()]
+    zeroed = threshold(model, 0.1)
+    kernel, bias = zeroed.get_layer("a").get_weights()
+    assert (kernel == 0).all(axis=(0, 1, 2)).tolist() == [True, False, True, False]
+    assert bias.tolist() == [0.0, 1.0, 0.0, 1.0]
+    np.testing.assert_array_equal(kernel[..., [1, 3]], before[0][..., [1, 3]])
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_relative_tau_is_a_fraction_of_the_largest_kernel():
+    model = scaled(one_convolution(KernelNumber(0.1)), [0.01, 0.5, 0.09, 2.0])
+    dead = (kernel_of(threshold(model, 0.3, relative=True)) == 0).all(axis=(0, 1, 2))
+    assert dead.tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize("norm", ["l2", "normalized", "scaled", "linf"])
+@pytest.mark.parametrize("groups", ["half_ring", "ring"])
+def test_rings_by_the_norm_that_the_penalty_used(groups, norm):
+    penalty = KernelSize(0.1, groups=groups, norm=norm)
+    model = one_convolution(penalty, size=5, filters=8)
+    kernel, bias = model.get_layer("a").get_weights()
+    kernel[[0, -1]] *= 0.02
+    kernel[:, [0, -1]] *= 0.02
+    model.get_layer("a").set_weights([kernel, bias])
+    norms = np.asarray(ops.convert_to_numpy(penalty.group_norms(ops.convert_to_tensor(kernel))))
+    tau = float(np.median(norms[:2]))
+    zeroed = kernel_of(threshold(model, tau))
+    left = np.asarray(ops.convert_to_numpy(penalty.group_norms(ops.convert_to_tensor(zeroed))))
+    assert (left[norms <= tau] == 0).all()
+    assert (zeroed == 0).any()
+    touched = zeroed != kernel
+    assert (zeroed[touched] == 0).all()
+
+
+def test_folded_norms():
+    inputs = keras.Input((8, 8, 2))
+    x = layers.Conv2D(3, 3, use_bias=False, kernel_regularizer=KernelNumber(0.1), name="a")(inputs)
+    x = layers.BatchNormalization(name="norm", epsilon=0.0)(x)
+    model = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    kernel = kernel_of(model)
+    kernel /= np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
+    model.get_layer("a").set_weights([kernel])
+    ones = np.ones(3)
+    gamma, variance = np.array([0.1, 1.0, 1.0]), np.array([1.0, 100.0, 1.0])
+    model.get_layer("norm").set_weights([gamma, ones, ones, variance])
+    zeroed = threshold(model, 0.2, folded=True)
+    assert (kernel_of(zeroed) == 0).all(axis=(0, 1, 2)).tolist() == [True, True, False]
+    gamma, beta, mean, variance = zeroed.get_layer("norm").get_weights()
+    for cleared in (gamma, beta, mean):
+        assert (cleared == 0).tolist() == [True, True, False]
+    assert variance.tolist() == [1.0, 100.0, 1.0]
+
+
+def test_a_dead_channel_is_silent_without_a_scale_or_shift():
+    for options in ({"scale": False}, {"center": False}, {"scale": False, "center": False}):
+        inputs = keras.Input((8, 8, 2))
+        x = layers.Conv2D(3, 3, kernel_regularizer=KernelNumber(0.1), name="a")(inputs)
+        x = layers.BatchNormalization(**options)(x)
+        model = keras.Model(inputs, x)
+        scramble(model, np.random.default_rng(0), dead_share=0.0)
+        scaled(model, [0.01, 1.0, 1.0])
+        images = random_images(np.random.default_rng(0), (8, 8, 2))
+        assert (outputs_of(threshold(model, 0.1), images)[0][..., 0] == 0).all()
+
+
+def test_any_model_with_a_regularizer_given():
+    model = scaled(one_convolution(None), [0.01, 0.5, 0.09, 2.0])
+    with pytest.raises(ValueError, match="nothing to apply the threshold to"):
+        threshold(model, 0.1)
+    zeroed = threshold(model, 0.1, regularizer=KernelNumber(0.0))
+    assert (kernel_of(zeroed) == 0).all(axis=(0, 1, 2)).sum() == 2
+    np.testing.assert_array_equal(kernel_of(zeroed, "fc"), kernel_of(model, "fc"))
+
+
+def test_depthwise_kernels():
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.DepthwiseConv2D(
+                3,
+                depth_multiplier=2,
+                depthwise_regularizer=KernelNumber(0.1, kernel_axes=(-2, -1)),
+                name="a",
+            ),
+            layers.Conv2D(2, 1),
+        ]
+    )
+    kernel, bias = model.get_layer("a").get_weights()
+    kernel[:, :, 1, 0] *= 1e-6
+    model.get_layer("a").set_weights([kernel, bias + 1])
+    zeroed, bias = threshold(model, 1e-3).get_layer("a").get_weights()
+    assert np.argwhere((zeroed == 0).all(axis=(0, 1))).tolist() == [[1, 0]]
+    assert np.flatnonzero(bias == 0).tolist() == [2]
+
+
+def test_a_plain_network_keeps_its_largest_kernel_with_a_warning():
+    model = StructuredBase(
+        ((4, 3),) * 3, residual=False, input_shape=(8, 8, 3), kernel_regularizer=KernelNumber(0.1)
+    )
+    kernel = kernel_of(model, "conv2") * 1e-4
+    kernel[..., 2] *= 2
+    model.get_layer("conv2").set_weights([kernel])
+    with pytest.warns(UserWarning, match=r"every kernel of \['conv2'\].*largest kernel of each"):
+        zeroed = threshold(model, 1e-2)
+    dead = (kernel_of(zeroed, "conv2") == 0).all(axis=(0, 1, 2))
+    assert dead.tolist() == [True, True, False, True]
+    assert compact(zeroed).get_layer("conv2").filters == 1
+
+
+def test_layers_of_a_residual_network_vanish():
+    model = StructuredBase(
+        ((4, 3),) * 5,
+        input_shape=(8, 8, 3),
+        strides=(1,) * 5,
+        kernel_regularizer=KernelSize(0.1),
+    )
+    scramble(model, np.random.default_rng(0), dead_share=0.0)
+    model.get_layer("conv4").set_weights([kernel_of(model, "conv4") * 1e-5])
+    model.get_layer("conv5").set_weights([kernel_of(model, "conv5") * 1e-5])
+    smaller = compact(threshold(model, 1e-3))
+    names = {layer.name for layer in smaller.layers}
+    assert not names & {"conv4", "conv5"}
+    assert {"conv1", "conv2", "conv3"} <= names
+
+
+def test_branches_that_are_dead_together_leave_one():
+    model = StructuredBase(
+        ((4, 3), (6, 3), (6, 3)), input_shape=(8, 8, 3), kernel_regularizer=KernelNumber(0.1)
+    )
+    for name, factor in (("conv2_shortcut", 2e-4), ("conv3", 1e-5)):
+        model.get_layer(name).set_weights([kernel_of(model, name) * factor])
+    with pytest.warns(UserWarning, match="conv2_shortcut"):
+        zeroed = threshold(model, 1e-2)
+    assert (kernel_of(zeroed, "conv2_shortcut") != 0).any()
+    assert (kernel_of(zeroed, "conv3") == 0).all()
+
+
+def test_bad_tau():
+    model = scaled(one_convolution(KernelNumber(0.1)), [0.01, 0.5, 0.09, 2.0])
+    for tau in (-1, float("nan"), "a"):
+        with pytest.raises(ValueError, match=f"`tau` must be .* Received: tau={tau}"):
+            threshold(model, tau)
+    with pytest.raises(ValueError, match=r"removes every kernel.*tau=100.*'a': 2\.0"):
+        threshold(model, 100)
+    with pytest.raises(ValueError, match=r"'a'.*spatial axes of one size"):
+        threshold(one_convolution(None, size=(1, 3)), 0.1, regularizer=KernelSize(0.0))
