@@ -1,7 +1,7 @@
 """Convolutions as locally connected and dense layers: kernels, whole models, and back."""
 
 from tfconvbias.embedding.batch_norm import fold_batch_normalization
-from tfconvbias.embedding.deviation import Deviation, deviation
+from tfconvbias.embedding.deviation import Deviation, deviation, embedded_layers
 from tfconvbias.embedding.embed import EmbeddedSize, embed, embedded_size
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
@@ -22,6 +22,7 @@ __all__ = [
     "conv_to_local",
     "deviation",
     "embed",
+    "embedded_layers",
     "embedded_size",
     "evaluate_parts",
     "fold_batch_normalization",

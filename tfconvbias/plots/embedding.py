@@ -189,13 +189,15 @@ def log_weight_images(
     figure, _ = panels(0, height=0.1)
     figure.set_size_inches(2.6 * len(columns) + 0.6, 2.4 * len(rows) + 0.3)
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for axis, column in zip(grid[0], columns, strict=True):
+        axis.set_title(column)
     for axes, name, pictures in zip(grid, rows, images, strict=True):
-        for axis, column, picture in zip(axes, columns, pictures, strict=True):
+        for axis, picture in zip(axes, pictures, strict=True):
             size = np.abs(picture if picture.ndim == 2 else np.abs(picture).mean(axis=-1))
             shown = np.log(size, where=size > 0, out=np.full(size.shape, np.nan))
             drawn = axis.imshow(shown, interpolation="nearest", cmap="viridis")
             figure.colorbar(drawn, ax=axis, shrink=0.8)
-            axis.set(xticks=[], yticks=[], title=column if axes is grid[0] else "")
+            axis.set(xticks=[], yticks=[])
         axes[0].set_ylabel(name)
     return figure
 

@@ -1,0 +1,253 @@
+"""The report of the switch-time protocol: what was found against the paper, and every figure."""
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from tfconvbias import embedding, plots
+from tfconvbias.training import command_line, entry_points
+from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
+from tfconvbias.training.table import format_table
+
+_STYLE = (
+    "body{font-family:sans-serif;max-width:1300px;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em}"
+    "img{max-width:100%}figure{margin:2em 0}figcaption{color:#444}"
+)
+
+
+def switch_time_recipe(
+    *, description: str | None, demo: Mapping[str, Any], argv: Sequence[str] | None = None
+) -> None:
+    """Parse the options, run the protocol, print its table and findings and write its report.
+
+    Args:
+        description: text of `--help`.
+        demo: the fields that `--demo` changes.
+        argv: arguments; `sys.argv[1:]` by default.
+    """
+    config = command_line.parse(SwitchTimeConfig(), description=description, demo=demo, argv=argv)
+
+    def work() -> None:
+        result = run_switch_time(config)
+        if result is None:
+            print("This worker is done; the one that ends last writes the report.")
+            return
+        page = write_switch_time_report(result)
+        print("\n" + format_table(switch_time_table(result)) + "\n")
+        print("\n".join(findings(result)))
+        print(f"Report: {page}")
+
+    entry_points._guarded(work)
+
+
+def write_switch_time_report(result: SwitchTimeResult) -> Path:
+    """Write figures, table and findings into the run folder; the page's path."""
+    figures = switch_time_figures(result)
+    place = result.folder / "figures"
+    place.mkdir(exist_ok=True)
+    body = []
+    for name, (caption, figure) in figures.items():
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=110)
+        (place / f"{name}.png").write_bytes(buffer.getvalue())
+        picture = base64.b64encode(buffer.getvalue()).decode()
+        body.append(
+            f'<figure><img alt="{name}" src="data:image/png;base64,{picture}">'
+            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
+        )
+    rows = switch_time_table(result)
+    heads = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
+    cells = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row.values()) + "</tr>"
+        for row in rows
+    )
+    found = "".join(f"<li>{html.escape(line)}</li>" for line in findings(result))
+    how = result.rows["fcn"]["environment"]
+    setting = ", ".join(f"{k}={v}" for k, v in result.config.identity().items())
+    path = result.folder / "report.html"
+    path.write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Switch times</title>'
+        f"<style>{_STYLE}</style><h1>From the CNN to its embedding, at each switch time</h1>"
+        f"<ul>{found}</ul><table><tr>{heads}</tr>{cells}</table>{''.join(body)}"
+        f"<h2>How it was measured</h2><p>{html.escape(setting)}</p>"
+        f"<p>{html.escape(how['hardware'])}, backend {how['backend']}, commit {how['commit']}</p>"
+        "</html>\n",
+        encoding="utf-8",
+    )
+    (result.folder / "table.md").write_text(format_table(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def findings(result: SwitchTimeResult) -> list[str]:
+    """What was found, beside what the paper reports for CIFAR-10 at full length."""
+    label = _label(result)
+    times = result.config.times
+    accuracy = {t: result.rows[f"tw-{t}"]["test_accuracy"] for t in times}
+    cnn, fcn = result.histories["cnn"]["test_accuracy"][-1], result.rows["fcn"]["test_accuracy"]
+    best = max(accuracy, key=accuracy.__getitem__)
+    largest = max(result.rows[f"tw-{t}"]["off_local"] for t in times)
+    lines = [
+        f"CNN {cnn:.2%} after {result.config.epochs} epochs (paper: about 72 %).",
+        f"Standard network {fcn:.2%} after {result.config.embedded_epochs} epochs "
+        "(paper, FCN: 55 to 57.5 %).",
+        f"Best {label}: {accuracy[best]:.2%} at switch time {best}, "
+        f"{'above' if accuracy[best] > cnn else 'not above'} the CNN (paper: above it, near 20).",
+        f"δ of the trained {label}s at most {largest:.2%} (paper: 8 %), of the standard network "
+        f"{result.rows['fcn']['off_local']:.2%} (paper: 97 %).",
+    ]
+    if 0 in accuracy:
+        order = fcn < accuracy[0] < cnn
+        lines.insert(
+            2,
+            f"{label} at switch time 0: {accuracy[0]:.2%} (paper: 62.5 %). The paper's order "
+            f"FCN < {label}(0) < CNN {'holds' if order else 'does not hold'} here.",
+        )
+    return lines
+
+
+def switch_time_table(result: SwitchTimeResult) -> list[dict[str, str]]:
+    """One row a network."""
+    history = result.histories["cnn"]
+    rows = [
+        {
+            "network": "CNN",
+            "test, %": f"{100 * history['test_accuracy'][-1]:.2f}",
+            "train loss, start": f"{history['loss'][0]:.4f}",
+            "train loss, end": f"{history['loss'][-1]:.4f}",
+            "δ, %": "",
+            "broken sharing, %": "",
+            "local alone, %": "",
+            "off-local alone, %": "",
+            "seconds": "",
+        }
+    ]
+    for name, row in result.rows.items():
+        title = "standard" if name == "fcn" else f"{_label(result)}, t_w = {name[3:]}"
+        rows.append(
+            {
+                "network": title,
+                "test, %": f"{100 * row['test_accuracy']:.2f}",
+                "train loss, start": f"{row['loss_start']:.4f}",
+                "train loss, end": f"{row['loss_end']:.4f}",
+                "δ, %": f"{100 * row['off_local']:.2f}",
+                "broken sharing, %": f"{100 * row['broken_sharing']:.2f}",
+                "local alone, %": f"{100 * row['local']:.2f}",
+                "off-local alone, %": f"{100 * row['off_local_accuracy']:.2f}",
+                "seconds": f"{row['seconds']:.0f}",
+            }
+        )
+    return rows
+
+
+def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure]]:
+    """File name → caption and figure."""
+    label = _label(result)
+    times = result.config.times
+    rows = {t: result.rows[f"tw-{t}"] for t in times}
+    fcn = result.rows["fcn"]
+    figures: dict[str, tuple[str, Figure]] = {
+        "curves": (
+            "Training loss and test accuracy over time; right, the embedded runs above the CNN's "
+            "time. Figures 2 and 9.",
+            plots.switch_time_curves(
+                result.histories["cnn"],
+                result.histories["fcn"],
+                {t: result.histories[f"tw-{t}"] for t in times},
+                label=label,
+            ),
+        ),
+        "switch-time": (
+            "Final accuracy, gradient norm and top Hessian eigenvalue of the training loss on "
+            f"{result.config.curvature_samples} images. Figure 3.",
+            plots.against_switch_time(
+                rows,
+                {
+                    "CNN": result.histories["cnn"]["test_accuracy"][-1],
+                    "standard": fcn["test_accuracy"],
+                },
+                label=label,
+            ),
+        ),
+        "deviation": (
+            "Deviation from the convolutions, of the embedded kernels alone (no biases, no head, "
+            "no padded rows). Figures 4 and 10.",
+            plots.deviation_panels(rows, fcn if result.config.target == "dense" else None),
+        ),
+        "masked": (
+            "Test accuracy with part of the weights masked; biases and head stay. Figures 7, 11.",
+            plots.masked_accuracy(
+                {
+                    t: {k: row[k] for k in ("full", "local")}
+                    | {"off_local": row["off_local_accuracy"]}
+                    for t, row in rows.items()
+                }
+            ),
+        ),
+    }
+    chosen = _three(times)
+    images = {name: _images(result, name) for name in ("fcn", *(f"tw-{t}" for t in chosen))}
+    figures["filters"] = (
+        "A first-layer filter in ln |w| before and after training. Figures 5, 6 and 11.",
+        plots.log_weight_images(
+            [
+                [found["start"], found["end"], found["end"] - found["start"]]
+                for found in images.values()
+            ],
+            [_title(name) for name in images],
+            ["before", "after", "difference"],
+        ),
+    )
+    figures["weights"] = (
+        "Slice of the first layer's weights in ln |w|, before and after training. Figure 8.",
+        plots.log_weight_images(
+            [[found["slice_start"], found["slice_end"]] for found in list(images.values())[1:]],
+            [_title(name) for name in list(images)[1:]],
+            ["before", "after"],
+        ),
+    )
+    for t in chosen:
+        stored = rows[t]["paths"]
+        if stored:
+            figures[f"interpolation-{t}"] = (
+                f"Between the CNN after its last epoch and the {label} of switch time {t}. "
+                "Figure 12.",
+                plots.interpolation_panels(
+                    {method: _path(method, values) for method, values in stored.items()},
+                    title=f"$t_w$ = {t}",
+                ),
+            )
+    return figures
+
+
+def _label(result: SwitchTimeResult) -> str:
+    return "eFCN" if result.config.target == "dense" else "LCN"
+
+
+def _title(name: str) -> str:
+    return "standard" if name == "fcn" else f"$t_w$ = {name.removeprefix('tw-')}"
+
+
+def _three(times: tuple[int, ...]) -> list[int]:
+    """First, middle and last switch time."""
+    return sorted({times[0], times[len(times) // 2], times[-1]})
+
+
+def _images(result: SwitchTimeResult, name: str) -> dict[str, np.ndarray]:
+    with np.load(result.folder / name / "images.npz") as stored:
+        return dict(stored)
+
+
+def _path(method: str, stored: dict[str, Any]) -> embedding.Interpolation:
+    return embedding.Interpolation(
+        method,
+        np.array(stored["alphas"]),
+        {name: np.array(values) for name, values in stored["loss"].items()},
+        {name: np.array(values) for name, values in stored["accuracy"].items()},
+    )
