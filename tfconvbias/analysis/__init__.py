@@ -27,7 +27,14 @@ from tfconvbias.analysis.locality import (
     spatial_spread,
     window_share,
 )
-from tfconvbias.analysis.patches import ImagePoints, ImageTiles, image_patches, image_tiles
+from tfconvbias.analysis.patches import (
+    ImagePoints,
+    ImageTiles,
+    Kind,
+    Normalization,
+    image_patches,
+    image_tiles,
+)
 from tfconvbias.analysis.path_norm import active_share, path_norm_bound, weighted_path_norm
 from tfconvbias.analysis.point_geometry import PointGeometry, point_geometry
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
@@ -37,9 +44,11 @@ __all__ = [
     "HessianEigenvalues",
     "ImagePoints",
     "ImageTiles",
+    "Kind",
     "LayerCounts",
     "Locality",
     "LossDerivatives",
+    "Normalization",
     "PointGeometry",
     "active_share",
     "description_length",

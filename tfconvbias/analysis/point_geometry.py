@@ -128,7 +128,7 @@ def point_geometry(
         for table, cell in zip(tables, cells(chunk), strict=True):
             np.minimum(depth, table[cell], out=depth)
         depth.sort()
-        deeper += len(depth) - np.searchsorted(depth, thresholds)
+        deeper += len(depth) - np.searchsorted(depth, thresholds.astype("float32"))
         total += float(depth.sum(dtype="float64"))
     variance = spectrum.sum()
     return PointGeometry(

@@ -1,16 +1,30 @@
 """Numbers in, matplotlib figures out."""
 
+from tfconvbias.plots.depth_curves import depth_and_spectrum
+from tfconvbias.plots.embedding import (
+    against_switch_time,
+    deviation_panels,
+    interpolation_panels,
+    log_weight_images,
+    masked_accuracy,
+    switch_time_curves,
+)
 from tfconvbias.plots.filter_images import filter_images
-from tfconvbias.plots.patch_geometry import depth_and_spectrum
-from tfconvbias.plots.stability import against_patch_size, gap_against_size, sharpness_curves
+from tfconvbias.plots.stability_curves import against_patch_size, gap_against_size, sharpness_curves
 from tfconvbias.plots.training_curves import accuracy_curves, nonzero_curves
 
 __all__ = [
     "accuracy_curves",
     "against_patch_size",
+    "against_switch_time",
     "depth_and_spectrum",
+    "deviation_panels",
     "filter_images",
     "gap_against_size",
+    "interpolation_panels",
+    "log_weight_images",
+    "masked_accuracy",
     "nonzero_curves",
     "sharpness_curves",
+    "switch_time_curves",
 ]

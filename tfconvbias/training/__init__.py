@@ -6,15 +6,23 @@ from tfconvbias.training.build import build_dataset, build_model, build_optimize
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.entry_points import compare_recipe, run_recipe
 from tfconvbias.training.errors import ConfigError, RunFolderError, TrainingDivergedError
+from tfconvbias.training.patch_geometry import PatchGeometryConfig, run_patch_geometry
 from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig, option
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.stability_run import StabilityRun, stability_row
 from tfconvbias.training.stability_sweep import StabilitySweep, run_stability
+from tfconvbias.training.switch_time import (
+    SwitchTimeConfig,
+    SwitchTimeResult,
+    run_switch_time,
+)
+from tfconvbias.training.switch_time_report import switch_time_recipe, write_switch_time_report
 
 __all__ = [
     "ConfigError",
+    "PatchGeometryConfig",
     "RunConfig",
     "RunFolder",
     "RunFolderError",
@@ -22,6 +30,8 @@ __all__ = [
     "ShuffledBatches",
     "StabilityRun",
     "StabilitySweep",
+    "SwitchTimeConfig",
+    "SwitchTimeResult",
     "TrainingDivergedError",
     "build_dataset",
     "build_model",
@@ -31,8 +41,12 @@ __all__ = [
     "compare_recipe",
     "option",
     "run",
+    "run_patch_geometry",
     "run_recipe",
     "run_stability",
+    "run_switch_time",
     "stability_row",
+    "switch_time_recipe",
     "write_report",
+    "write_switch_time_report",
 ]

@@ -1,0 +1,23 @@
+"""Why patches of natural images are hard to memorise: few directions, deep points.
+
+    python recipes/patch_geometry.py --images FOLDER    images of any size, with subfolders
+    python recipes/patch_geometry.py --demo             one photo, offline, under a minute
+
+"The Inductive Bias of CNNs: Locality and Weight Sharing Reshape Implicit Regularization",
+arXiv 2603.04807. 4×4×3 patches at stride 2 against patches after one fixed shuffle of all pixels,
+whole images, and a sphere of the same dimension. "elbow" is the number of principal components with
+90 % of the variance. "mean depth" is ∫₀^½ P(depth ≥ t) dt, with the depth over 512 random
+directions: an upper bound on Tukey's depth that largely tracks the effective rank, so that points
+of unit norm are measured beside the raw ones.
+
+Target on CIFAR-10, raw: patches 4 / .036, shuffled 41 / .011, images 100 / .006, sphere .001.
+"""
+
+from tfconvbias import training
+
+DEMO = {"images": "photo", "sphere_points": 20_000, "run_dir": "runs/patch-geometry-demo"}
+
+if __name__ == "__main__":
+    training.run_patch_geometry(
+        training.command_line.parse(training.PatchGeometryConfig(), description=__doc__, demo=DEMO)
+    )

@@ -1,0 +1,48 @@
+import numpy as np
+
+from tfconvbias import plots
+from tfconvbias.analysis import point_geometry
+
+
+def _drawn(figure, path):
+    figure.savefig(path)
+    assert path.stat().st_size > 1000
+    return figure.axes
+
+
+def test_sharpness_curves_show_run_and_edge(tmp_path):
+    history = {
+        name: [1.0, 2.0, 3.0]
+        for name in ("step", "sharpness", "train_error", "excess_risk", "path_norm")
+    } | {"edge": [float("inf"), 8.0, 5.0], "path_norm_bound": [4.0, 4.0, 4.0]}
+    axes = _drawn(plots.sharpness_curves({"dense": history, "conv": history}), tmp_path / "a.png")
+    labels = [line.get_label() for line in axes[0].lines]
+    assert labels == ["dense", "conv", "edge 2/η"]
+    np.testing.assert_array_equal(axes[0].lines[-1].get_ydata(), [np.inf, 8, 5])
+    assert axes[0].get_ylim() == (0, 12.5)
+
+
+def test_gap_against_size_shows_medians_and_ranges(tmp_path):
+    figure = plots.gap_against_size(
+        {"conv": {100: [0.5, 0.4, 0.9], 10: [1.0, 2.0, 1.5]}}, {"conv": (-0.5, 0.02)}
+    )
+    (axis,) = _drawn(figure, tmp_path / "a.png")
+    line, _, (bars,) = axis.containers[0]
+    np.testing.assert_array_equal(line.get_xdata(), [10, 100])
+    np.testing.assert_array_equal(line.get_ydata(), [1.5, 0.5])
+    ends = np.array([segment[:, 1] for segment in bars.get_segments()])
+    np.testing.assert_allclose(ends, [[1.0, 2.0], [0.4, 0.9]])
+    assert axis.get_legend().get_texts()[0].get_text() == "conv: slope -0.50 ± 0.02"
+
+
+def test_both_curves_stand_against_the_patch_size(tmp_path):
+    figure = plots.against_patch_size({0.1: [1.0], 1.0: [0.0]}, {0.1: [0.2], 1.0: [2.0]})
+    (axis,) = _drawn(figure, tmp_path / "a.png")
+    assert len(axis.containers) == 2
+
+
+def test_depth_and_spectrum(tmp_path):
+    cloud = point_geometry(np.random.default_rng(0).standard_normal((200, 3)), num_directions=8)
+    depth, spectrum = _drawn(plots.depth_and_spectrum({"cloud": cloud}), tmp_path / "a.png")
+    np.testing.assert_array_equal(depth.lines[0].get_ydata(), cloud.curve)
+    np.testing.assert_allclose(spectrum.lines[0].get_ydata()[-1], 1)
