@@ -88,9 +88,10 @@ class Normalize(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs):
-        scale = 1 / (255 * np.array(self.std))
-        offset = -np.array(self.mean) / np.array(self.std)
-        outputs = ops.cast(inputs, "float32") * scale.astype("float32") + offset.astype("float32")
+        mean, std = np.array(self.mean), np.array(self.std)
+        scale = ops.convert_to_tensor(1 / (255 * std), "float32")
+        offset = ops.convert_to_tensor(-mean / std, "float32")
+        outputs = ops.cast(inputs, "float32") * scale + offset
         return ops.cast(outputs, self.compute_dtype)
 
     def compute_output_spec(self, inputs):
