@@ -34,9 +34,9 @@ DEMO = {
     "augment": "none",
     "epochs": 12,
     "batch_size": 128,
-    "l1": 1e-3,
-    "l1_conv": 1e-3,
-    "beta": 20.0,
+    "l1": 2e-3,
+    "l1_conv": 2e-3,
+    "beta": 5.0,
 }
 
 if __name__ == "__main__":

@@ -31,9 +31,9 @@ DEMO = {
     "dataset": "motifs10",
     "base_channels": 4,
     "augment": "none",
-    "l1_conv": 1e-3,
-    "l1": 1e-3,
-    "beta": 20.0,
+    "l1_conv": 2e-3,
+    "l1": 2e-3,
+    "beta": 5.0,
     "epochs": 12,
     "batch_size": 128,
 }

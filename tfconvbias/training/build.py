@@ -32,11 +32,19 @@ def build_dataset(config: RunConfig) -> data.ImageDataset:
 
 
 def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
-    """Build the configured network on raw uint8 images, its preprocessing inside."""
+    """Build the configured network on raw uint8 images, its preprocessing inside.
+
+    Raises:
+        ConfigError: If the augmentation is unknown.
+    """
+    try:
+        preprocessing = data.preprocessing(dataset, augment=config.augment, seed=config.seed)
+    except ValueError as error:
+        raise ConfigError(f"augment: {error}") from error
     arguments: dict[str, Any] = {
         "input_shape": dataset.image_shape,
         "classes": dataset.num_classes,
-        "preprocessing": data.preprocessing(dataset, augment=config.augment, seed=config.seed),
+        "preprocessing": preprocessing,
         "kernel_regularizer": (
             keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
         ),

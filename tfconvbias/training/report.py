@@ -58,12 +58,13 @@ def write_report(
         ),
     }
     for name, folder in folders.items():
-        images = first_layer_images(keras.saving.load_model(folder.last_model), first_layer)
-        if images is not None:
+        drawn = first_layer_images(keras.saving.load_model(folder.last_model), first_layer)
+        if drawn is not None:
+            images, least = drawn
             figures[f"filters {name}"] = (
                 f"{name}: input weights of first-layer units, drawn at random among those with "
-                f"at least {_MIN_NONZEROS} non-zero weights. Each is scaled by its own largest "
-                "weight; zero is grey.",
+                f"at least {least} non-zero weights. Each is scaled by its own largest weight; "
+                "zero is grey.",
                 plots.filter_images(images, title=name),
             )
     path = Path(path)
@@ -76,8 +77,11 @@ def write_report(
 
 def first_layer_images(
     model: keras.Model, layer_name: str | None = None, num: int = 24
-) -> np.ndarray | None:
+) -> tuple[np.ndarray, int] | None:
     """The filters of a model's first kernel as images, or `None` where it has no such layout.
+
+    Units are drawn at random among those with at least 20 non-zero weights, as in the paper. Where
+    fewer than `num` units have as many, the bound is lowered until `num` units meet it.
 
     Args:
         model: a model of images.
@@ -85,7 +89,7 @@ def first_layer_images(
         num: how many units.
 
     Returns:
-        `(filters, rows, cols, channels)`, see `analysis.input_weight_images`.
+        Images `(filters, rows, cols, channels)`, see `analysis.input_weight_images`, and the bound.
     """
     name = layer_name or next(iter(analysis.kernels(model)))
     layer = model.get_layer(name)
@@ -93,14 +97,17 @@ def first_layer_images(
     input_shape = tuple(model.input_shape[1:])
     if input_shape[-1] not in (1, 3):
         return None
-    units = analysis.random_units(kernel, num, min_nonzeros=_MIN_NONZEROS)
-    return analysis.input_weight_images(
+    counts = np.sort(analysis.nonzeros_per_unit(kernel))[::-1]
+    least = min(_MIN_NONZEROS, max(1, int(counts[min(num, len(counts)) - 1])))
+    units = analysis.random_units(kernel, num, min_nonzeros=least)
+    images = analysis.input_weight_images(
         kernel,
         units,
         input_shape,
         strides=getattr(layer, "strides", 1),
         padding=getattr(layer, "padding", "same"),
     )
+    return images, least
 
 
 def _first(layers: Sequence[str]) -> str:

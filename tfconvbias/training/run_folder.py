@@ -32,7 +32,7 @@ class RunFolder:
     A file is complete or absent: it is written beside its place and then renamed.
 
     Args:
-        path: the folder; it is made by `open`.
+        path: the folder; it is made by `create`.
     """
 
     def __init__(self, path: str | Path):
@@ -53,8 +53,8 @@ class RunFolder:
         """Folder of the TensorBoard logs."""
         return self.path / "tensorboard"
 
-    def open(self, config: RunConfig) -> None:
-        """Make the folder, or check that it holds this very run and may be continued.
+    def check(self, config: RunConfig) -> None:
+        """Check that the folder is free, or holds this very run and may be continued.
 
         Raises:
             RunFolderError: If the folder holds another configuration, holds this run but
@@ -66,8 +66,6 @@ class RunFolder:
                 raise RunFolderError(
                     f"{self.path} is not empty and holds no run. Choose another --run-dir."
                 )
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._write_json("config.json", config.identity())
             return
         stored = self.config()
         wanted = config.identity()
@@ -87,6 +85,11 @@ class RunFolder:
                 f"{self.path} already holds this run. Continue it with --resume, "
                 "or choose another --run-dir."
             )
+
+    def create(self, config: RunConfig) -> None:
+        """Make the folder and store the configuration, which claims it for this run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._write_json("config.json", config.identity())
 
     def config(self) -> dict[str, Any]:
         """The stored configuration."""

@@ -49,18 +49,21 @@ def run(config: RunConfig, dataset: data.ImageDataset | None = None) -> RunResul
     folder = RunFolder(config.run_dir or f"runs/{config.default_run_name()}")
     if dataset is None:
         dataset = build_dataset(config)
-    folder.open(config)
+    batches = ShuffledBatches(dataset.x_train, dataset.y_train, config.batch_size, config.seed)
+    folder.check(config)
     finished = folder.result()
     if finished is not None:
         return RunResult(folder, finished, folder.history())
-    folder.write_environment(environment())
 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
         keras.utils.set_random_seed(config.seed)
-        model, first_epoch = _start(config, dataset, folder)
-        _fit(config, dataset, folder, model, first_epoch)
+        model, first_epoch = _start(config, dataset, folder, batches.num_batches)
+        # Only now, so that a configuration that can't be built leaves no folder behind.
+        folder.create(config)
+        folder.write_environment(environment())
+        _fit(config, dataset, batches, folder, model, first_epoch)
         row = _measure(config, dataset, folder, model)
     finally:
         keras.config.set_dtype_policy(policy)
@@ -69,7 +72,7 @@ def run(config: RunConfig, dataset: data.ImageDataset | None = None) -> RunResul
 
 
 def _start(
-    config: RunConfig, dataset: data.ImageDataset, folder: RunFolder
+    config: RunConfig, dataset: data.ImageDataset, folder: RunFolder, steps_per_epoch: int
 ) -> tuple[keras.Model, int]:
     """The compiled model, new or from the last checkpoint, and the epoch to go on with."""
     checkpoint = folder.checkpoint()
@@ -78,7 +81,6 @@ def _start(
         model = keras.saving.load_model(file)
     else:
         model = build_model(config, dataset)
-        steps_per_epoch = len(dataset.x_train) // config.batch_size
         compile_model(config, model, steps_per_epoch * config.epochs)
         first_epoch = 0
     folder.truncate_history(first_epoch)
@@ -88,6 +90,7 @@ def _start(
 def _fit(
     config: RunConfig,
     dataset: data.ImageDataset,
+    batches: ShuffledBatches,
     folder: RunFolder,
     model: keras.Model,
     first_epoch: int,
@@ -101,7 +104,6 @@ def _fit(
     ]
     if config.tensorboard:
         watchers.append(keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False))
-    batches = ShuffledBatches(dataset.x_train, dataset.y_train, config.batch_size, config.seed)
     model.fit(
         batches.stream(first_epoch),
         steps_per_epoch=batches.num_batches,
