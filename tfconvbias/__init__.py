@@ -6,7 +6,18 @@ TensorFlow Datasets, KerasTuner and matplotlib are imported only when they are u
 
 import importlib
 
-from tfconvbias import analysis, callbacks, connectivity, data, layers, models, optimizers
+from tfconvbias import (
+    analysis,
+    callbacks,
+    connectivity,
+    data,
+    embedding,
+    layers,
+    models,
+    optimizers,
+    regularizers,
+    surgery,
+)
 
 __version__ = "0.1.0"
 
@@ -15,14 +26,18 @@ __all__ = [
     "callbacks",
     "connectivity",
     "data",
+    "embedding",
     "layers",
     "models",
     "optimizers",
     "plots",
+    "regularizers",
+    "surgery",
     "training",
+    "tuning",
 ]
 
-_LAZY = frozenset({"plots", "training"})
+_LAZY = frozenset({"plots", "training", "tuning"})
 
 
 def __getattr__(name: str):

@@ -8,6 +8,7 @@ from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.callbacks.nonzeros import NonZeros
 from tfconvbias.callbacks.relu_units import ActiveUnits, GeneralizationGap, PathNorm
 from tfconvbias.callbacks.sharpness import Sharpness
+from tfconvbias.callbacks.snapshots import Snapshots, log_spaced_epochs
 
 __all__ = [
     "ActiveUnits",
@@ -19,5 +20,7 @@ __all__ = [
     "NonZeros",
     "PathNorm",
     "Sharpness",
+    "Snapshots",
     "StopOnNonFiniteLoss",
+    "log_spaced_epochs",
 ]

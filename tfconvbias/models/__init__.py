@@ -1,19 +1,27 @@
 """The papers' model families, one family a file."""
 
+from tfconvbias.models.alexnet import AlexNet
 from tfconvbias.models.d_conv import DConv
 from tfconvbias.models.parameter_counts import base_channels_for_budget, num_kernel_parameters
 from tfconvbias.models.resnet18 import ResNet18
 from tfconvbias.models.s_conv import SConv
+from tfconvbias.models.structured_base import BASES, StructuredBase
 from tfconvbias.models.three_fc import ThreeFC
 from tfconvbias.models.two_layer_relu import HalfMeanSquaredError, TwoLayerReLU
+from tfconvbias.models.vanilla_cnn import VanillaCNN, load_channels_first_weights
 
 __all__ = [
+    "BASES",
+    "AlexNet",
     "DConv",
     "HalfMeanSquaredError",
     "ResNet18",
     "SConv",
+    "StructuredBase",
     "ThreeFC",
     "TwoLayerReLU",
+    "VanillaCNN",
     "base_channels_for_budget",
+    "load_channels_first_weights",
     "num_kernel_parameters",
 ]

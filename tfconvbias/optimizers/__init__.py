@@ -2,5 +2,6 @@
 
 from tfconvbias.optimizers.beta_lasso import BetaLasso, PenalizedVariable
 from tfconvbias.optimizers.penalized import choose_penalized, is_kernel
+from tfconvbias.optimizers.proximal import Proximal
 
-__all__ = ["BetaLasso", "PenalizedVariable", "choose_penalized", "is_kernel"]
+__all__ = ["BetaLasso", "PenalizedVariable", "Proximal", "choose_penalized", "is_kernel"]
