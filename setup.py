@@ -32,6 +32,7 @@ setup(
         "tensorboard>=2.18",  # tensorflow no longer brings it; KerasTuner and the recipes need it
         "tensorflow>=2.20",
         "tensorflow-datasets>=4.9.8",
+        "tqdm>=4.60",
     ],
     extras_require={
         "bench": ["tf_keras>=2.18", "torch>=2.5"],

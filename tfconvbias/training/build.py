@@ -22,7 +22,7 @@ def build_dataset(config: RunConfig) -> data.ImageDataset:
     """
     try:
         dataset = data.load(config.dataset, data_dir=config.data_dir)
-    except (FileNotFoundError, ValueError) as error:
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise ConfigError(str(error)) from error
     if config.num_train is not None:
         dataset = dataset.limit(num_train=config.num_train, seed=config.seed)
