@@ -309,7 +309,7 @@ VARIANCE_SCALING = [
 @pytest.mark.parametrize(
     ("rank", "size", "initializer"),
     [(1, 100, "glorot_uniform"), (3, 5, "he_normal"), *((2, 10, i) for i in VARIANCE_SCALING)],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, str | int) else type(value).__name__,
 )
 def test_fans_are_those_of_the_receptive_field(rank, size, initializer):
     options = {"kernel_size": 3, "padding": "same", "kernel_initializer": initializer}
