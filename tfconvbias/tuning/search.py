@@ -1,0 +1,155 @@
+"""Run a search, alone or as the chief or a worker of several processes."""
+
+import json
+import os
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+
+import keras
+import keras_tuner
+
+from tfconvbias import data
+from tfconvbias.training import RunFolderError, build_dataset
+from tfconvbias.tuning.errors import SearchError
+from tfconvbias.tuning.hypermodels import hypermodel
+from tfconvbias.tuning.oracles import GridOracle, build_oracle
+from tfconvbias.tuning.results import SearchResults
+from tfconvbias.tuning.search_config import SearchConfig
+from tfconvbias.tuning.tuner import RunTuner
+
+_TRIALS = "trials"
+
+
+def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> SearchResults | None:
+    """Search for the configuration of the best validation accuracy; test images are not touched.
+
+    Several processes share a search as KerasTuner's do, by three environment variables that are
+    set before Python starts: `KERASTUNER_TUNER_ID` (`chief` for one process, other names for the
+    workers), `KERASTUNER_ORACLE_IP` and `KERASTUNER_ORACLE_PORT` of the chief. All of them call
+    `search` with the same configuration and see the same folder. The chief trains nothing. When a
+    worker is silent for `config.worker_timeout` seconds its trial goes to another worker; when no
+    worker is left the chief stops with an error, and the search can be continued.
+
+    Trials are written to disk as they end, so a search that was killed continues with
+    `config.resume`; trials that were under way are run again.
+
+    Args:
+        config: what to search, and where to keep it (`searches/<name>` when `run_dir` is `None`).
+        dataset: the configured data set where the caller has loaded it already.
+
+    Returns:
+        The results; `None` in a worker.
+
+    Raises:
+        RunFolderError: If the folder holds another search, or this one without `config.resume`.
+        SearchError: If no trial succeeded, or the chief has no worker left.
+        data.DatasetUnavailableError: If the data set can't be had.
+    """
+    folder = Path(config.run_dir or f"searches/{config.default_run_name()}")
+    role = _role()
+    if role != "worker":
+        _open(folder, config)
+    elif not (folder / "search.json").exists():
+        _wait_for_chief(folder, config.worker_timeout)
+    if role == "worker":
+        _check_same(folder, config)
+    if dataset is None:
+        dataset = build_dataset(config)
+    space = hypermodel(config, dataset)
+    hp = keras_tuner.HyperParameters()
+    space.declare_hyperparameters(hp)
+
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(config.precision)
+    try:
+        with warnings.catch_warnings():
+            # KerasTuner calls functions of `threading` that Python has renamed.
+            warnings.filterwarnings("ignore", message=r"(currentThread|getName)\(\) is deprecated")
+            oracle = build_oracle(config, hp)
+            tuner = RunTuner(oracle, space, folder, _TRIALS, config.worker_timeout)
+            if role == "chief":
+                _lead(tuner, oracle, config)
+            else:
+                tuner.save()
+                tuner.search()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    if role == "worker":
+        return None
+    if oracle.failure is not None:
+        raise SearchError(f"The search stopped: {oracle.failure}") from oracle.failure
+    return SearchResults.from_oracle(config, folder, oracle)
+
+
+def _role() -> str:
+    if "KERASTUNER_ORACLE_IP" not in os.environ:
+        return "alone"
+    return "chief" if "chief" in os.environ.get("KERASTUNER_TUNER_ID", "") else "worker"
+
+
+def _lead(tuner: RunTuner, oracle: GridOracle, config: SearchConfig) -> None:
+    """Serve the workers until all trials are done, and don't wait for those that died."""
+    served = threading.Thread(target=tuner.search, daemon=True)
+    served.start()
+    has_begun = False
+    last_seen = time.monotonic()
+    # KerasTuner's server looks for the end every 20 seconds only, and for dead workers never.
+    while served.is_alive() and not oracle.is_finished():
+        time.sleep(0.2)
+        for worker in oracle.drop_silent(config.worker_timeout):
+            print(f"Worker {worker} fell silent; its trial is run again.", file=sys.stderr)
+        if oracle.last_contact:
+            has_begun, last_seen = True, time.monotonic()
+        elif has_begun and time.monotonic() - last_seen > config.worker_timeout:
+            raise SearchError(
+                "All workers fell silent before the search was over. Start workers and the chief "
+                "again, with --resume, to continue it."
+            )
+
+
+def _open(folder: Path, config: SearchConfig) -> None:
+    """Make the search's folder, or check that it holds this search and may be continued."""
+    if not (folder / "search.json").exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise RunFolderError(
+                f"{folder} is not empty and holds no search. Choose another --run-dir."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        unfinished = folder / "unfinished-search.json"
+        unfinished.write_text(json.dumps(config.identity(), indent=2) + "\n", encoding="utf-8")
+        unfinished.replace(folder / "search.json")
+        return
+    _check_same(folder, config)
+    if not config.resume:
+        raise RunFolderError(
+            f"{folder} already holds this search. Continue it with --resume, "
+            "or choose another --run-dir."
+        )
+
+
+def _check_same(folder: Path, config: SearchConfig) -> None:
+    stored = json.loads((folder / "search.json").read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(config.identity()))
+    different = ", ".join(
+        f"{name}: {stored.get(name)!r} there, {wanted.get(name)!r} asked for"
+        for name in sorted(stored.keys() | wanted.keys())
+        if stored.get(name) != wanted.get(name)
+    )
+    if different:
+        raise RunFolderError(
+            f"{folder} holds another search ({different}). Choose another --run-dir."
+        )
+
+
+def _wait_for_chief(folder: Path, timeout: float) -> None:
+    deadline = time.monotonic() + timeout
+    while not (folder / "search.json").exists():
+        if time.monotonic() > deadline:
+            raise SearchError(
+                f"No chief opened the search in {folder} within {timeout} s. "
+                "Chief and workers must see the same folder."
+            )
+        time.sleep(0.2)
