@@ -40,7 +40,7 @@ def run_recipe(
         page = write_report({name: result.folder}, result.folder.path / "report.html", name)
         print(f"Report: {page}")
 
-    _guarded(work)
+    guarded(work)
 
 
 def compare_recipe(
@@ -77,17 +77,25 @@ def compare_recipe(
         if diverged:
             raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
 
-    _guarded(work)
+    guarded(work)
 
 
-def _guarded(work: Callable[[], None]) -> None:
-    """Show errors that the user can mend as a message, and leave with status 1."""
+def guarded(work: Callable[[], None]) -> None:
+    """Show errors that the user can mend as a message, and leave with status 1.
+
+    Args:
+        work: what a recipe does once its options are read.
+
+    Raises:
+        SystemExit: With status 1 after such an error, 130 after an interruption.
+    """
     try:
         work()
     except data.DatasetUnavailableError as error:
         program = command_line.program_name()
         _leave(
-            f"{error}\nWithout it, these work:\n"
+            f"The data set {error.name!r} can't be had: {error.reason}.\n"
+            "These commands work without it:\n"
             f"  {program} --demo\n"
             f"  {program} --dataset FOLDER   (images as train/<class>/*, test/<class>/*)"
         )
