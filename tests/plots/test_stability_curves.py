@@ -22,6 +22,16 @@ def test_sharpness_curves_show_run_and_edge(tmp_path):
     assert axes[0].get_ylim() == (0, 12.5)
 
 
+def test_classifiers_show_sharpness_and_both_accuracies(tmp_path):
+    history = {name: [0.1, 0.2] for name in ("step", "sharpness", "accuracy", "test_accuracy")}
+    history["edge"] = [3.0, 2.0]
+    sharpness, accuracy = _drawn(
+        plots.sharpness_and_accuracy({"conv": history}), tmp_path / "a.png"
+    )
+    assert [line.get_label() for line in sharpness.lines] == ["conv", "edge 2/η"]
+    assert [line.get_label() for line in accuracy.lines] == ["conv, train", "… test"]
+
+
 def test_gap_against_size_shows_medians_and_ranges(tmp_path):
     figure = plots.gap_against_size(
         {"conv": {100: [0.5, 0.4, 0.9], 10: [1.0, 2.0, 1.5]}}, {"conv": (-0.5, 0.02)}

@@ -10,7 +10,12 @@ from tfconvbias.plots.embedding import (
     switch_time_curves,
 )
 from tfconvbias.plots.filter_images import filter_images
-from tfconvbias.plots.stability_curves import against_patch_size, gap_against_size, sharpness_curves
+from tfconvbias.plots.stability_curves import (
+    against_patch_size,
+    gap_against_size,
+    sharpness_and_accuracy,
+    sharpness_curves,
+)
 from tfconvbias.plots.training_curves import accuracy_curves, nonzero_curves
 
 __all__ = [
@@ -25,6 +30,7 @@ __all__ = [
     "log_weight_images",
     "masked_accuracy",
     "nonzero_curves",
+    "sharpness_and_accuracy",
     "sharpness_curves",
     "switch_time_curves",
 ]

@@ -25,20 +25,38 @@ def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     for index, (name, history) in enumerate(histories.items()):
         color = f"C{index}"
         step = history["step"]
-        sharpness.plot(step, history["sharpness"], color=color, label=name)
         errors.plot(step, history["train_error"], color=color, label=f"{name}, train")
         errors.plot(step, history["excess_risk"], color=color, linestyle=":", label="… excess")
         norms.plot(step, history["path_norm"], color=color, label=name)
         norms.plot(step, history["path_norm_bound"], color=color, linestyle="--", label="… bound")
-    edge = next(iter(histories.values()))
-    sharpness.plot(edge["step"], edge["edge"], color="black", linestyle="--", label="edge 2/η")
-    final = edge["edge"][-1]
-    sharpness.set(xlabel="step", ylabel="sharpness (½ MSE)", ylim=(0, 2.5 * final))
+    _sharpness(sharpness, histories)
     errors.set(xlabel="step", ylabel="mean squared error", ylim=(0, 3))
     norms.set(xlabel="step", ylabel="weighted path norm", yscale="log")
     for axis in axes:
         axis.legend(fontsize="small")
         axis.grid(alpha=0.3)
+    return figure
+
+
+def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Sharpness with the edge, and training and test accuracy of classifiers over steps.
+
+    Args:
+        histories: run's label → column → values, with the columns step, sharpness, edge,
+            accuracy and test_accuracy.
+
+    Returns:
+        A figure with two panels.
+    """
+    figure, (sharpness, accuracy) = panels(2)
+    _sharpness(sharpness, histories)
+    for index, (name, history) in enumerate(histories.items()):
+        step, color = history["step"], f"C{index}"
+        accuracy.plot(step, history["accuracy"], color=color, label=f"{name}, train")
+        accuracy.plot(step, history["test_accuracy"], color=color, linestyle=":", label="… test")
+    accuracy.set(xlabel="step", ylabel="accuracy", ylim=(0, 1.02))
+    for axis in (sharpness, accuracy):
+        _finish(axis)
     return figure
 
 
@@ -82,6 +100,14 @@ def against_patch_size(
     axis.set(xlabel="patch size / dimension, m/d", ylabel="mean squared error", xscale="log")
     _finish(axis)
     return figure
+
+
+def _sharpness(axis: Axes, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    for index, (name, history) in enumerate(histories.items()):
+        axis.plot(history["step"], history["sharpness"], color=f"C{index}", label=name)
+    first = next(iter(histories.values()))
+    axis.plot(first["step"], first["edge"], color="black", linestyle="--", label="edge 2/η")
+    axis.set(xlabel="step", ylabel="sharpness (½ MSE)", ylim=(0, 2.5 * first["edge"][-1]))
 
 
 def _bars(axis: Axes, values: Mapping[Any, Sequence[float]], label: str) -> None:

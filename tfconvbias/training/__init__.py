@@ -11,6 +11,7 @@ from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig, option
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
+from tfconvbias.training.stability_images import StabilityImages, run_stability_images
 from tfconvbias.training.stability_run import StabilityRun, stability_row
 from tfconvbias.training.stability_sweep import StabilitySweep, run_stability
 from tfconvbias.training.switch_time import (
@@ -28,6 +29,7 @@ __all__ = [
     "RunFolderError",
     "RunResult",
     "ShuffledBatches",
+    "StabilityImages",
     "StabilityRun",
     "StabilitySweep",
     "SwitchTimeConfig",
@@ -44,6 +46,7 @@ __all__ = [
     "run_patch_geometry",
     "run_recipe",
     "run_stability",
+    "run_stability_images",
     "run_switch_time",
     "stability_row",
     "switch_time_recipe",
