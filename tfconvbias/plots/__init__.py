@@ -10,6 +10,12 @@ from tfconvbias.plots.embedding import (
     switch_time_curves,
 )
 from tfconvbias.plots.filter_images import filter_images
+from tfconvbias.plots.scaling import (
+    accuracy_against_kernel_size,
+    accuracy_against_parameters,
+    accuracy_pairs,
+    parameter_curves,
+)
 from tfconvbias.plots.stability_curves import (
     against_patch_size,
     gap_against_size,
@@ -19,7 +25,10 @@ from tfconvbias.plots.stability_curves import (
 from tfconvbias.plots.training_curves import accuracy_curves, nonzero_curves
 
 __all__ = [
+    "accuracy_against_kernel_size",
+    "accuracy_against_parameters",
     "accuracy_curves",
+    "accuracy_pairs",
     "against_patch_size",
     "against_switch_time",
     "depth_and_spectrum",
@@ -30,6 +39,7 @@ __all__ = [
     "log_weight_images",
     "masked_accuracy",
     "nonzero_curves",
+    "parameter_curves",
     "sharpness_and_accuracy",
     "sharpness_curves",
     "switch_time_curves",

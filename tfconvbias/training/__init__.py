@@ -1,12 +1,18 @@
 """Run configuration, build, run, resume, report and the command line of the recipes."""
 
-from tfconvbias.training import command_line
+from tfconvbias.training import command_line, paper_targets
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.build import build_dataset, build_model, build_optimizer
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.entry_points import compare_recipe, run_recipe
 from tfconvbias.training.errors import ConfigError, RunFolderError, TrainingDivergedError
+from tfconvbias.training.filter_study import FilterStudy
+from tfconvbias.training.kernel_size_study import KernelSizeStudy
+from tfconvbias.training.nonzero_study import NonzeroStudy
+from tfconvbias.training.paper_table import PaperTable
+from tfconvbias.training.parameter_scaling import ParameterScaling, scaling_recipe
 from tfconvbias.training.patch_geometry import PatchGeometryConfig, run_patch_geometry
+from tfconvbias.training.permutation_study import PermutationStudy
 from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig, option
 from tfconvbias.training.run_folder import RunFolder
@@ -14,16 +20,24 @@ from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.stability_images import StabilityImages, run_stability_images
 from tfconvbias.training.stability_run import StabilityRun, stability_row
 from tfconvbias.training.stability_sweep import StabilitySweep, run_stability
+from tfconvbias.training.study import Study, study_recipe
 from tfconvbias.training.switch_time import (
     SwitchTimeConfig,
     SwitchTimeResult,
     run_switch_time,
 )
 from tfconvbias.training.switch_time_report import switch_time_recipe, write_switch_time_report
+from tfconvbias.training.width_study import WidthStudy
 
 __all__ = [
     "ConfigError",
+    "FilterStudy",
+    "KernelSizeStudy",
+    "NonzeroStudy",
+    "PaperTable",
+    "ParameterScaling",
     "PatchGeometryConfig",
+    "PermutationStudy",
     "RunConfig",
     "RunFolder",
     "RunFolderError",
@@ -32,9 +46,11 @@ __all__ = [
     "StabilityImages",
     "StabilityRun",
     "StabilitySweep",
+    "Study",
     "SwitchTimeConfig",
     "SwitchTimeResult",
     "TrainingDivergedError",
+    "WidthStudy",
     "build_dataset",
     "build_model",
     "build_optimizer",
@@ -42,13 +58,16 @@ __all__ = [
     "compare",
     "compare_recipe",
     "option",
+    "paper_targets",
     "run",
     "run_patch_geometry",
     "run_recipe",
     "run_stability",
     "run_stability_images",
     "run_switch_time",
+    "scaling_recipe",
     "stability_row",
+    "study_recipe",
     "switch_time_recipe",
     "write_report",
     "write_switch_time_report",

@@ -26,7 +26,7 @@ def compare(
     Raises:
         ConfigError: If two labels would share a subfolder.
     """
-    folders = {name: Path(folder) / _slug(name) for name in rows}
+    folders = {name: Path(folder) / slug(name) for name in rows}
     if len(set(folders.values())) < len(rows):
         raise ConfigError(f"Labels must differ in letters and digits. Received: {list(rows)}")
     datasets: dict[tuple, data.ImageDataset] = {}
@@ -48,6 +48,7 @@ def compare(
     return finished, diverged
 
 
-def _slug(name: str) -> str:
+def slug(name: str) -> str:
+    """A label as a folder name: ASCII letters and digits, lower case, joined by hyphens."""
     words = "".join(c if c.isalnum() and c.isascii() else " " for c in name.replace("β", "beta"))
     return "-".join(words.lower().split())

@@ -1,28 +1,18 @@
 """A self-contained HTML page from run folders alone."""
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
 import numpy as np
-from matplotlib.figure import Figure
 
 from tfconvbias import analysis, plots
+from tfconvbias.training.report_page import Figures, run_notes, write_page
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.table import table_rows
 
 _MOST_LAYERS = 4
 _MIN_NONZEROS = 20
-
-_STYLE = """
-body { font-family: sans-serif; margin: 2em auto; max-width: 80em; color: #222; }
-table { border-collapse: collapse; } td, th { padding: .3em .8em; border-bottom: 1px solid #ccc; }
-td { text-align: right; } td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; } figcaption, .note { color: #555; } figure { margin: 1.5em 0; }
-"""
 
 
 def write_report(
@@ -50,7 +40,7 @@ def write_report(
     histories = {name: folder.history() for name, folder in folders.items()}
     sizes = {name: row["kernel_parameters"] for name, row in results.items()}
     layers = list(dict.fromkeys(layer for size in sizes.values() for layer in size))
-    figures: dict[str, tuple[str, Figure]] = {
+    figures: Figures = {
         "accuracy": ("Training and validation over epochs.", plots.accuracy_curves(histories)),
         "nonzeros": (
             f"Weights that are not exactly zero, by layer{_first(layers)}.",
@@ -67,12 +57,7 @@ def write_report(
                 "zero is grey.",
                 plots.filter_images(images, title=name),
             )
-    path = Path(path)
-    path.write_text(
-        _page(title, table_rows(results), _notes(folders, results), figures), encoding="utf-8"
-    )
-    _save_figures(path.parent / "figures", figures)
-    return path
+    return write_page(path, title, {"": table_rows(results)}, figures, run_notes(folders))
 
 
 def first_layer_images(
@@ -113,56 +98,3 @@ def first_layer_images(
 def _first(layers: Sequence[str]) -> str:
     hidden = len(layers) - _MOST_LAYERS
     return f" (the first {_MOST_LAYERS}, {hidden} more are in history.csv)" if hidden > 0 else ""
-
-
-def _notes(folders: Mapping[str, RunFolder], results: Mapping[str, Mapping]) -> list[str]:
-    notes = []
-    for name, row in results.items():
-        found = folders[name].environment()
-        versions = ", ".join(f"{package} {v}" for package, v in found["versions"].items())
-        notes.append(
-            f"{name}: data set {row['dataset']}, {row['num_train']} training images, "
-            f"{row['epochs']} epochs, seed {row['seed']}, {row['seconds']} s on "
-            f"{row['hardware']}, backend {found['backend']}, {versions}, "
-            f"commit {found['commit']}. Folder: {folders[name].path}"
-        )
-    return notes
-
-
-def _page(
-    title: str,
-    rows: Sequence[Mapping[str, str]],
-    notes: Sequence[str],
-    figures: Mapping[str, tuple[str, Figure]],
-) -> str:
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>"
-        for row in rows
-    )
-    pictures = "".join(
-        f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
-        f'{base64.b64encode(_png(figure)).decode()}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for name, (caption, figure) in figures.items()
-    )
-    origin = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>"
-        f"<table><tr>{heads}</tr>{body}</table>{pictures}"
-        f'<h2>How it was measured</h2><ul class="note">{origin}</ul></html>\n'
-    )
-
-
-def _save_figures(folder: Path, figures: Mapping[str, tuple[str, Figure]]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, (_, figure) in figures.items():
-        stem = "".join(c if c.isalnum() else "-" for c in name.lower())
-        (folder / f"{stem}.png").write_bytes(_png(figure))
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()

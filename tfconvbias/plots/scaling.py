@@ -1,0 +1,153 @@
+"""Parameters and accuracy against the size of a network, its images or its kernels."""
+
+from collections.abc import Mapping, Sequence
+
+from matplotlib.figure import Figure
+
+from tfconvbias.plots.figure import panels
+
+Point = tuple[float, float]
+
+
+def parameter_curves(
+    counts: Mapping[str, Mapping[int, Mapping[str, tuple[float, float]]]],
+) -> Figure:
+    """Parameter counts, exact and by formula, against what varies, on logarithmic axes.
+
+    Args:
+        counts: what varies (the axis' label) → its value → member → exact count and formula.
+
+    Returns:
+        A figure with a panel for each thing that varies: lines are exact, crosses the formulas.
+
+    Reference:
+        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figure 1, right.
+    """
+    figure, axes = panels(len(counts))
+    for axis, (label, by_value) in zip(axes, counts.items(), strict=True):
+        values = sorted(by_value)
+        for index, name in enumerate(by_value[values[0]]):
+            exact, formula = zip(*(by_value[value][name] for value in values), strict=True)
+            shown = name.upper().replace("_", "-")
+            axis.plot(values, exact, color=f"C{index}", label=shown)
+            axis.plot(values, formula, color=f"C{index}", linestyle="none", marker="x")
+        axis.set(xlabel=label, ylabel="kernel weights", xscale="log", yscale="log")
+        axis.grid(alpha=0.3)
+    axes[-1].plot([], [], color="black", linestyle="none", marker="x", label="paper's formula")
+    axes[-1].legend(fontsize="small")
+    return figure
+
+
+def accuracy_against_parameters(
+    train: Mapping[str, Sequence[Point]],
+    test: Mapping[str, Sequence[Point]],
+    over_parameterised: Mapping[str, Point],
+    train_accuracy: float,
+    title: str | None = None,
+) -> Figure:
+    """Accuracy of families against their size, and what is left once they fit.
+
+    Args:
+        train: family → (number of parameters, training accuracy in %).
+        test: family → (number of parameters, test accuracy in %).
+        over_parameterised: family → (fewest parameters that reach `train_accuracy`, best test
+            accuracy in % among the members with as many or more); without the families of which
+            no member reaches it.
+        train_accuracy: in %.
+        title: text above the panels.
+
+    Returns:
+        A figure with three panels.
+
+    Reference:
+        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figures 2 and 6.
+    """
+    figure, axes = panels(3)
+    colors = {name: f"C{index}" for index, name in enumerate(train)}
+    for axis, points, label in zip(axes, (train, test), ("training", "test"), strict=False):
+        for name, found in points.items():
+            sizes, accuracies = zip(*sorted(found), strict=True)
+            axis.plot(sizes, accuracies, marker="o", color=colors[name], label=name)
+        axis.set(xlabel="kernel weights", ylabel=f"{label} accuracy, %")
+    axes[0].axhline(train_accuracy, color="grey", linestyle="--", linewidth=1)
+    for name, (size, accuracy) in over_parameterised.items():
+        axes[2].plot([size], [accuracy], marker="o", linestyle="none", color=colors[name])
+        axes[2].annotate(
+            name, (size, accuracy), xytext=(5, 5), textcoords="offset points", fontsize="small"
+        )
+    if not over_parameterised:
+        axes[2].text(0.5, 0.5, "no family reaches it", ha="center", transform=axes[2].transAxes)
+    axes[2].set(
+        xlabel=f"fewest weights with {train_accuracy:g} % training accuracy",
+        ylabel="best test accuracy from there on, %",
+    )
+    axes[2].margins(x=0.3, y=0.2)
+    for axis in axes:
+        axis.set_xscale("log")
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize="small")
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def accuracy_against_kernel_size(
+    measured: Mapping[str, Mapping[str, Mapping[int, float]]],
+    published: Mapping[str, Mapping[str, Mapping[int, float]]],
+) -> Figure:
+    """Test accuracy against the side of the kernels, a panel a data set.
+
+    Args:
+        measured: data set → label → kernel size → test accuracy in %.
+        published: the same for the data sets that have published values; drawn dashed, in the
+            colour of the same label.
+
+    Returns:
+        A figure with a panel for each data set.
+
+    Reference:
+        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figure 5.
+    """
+    figure, axes = panels(len(measured))
+    for axis, (dataset, curves) in zip(axes, measured.items(), strict=True):
+        for index, (name, by_size) in enumerate(curves.items()):
+            color = f"C{index}"
+            sizes = sorted(by_size)
+            axis.plot(sizes, [by_size[k] for k in sizes], marker="o", color=color, label=name)
+            theirs = published.get(dataset, {}).get(name, {})
+            if theirs:
+                sizes = sorted(theirs)
+                accuracies = [theirs[k] for k in sizes]
+                axis.plot(sizes, accuracies, linestyle="--", color=color, label=f"{name}, paper")
+        ticks = sorted({k for by_size in curves.values() for k in by_size})
+        axis.set(xlabel="kernel size", ylabel="test accuracy, %", title=dataset, xticks=ticks)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize="small")
+    return figure
+
+
+def accuracy_pairs(
+    measured: Mapping[str, tuple[float, float]], labels: tuple[str, str], title: str | None = None
+) -> Figure:
+    """Two accuracies of each model as a pair of bars.
+
+    Args:
+        measured: model → the two accuracies in %.
+        labels: what the first and the second accuracy are.
+        title: text above the bars.
+
+    Returns:
+        A figure with one panel.
+    """
+    figure, (axis,) = panels(1, width=6)
+    width = 0.4
+    for side, label in enumerate(labels):
+        places = [index + (side - 0.5) * width for index in range(len(measured))]
+        bars = axis.bar(places, [pair[side] for pair in measured.values()], width, label=label)
+        axis.bar_label(bars, fmt="%.1f", fontsize="small")
+    axis.set_xticks(range(len(measured)), list(measured))
+    axis.set(ylabel="test accuracy, %", ylim=(0, 108))
+    axis.legend(fontsize="small", loc="lower right")
+    if title:
+        axis.set_title(title)
+    return figure
