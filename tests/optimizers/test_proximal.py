@@ -50,7 +50,7 @@ def test_one_step_is_the_inner_step_followed_by_the_proximal_operator():
 @pytest.mark.parametrize("inner", ["sgd", "adam"])
 def test_whole_groups_become_exactly_zero(inner):
     model = small_model()
-    optimizer = Proximal(keras.optimizers.get(inner), KernelNumber(0.0), alpha=1.0)
+    optimizer = Proximal(keras.optimizers.get(inner), KernelNumber(0.0), alpha=2.0)
     optimizer.learning_rate = 0.05
     model.compile(optimizer, "mse")
     model.fit(*data(), epochs=30, batch_size=4, verbose=0)

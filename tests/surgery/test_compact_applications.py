@@ -27,18 +27,21 @@ def zeroed(name, rng, silent):
         if weights:
             layer.set_weights(weights)
     by_output = {id(layer.output): layer for layer in model.layers}
+    dead = np.zeros(0, bool)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             writer = by_output.get(id(layer.input))
             if type(writer) is keras.layers.Conv2D:
-                clear(writer, layer, rng, silent)
+                dead = rng.random(writer.filters) < 0.4
+                writer.set_weights([np.where(dead, 0, weight) for weight in writer.get_weights()])
+                silence(layer, dead, silent)
+            elif isinstance(writer, keras.layers.DepthwiseConv2D):
+                # It goes on with the channels of the convolution before it.
+                silence(layer, dead, silent and dead.size == writer.output.shape[-1])
     return model
 
 
-def clear(convolution, normalization, rng, silent):
-    weights = convolution.get_weights()
-    dead = rng.random(weights[0].shape[-1]) < 0.4
-    convolution.set_weights([np.where(dead, 0, weight) for weight in weights])
+def silence(normalization, dead, silent):
     if silent:
         *scales, variance = normalization.get_weights()
         normalization.set_weights([*(np.where(dead, 0, w) for w in scales), variance])

@@ -161,6 +161,7 @@ def set_alpha(model, alpha) -> int:
         ValueError: If α is negative or the model holds no such regularizer.
 
     Example:
+    >>> from tfconvbias.regularizers import KernelNumber
     >>> model = keras.Sequential([keras.Input((8, 8, 3)),
     ...     keras.layers.Conv2D(4, 3, kernel_regularizer=KernelNumber(1e-4))])
     >>> set_alpha(model, 1e-3)
