@@ -45,7 +45,12 @@ def test_grid_search_finds_the_best_of_all_combinations(dataset, tiny, tmp_path)
     with_test = dataclasses.replace(
         dataset, x_test=dataset.x_validation, y_test=dataset.y_validation
     )
-    run = training.run(dataclasses.replace(results.best, run_dir=str(tmp_path / "run")), with_test)
+    run = training.run(
+        dataclasses.replace(
+            results.best, run_dir=str(tmp_path / "run"), tensorboard=False, verbose="silent"
+        ),
+        with_test,
+    )
     assert max(run.history["val_accuracy"]) == pytest.approx(best["val_accuracy"])
     epoch = int(best["best_epoch"]) - 1
     assert run.history["val_loss"][epoch] == pytest.approx(best["val_loss"], rel=1e-4)
@@ -118,6 +123,8 @@ def test_hyperband_goes_on_where_a_trial_stopped(dataset, tiny, tmp_path):
             "momentum": continued["momentum"],
             "weight_decay": continued["weight_decay"],
             "run_dir": str(tmp_path / "run"),
+            "tensorboard": False,
+            "verbose": "silent",
         }
     )
     run = training.run(config, with_test)

@@ -34,6 +34,7 @@ OPERATIONS = {
     "Sharpness": Magnitudes(0.1, 1.9),
     "Cutout": Magnitudes(0, 0.2),
 }
+"""The operations of policies and their magnitudes."""
 
 Step = tuple[str, float, float]
 Policy = tuple[tuple[Step, ...], ...]

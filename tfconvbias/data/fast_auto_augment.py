@@ -100,21 +100,37 @@ class FastAutoAugment(keras.layers.Layer):
     def call(self, inputs, training=None):
         if not training:
             return inputs
-        images = ops.cast(inputs, "int32")
-        batch = ops.shape(images)[0]
-        draws = keras.random.uniform(
-            (batch, 1 + _DRAWS * self.num_steps), dtype="float32", seed=self.seed_generator
-        )
         num_parts = len(self.policy)
-        part = ops.minimum(ops.cast(draws[:, 0] * num_parts, "int32"), num_parts - 1)
+        draw = keras.random.uniform(
+            (ops.shape(inputs)[0],), dtype="float32", seed=self.seed_generator
+        )
+        part = ops.minimum(ops.cast(draw * num_parts, "int32"), num_parts - 1)
+        return self.apply_sub_policies(inputs, part)
+
+    def apply_sub_policies(self, images: Any, part: Any) -> Any:
+        """Apply chosen sub-policies; whether a step is kept, its sign and place are still drawn.
+
+        Args:
+            images: `(batch, height, width, 3)`, values 0…255; the layer must be built.
+            part: `(batch,)` int32, the index of each image's sub-policy.
+
+        Returns:
+            Images of the same shape and dtype.
+        """
+        pixels = ops.cast(images, "int32")
+        draws = keras.random.uniform(
+            (ops.shape(pixels)[0], _DRAWS * self.num_steps),
+            dtype="float32",
+            seed=self.seed_generator,
+        )
         probabilities = ops.take(ops.convert_to_tensor(self._probabilities), part, axis=0)
         for step, tables in enumerate(self._tables):
-            draw = draws[:, 1 + _DRAWS * step : 1 + _DRAWS * (step + 1)]
+            draw = draws[:, _DRAWS * step : _DRAWS * (step + 1)]
             is_kept = draw[:, 0] < probabilities[:, step]
             is_flipped = ops.cast(draw[:, 1] < 0.5, "int32")
-            rows = 2 * ops.where(is_kept, part, num_parts) + is_flipped
-            images = apply_operations(images, tables, rows, draw[:, 2:])
-        return ops.cast(images, inputs.dtype)
+            rows = 2 * ops.where(is_kept, part, len(self.policy)) + is_flipped
+            pixels = apply_operations(pixels, tables, rows, draw[:, 2:])
+        return ops.cast(pixels, images.dtype)
 
     def compute_output_spec(self, inputs, training=None):
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)

@@ -1,5 +1,7 @@
 """KerasTuner searches over the configurations of training runs."""
 
+from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
+from tfconvbias.tuning.entry_points import search_augmentation_recipe, tune_recipe
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.hypermodels import BetaLassoHyperModel, SGDHyperModel, hypermodel
 from tfconvbias.tuning.results import SearchResults
@@ -7,6 +9,7 @@ from tfconvbias.tuning.search import search
 from tfconvbias.tuning.search_config import SearchConfig
 
 __all__ = [
+    "AugmentationSearchConfig",
     "BetaLassoHyperModel",
     "SGDHyperModel",
     "SearchConfig",
@@ -14,4 +17,7 @@ __all__ = [
     "SearchResults",
     "hypermodel",
     "search",
+    "search_augmentation",
+    "search_augmentation_recipe",
+    "tune_recipe",
 ]

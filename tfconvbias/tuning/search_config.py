@@ -1,6 +1,5 @@
 """A search: a run's configuration, and what is tried in place of some of its fields."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -93,11 +92,11 @@ class SearchConfig(RunConfig):
         """The run with these values in place of the fields that are searched.
 
         Args:
-            values: field → value; fields that are left out keep this configuration's value.
+            values: field → value; other fields that decide the result keep this configuration's
+                value, and those that say where and how a run is shown have their defaults.
         """
-        names = [field.name for field in dataclasses.fields(RunConfig)]
-        shared = {name: getattr(self, name) for name in names}
-        return RunConfig(**{**shared, "run_dir": None, "resume": False, **values})
+        names = RunConfig(family=self.family, connectivity=self.connectivity).identity()
+        return RunConfig(**{**{name: getattr(self, name) for name in names}, **values})
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result: not where it is kept, nor how patient the chief is."""
