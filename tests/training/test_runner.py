@@ -32,9 +32,12 @@ def kill_after(monkeypatch, epochs):
     monkeypatch.setattr(training.RunFolder, "append_history", append_then_die)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "beta_lasso"])
+@pytest.mark.parametrize(
+    ("optimizer", "precision"),
+    [("sgd", "float32"), ("beta_lasso", "float32"), ("beta_lasso", "mixed_float16")],
+)
 def test_a_killed_run_resumes_to_the_same_history_and_model(
-    optimizer, tiny_config, tiny_dataset, tmp_path, monkeypatch
+    optimizer, precision, tiny_config, tiny_dataset, tmp_path, monkeypatch
 ):
     config = dataclasses.replace(
         tiny_config, optimizer=optimizer, momentum=0.5, connectivity="dense", beta=1.0, l1_conv=1e-3

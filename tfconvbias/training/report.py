@@ -48,7 +48,9 @@ def write_report(
         ),
     }
     for name, folder in folders.items():
-        drawn = first_layer_images(keras.saving.load_model(folder.last_model), first_layer)
+        drawn = first_layer_images(
+            keras.saving.load_model(folder.last_model, compile=False), first_layer
+        )
         if drawn is not None:
             images, least = drawn
             figures[f"filters {name}"] = (
