@@ -48,6 +48,9 @@ def test_volumes():
         for part in ("", "_pool")
     ]
     assert sizes == [17, 8, 8, 3, 3, 1]
+    smallest = VanillaCNN(filters=2, input_shape=(28, 28, 1))
+    assert smallest.get_layer("conv3_pool").output.shape[1:3] == (1, 1)
+    assert AlexNet((28, 28, 1)).get_layer("conv5_pool").output.shape[1:3] == (1, 1)
     model = AlexNet()
     assert model.get_layer("conv5_pool").output.shape[1:] == (1, 1, 256)
 
@@ -79,8 +82,8 @@ def test_saves_and_reloads(tmp_path):
 
 
 def test_errors():
-    with pytest.raises(ValueError, match="15×15"):
-        VanillaCNN(input_shape=(14, 32, 3))
+    with pytest.raises(ValueError, match="28×28"):
+        VanillaCNN(input_shape=(27, 32, 3))
     with pytest.raises(ValueError, match="initialization"):
         AlexNet(initialization="zeros")
     with pytest.raises(ValueError, match="classes"):

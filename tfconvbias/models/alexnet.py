@@ -40,7 +40,7 @@ def AlexNet(
     239,095,844 (dense, explicit padding) or 40,276,004 (locally connected) once embedded.
 
     Args:
-        input_shape: `(rows, cols, channels)`, of 15 rows and columns at least.
+        input_shape: `(rows, cols, channels)`, of 28 rows and columns at least.
         classes: c, the number of logits.
         units: units of fc1 and fc2.
         dropout_rate: rate of the dropout before fc1 and before fc2; 0 adds no layer.
@@ -66,7 +66,7 @@ def AlexNet(
     blocks.check_dropout_rate(dropout_rate)
     vanilla_cnn.check_initialization(initialization)
     inputs, x = blocks.image_inputs(input_shape, preprocessing)
-    vanilla_cnn.check_size(input_shape, 15)
+    vanilla_cnn.check_size(input_shape, 28)
     options = {"initialization": initialization}
     for index, (filters, size, strides, padding, is_pooled) in enumerate(_LAYERS, start=1):
         layer = f"conv{index}"

@@ -38,7 +38,7 @@ def VanillaCNN(
 
     Args:
         filters: channels of each convolution.
-        input_shape: `(rows, cols, channels)`, of 15 rows and columns at least.
+        input_shape: `(rows, cols, channels)`, of 28 rows and columns at least.
         classes: c, the number of logits.
         initialization: `"torch"`, U(±1/√fan_in) for kernels and biases, as in the paper; `"keras"`,
             Glorot uniform kernels and zero biases.
@@ -61,7 +61,7 @@ def VanillaCNN(
     blocks.check_positive(filters=filters, classes=classes)
     check_initialization(initialization)
     inputs, x = blocks.image_inputs(input_shape, preprocessing)
-    check_size(input_shape, 15)
+    check_size(input_shape, 28)
     for index, (size, strides, padding) in enumerate(_LAYERS, start=1):
         x = padded_conv_relu(
             x, filters, size, strides, padding, name=f"conv{index}", initialization=initialization

@@ -1,6 +1,5 @@
 """The switch-time protocol: train a CNN, lift its snapshots to a larger space, train on there."""
 
-import csv
 import dataclasses
 import json
 import time
@@ -12,12 +11,11 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, callbacks, data, embedding, models
-from tfconvbias.training.batches import ShuffledBatches
+from tfconvbias.training.checkpointed_fit import checkpointed_fit, read_history
 from tfconvbias.training.environment import environment
-from tfconvbias.training.errors import ConfigError, RunFolderError, TrainingDivergedError
+from tfconvbias.training.errors import ConfigError, RunFolderError
 from tfconvbias.training.run_config import option
-
-History = dict[str, list[float]]
+from tfconvbias.training.run_folder import History
 
 _BATCH = 500
 _SLICE = 200
@@ -87,6 +85,11 @@ class SwitchTimeConfig:
         """The fields that decide the result."""
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in _HOW}
 
+    def fit_options(self) -> dict[str, Any]:
+        """What every training shares."""
+        names = ("batch_size", "shuffle", "seed", "checkpoint_every", "verbose")
+        return {name: getattr(self, name) for name in names}
+
 
 @dataclasses.dataclass(frozen=True)
 class SwitchTimeResult:
@@ -135,8 +138,14 @@ def run_switch_time(
     cnn = build_cnn(config, dataset)
     snapshots = callbacks.Snapshots(folder / "cnn" / "snapshots", config.times)
     histories = {
-        "cnn": _train(
-            cnn, dataset, config, folder / "cnn", config.epochs, config.learning_rate, [snapshots]
+        "cnn": checkpointed_fit(
+            cnn,
+            dataset,
+            folder / "cnn",
+            epochs=config.epochs,
+            learning_rate=config.learning_rate,
+            extra=[snapshots],
+            **config.fit_options(),
         )
     }
     names = ["fcn", *(f"tw-{t}" for t in config.times)]
@@ -151,7 +160,7 @@ def run_switch_time(
         if not file.exists():
             return None
         rows[name] = json.loads(file.read_text(encoding="utf-8"))
-        histories[name] = _read_history(folder / name / "history.csv")
+        histories[name] = read_history(folder / name / "history.csv")
     return SwitchTimeResult(config, histories, rows, folder)
 
 
@@ -191,8 +200,13 @@ def _point(
         f"{key}_start": value for key, value in _landscape(model, dataset, config).items()
     }
     images = {"start": first_layer_image(model), "slice_start": weight_slice(model)}
-    history = _train(
-        model, dataset, config, place, config.embedded_epochs, config.embedded_learning_rate, []
+    history = checkpointed_fit(
+        model,
+        dataset,
+        place,
+        epochs=config.embedded_epochs,
+        learning_rate=config.embedded_learning_rate,
+        **config.fit_options(),
     )
     row |= {f"{key}_end": value for key, value in _landscape(model, dataset, config).items()}
     images |= {"end": first_layer_image(model), "slice_end": weight_slice(model)}
@@ -223,100 +237,6 @@ def _point(
         file.unlink()
 
 
-def _train(
-    model: keras.Model,
-    dataset: data.ImageDataset,
-    config: SwitchTimeConfig,
-    folder: Path,
-    epochs: int,
-    rate: float,
-    extra: list[keras.callbacks.Callback],
-) -> History:
-    """Train from the last checkpoint on, or from the weights as they are; the whole history."""
-    folder.mkdir(parents=True, exist_ok=True)
-    model.compile(
-        keras.optimizers.SGD(rate),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-    )
-    keeper = _Keeper(folder, epochs, config.checkpoint_every)
-    first = keeper.resume(model)
-    file = folder / "history.csv"
-    if first == 0:
-        start = {"epoch": 0}
-        for prefix, split in (("", "train"), ("test_", "test")):
-            found = model.evaluate(
-                *dataset.split(split), batch_size=_BATCH, verbose=0, return_dict=True
-            )
-            start |= {f"{prefix}{key}": found[key] for key in ("loss", "accuracy")}
-        file.write_text("", encoding="utf-8")
-        _append(file, start)
-    guard = callbacks.StopOnNonFiniteLoss()
-    if config.shuffle:
-        order = ShuffledBatches(dataset.x_train, dataset.y_train, config.batch_size, config.seed)
-        fit: dict[str, Any] = {"x": order.stream(first), "steps_per_epoch": order.num_batches}
-    else:
-        fit = {"x": dataset.x_train, "y": dataset.y_train, "batch_size": config.batch_size}
-    if first < epochs:
-        model.fit(
-            **fit,
-            shuffle=False,
-            validation_data=dataset.split("test"),
-            validation_batch_size=_BATCH,
-            initial_epoch=first,
-            epochs=epochs,
-            callbacks=[callbacks.EpochSeeds(config.seed), guard, *extra, keeper],
-            verbose=2 if config.verbose == "line" else 0,
-        )
-    if guard.diverged is not None:
-        raise TrainingDivergedError(
-            f"The loss of {folder.name} became NaN or infinite in epoch {guard.diverged}. "
-            "A lower learning rate may help."
-        )
-    return _read_history(file)
-
-
-class _Keeper(keras.callbacks.Callback):
-    """Writes a history row an epoch, and the weights every few epochs and at the end."""
-
-    def __init__(self, folder: Path, epochs: int, every: int):
-        super().__init__()
-        self.folder = folder
-        self.epochs = epochs
-        self.every = every
-
-    def resume(self, model: keras.Model) -> int:
-        """Load the last checkpoint and drop the history behind it; the epochs done."""
-        found = {int(f.name.split("-")[1].split(".")[0]): f for f in self._files()}
-        if not found:
-            return 0
-        done = max(found)
-        model.load_weights(found[done])
-        file = self.folder / "history.csv"
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        file.write_text("".join(lines[: done + 2]), encoding="utf-8")
-        return done
-
-    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        """Keep the epoch, unless the guard has stopped the run."""
-        if self.model.stop_training:
-            return
-        found = logs or {}
-        row = {"epoch": epoch + 1, "loss": found["loss"], "accuracy": found["accuracy"]}
-        row |= {f"test_{key}": found[f"val_{key}"] for key in ("loss", "accuracy")}
-        _append(self.folder / "history.csv", row)
-        if (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs:
-            older = self._files()
-            unfinished = self.folder / "unfinished.weights.h5"
-            self.model.save_weights(unfinished)
-            unfinished.replace(self.folder / f"checkpoint-{epoch + 1}.weights.h5")
-            for file in older:
-                file.unlink()
-
-    def _files(self) -> list[Path]:
-        return list(self.folder.glob("checkpoint-*.weights.h5"))
-
-
 def _landscape(
     model: keras.Model, dataset: data.ImageDataset, config: SwitchTimeConfig
 ) -> dict[str, float]:
@@ -329,12 +249,14 @@ def _landscape(
     derivatives = analysis.LossDerivatives(
         model, loss, sample.x_train, sample.y_train, batch_size=config.batch_size
     )
+    norm = float(np.linalg.norm(derivatives.gradient()))
+    probe = np.random.default_rng(config.seed).standard_normal(derivatives.size)
+    if not derivatives.product(probe).any():
+        # A dead network: Lanczos can't start on a Hessian of zeros.
+        return {"gradient_norm": norm, "eigenvalue": 0.0}
     # Few Lanczos vectors: each is as long as the embedded model.
-    top = derivatives.top_eigenvalues(1, tolerance=1e-2, num_lanczos=6)
-    return {
-        "gradient_norm": float(np.linalg.norm(derivatives.gradient())),
-        "eigenvalue": float(top.values[0]),
-    }
+    top = derivatives.top_eigenvalues(1, tolerance=1e-2, start=probe, num_lanczos=6)
+    return {"gradient_norm": norm, "eigenvalue": float(top.values[0])}
 
 
 def _paths(
@@ -417,21 +339,6 @@ def _open(folder: Path, config: SwitchTimeConfig) -> None:
             f"{folder} already holds this run. Continue it with --resume, or choose another "
             "--run-dir."
         )
-
-
-def _read_history(file: Path) -> History:
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.DictReader(stream))
-    return {name: [float(row[name]) for row in rows] for name in rows[0]}
-
-
-def _append(file: Path, row: Mapping[str, float]) -> None:
-    is_new = not file.exists() or file.stat().st_size == 0
-    with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def _write_json(file: Path, content: Mapping[str, Any]) -> None:

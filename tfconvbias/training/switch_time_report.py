@@ -1,8 +1,5 @@
 """The report of the switch-time protocol: what was found against the paper, and every figure."""
 
-import base64
-import html
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,15 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias import embedding, plots
-from tfconvbias.training import command_line, entry_points
+from tfconvbias.training import command_line
+from tfconvbias.training.entry_points import guarded
+from tfconvbias.training.report_page import write_page
 from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
 from tfconvbias.training.table import format_table
-
-_STYLE = (
-    "body{font-family:sans-serif;max-width:1300px;margin:2em auto;padding:0 1em}"
-    "table{border-collapse:collapse}td,th{border:1px solid #ccc;padding:.3em .6em}"
-    "img{max-width:100%}figure{margin:2em 0}figcaption{color:#444}"
-)
 
 
 def switch_time_recipe(
@@ -41,75 +34,62 @@ def switch_time_recipe(
             return
         page = write_switch_time_report(result)
         print("\n" + format_table(switch_time_table(result)) + "\n")
-        print("\n".join(findings(result)))
+        print(format_table(findings(result)))
         print(f"Report: {page}")
 
-    entry_points._guarded(work)
+    guarded(work)
 
 
 def write_switch_time_report(result: SwitchTimeResult) -> Path:
-    """Write figures, table and findings into the run folder; the page's path."""
-    figures = switch_time_figures(result)
-    place = result.folder / "figures"
-    place.mkdir(exist_ok=True)
-    body = []
-    for name, (caption, figure) in figures.items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110)
-        (place / f"{name}.png").write_bytes(buffer.getvalue())
-        picture = base64.b64encode(buffer.getvalue()).decode()
-        body.append(
-            f'<figure><img alt="{name}" src="data:image/png;base64,{picture}">'
-            f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        )
-    rows = switch_time_table(result)
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    cells = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(c)}</td>" for c in row.values()) + "</tr>"
-        for row in rows
-    )
-    found = "".join(f"<li>{html.escape(line)}</li>" for line in findings(result))
+    """Write findings, table and every figure into the run folder; the page's path."""
     how = result.rows["fcn"]["environment"]
-    setting = ", ".join(f"{k}={v}" for k, v in result.config.identity().items())
-    path = result.folder / "report.html"
-    path.write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Switch times</title>'
-        f"<style>{_STYLE}</style><h1>From the CNN to its embedding, at each switch time</h1>"
-        f"<ul>{found}</ul><table><tr>{heads}</tr>{cells}</table>{''.join(body)}"
-        f"<h2>How it was measured</h2><p>{html.escape(setting)}</p>"
-        f"<p>{html.escape(how['hardware'])}, backend {how['backend']}, commit {how['commit']}</p>"
-        "</html>\n",
-        encoding="utf-8",
+    versions = ", ".join(f"{package} {v}" for package, v in how["versions"].items())
+    return write_page(
+        result.folder / "report.html",
+        "From the CNN to its embedding, at each switch time",
+        {"Beside the paper": findings(result), "Each network": switch_time_table(result)},
+        switch_time_figures(result),
+        [
+            ", ".join(f"{name} = {value}" for name, value in result.config.identity().items()),
+            f"{how['hardware']}, backend {how['backend']}, {versions}, commit {how['commit']}",
+            "Training losses are means over an epoch's steps, and of one pass before the first.",
+        ],
     )
-    (result.folder / "table.md").write_text(format_table(rows) + "\n", encoding="utf-8")
-    return path
 
 
-def findings(result: SwitchTimeResult) -> list[str]:
+def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     """What was found, beside what the paper reports for CIFAR-10 at full length."""
-    label = _label(result)
+    label, standard = _label(result), result.rows["fcn"]
     times = result.config.times
     accuracy = {t: result.rows[f"tw-{t}"]["test_accuracy"] for t in times}
-    cnn, fcn = result.histories["cnn"]["test_accuracy"][-1], result.rows["fcn"]["test_accuracy"]
+    cnn, fcn = result.histories["cnn"]["test_accuracy"][-1], standard["test_accuracy"]
     best = max(accuracy, key=accuracy.__getitem__)
     largest = max(result.rows[f"tw-{t}"]["off_local"] for t in times)
-    lines = [
-        f"CNN {cnn:.2%} after {result.config.epochs} epochs (paper: about 72 %).",
-        f"Standard network {fcn:.2%} after {result.config.embedded_epochs} epochs "
-        "(paper, FCN: 55 to 57.5 %).",
-        f"Best {label}: {accuracy[best]:.2%} at switch time {best}, "
-        f"{'above' if accuracy[best] > cnn else 'not above'} the CNN (paper: above it, near 20).",
-        f"δ of the trained {label}s at most {largest:.2%} (paper: 8 %), of the standard network "
-        f"{result.rows['fcn']['off_local']:.2%} (paper: 97 %).",
+    found = [
+        (f"CNN, {result.config.epochs} epochs", f"{cnn:.2%}", "about 72 %"),
+        (
+            f"standard network, {result.config.embedded_epochs} epochs",
+            f"{fcn:.2%}",
+            "FCN: 55 to 57.5 %",
+        ),
     ]
     if 0 in accuracy:
-        order = fcn < accuracy[0] < cnn
-        lines.insert(
-            2,
-            f"{label} at switch time 0: {accuracy[0]:.2%} (paper: 62.5 %). The paper's order "
-            f"FCN < {label}(0) < CNN {'holds' if order else 'does not hold'} here.",
-        )
-    return lines
+        holds = "holds" if fcn < accuracy[0] < cnn else "does not hold"
+        found += [
+            (f"{label} of switch time 0", f"{accuracy[0]:.2%}", "eFCN: 62.5 %"),
+            (f"FCN < {label}(0) < CNN", holds, "holds"),
+        ]
+    found += [
+        (
+            f"best {label}",
+            f"{accuracy[best]:.2%} at {best}, {'above' if accuracy[best] > cnn else 'below'} "
+            "the CNN",
+            "near 20, above the CNN",
+        ),
+        (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
+        ("δ of the standard network", f"{standard['off_local']:.2%}", "97 %"),
+    ]
+    return [{"measure": m, "here": h, "paper": p} for m, h, p in found]
 
 
 def switch_time_table(result: SwitchTimeResult) -> list[dict[str, str]]:

@@ -1,0 +1,163 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tfconvbias import data, embedding, training
+from tfconvbias.training import checkpointed_fit as fitting
+from tfconvbias.training.switch_time_report import findings, switch_time_table
+
+TINY = training.SwitchTimeConfig(
+    filters=2,
+    epochs=2,
+    embedded_epochs=2,
+    switch_times=(0,),
+    batch_size=20,
+    learning_rate=0.05,
+    curvature_samples=0,
+    num_points=3,
+    string_steps=1,
+    string_samples=20,
+    checkpoint_every=1,
+    verbose="silent",
+)
+
+
+def _dataset():
+    full = data.make_motifs(10, num_train=60, num_validation=0, num_test=40)
+    crop = {f"x_{s}": full.split(s)[0][:, :28, :28] for s in ("train", "validation", "test")}
+    return dataclasses.replace(full, **crop)
+
+
+def _config(tmp_path, **changes):
+    return dataclasses.replace(TINY, run_dir=str(tmp_path / "run"), **changes)
+
+
+def test_protocol_and_report(tmp_path):
+    config, dataset = _config(tmp_path), _dataset()
+    result = training.run_switch_time(config, dataset)
+    assert set(result.rows) == {"fcn", "tw-0", "tw-2"}
+    cnn = result.histories["cnn"]
+    assert cnn["epoch"] == [0, 1, 2]
+    for time in (0, 2):
+        history = result.histories[f"tw-{time}"]
+        # The embedded network starts where the CNN was at the switch.
+        assert history["test_loss"][0] == pytest.approx(cnn["test_loss"][time], rel=1e-5)
+        row = result.rows[f"tw-{time}"]
+        assert 0 < row["off_local"] < 0.2 < result.rows["fcn"]["off_local"]
+        paths = row["paths"]
+        assert set(paths) == {"linear", "string", "output"}
+        for path in paths.values():
+            assert path["loss"]["test"][0] == pytest.approx(cnn["test_loss"][2], rel=1e-4)
+            assert path["loss"]["test"][-1] == pytest.approx(history["test_loss"][-1], rel=1e-4)
+    with np.load(result.folder / "tw-0" / "images.npz") as images:
+        assert images["start"].shape == (28, 28, 3)
+        assert np.count_nonzero(images["start"]) == 4 * 4 * 3
+        assert np.count_nonzero(images["end"]) > 4 * 4 * 3
+    page = training.write_switch_time_report(result).read_text(encoding="utf-8")
+    figures = {f.stem for f in (result.folder / "figures").iterdir()}
+    wanted = {"curves", "switch-time", "deviation", "masked", "filters", "weights"}
+    assert figures == wanted | {"interpolation-0", "interpolation-2"}
+    assert page.count("<img") == len(figures)
+    assert len(switch_time_table(result)) == 4
+    assert {row["measure"] for row in findings(result)} >= {"FCN < eFCN(0) < CNN"}
+
+    with pytest.raises(training.RunFolderError, match="--resume"):
+        training.run_switch_time(config, dataset)
+    with pytest.raises(training.RunFolderError, match="other seed"):
+        training.run_switch_time(dataclasses.replace(config, seed=1, resume=True), dataset)
+    again = training.run_switch_time(dataclasses.replace(config, resume=True), dataset)
+    assert again.rows == result.rows and again.histories == result.histories
+
+
+def test_workers_share_the_points_of_the_local_target(tmp_path):
+    config = _config(tmp_path, target="local", num_workers=2, num_points=0, shuffle=False)
+    dataset = _dataset()
+    assert training.run_switch_time(config, dataset) is None
+    done = {p.parent.name for p in (tmp_path / "run").glob("*/result.json")}
+    assert done == {"fcn", "tw-2"}
+    result = training.run_switch_time(dataclasses.replace(config, worker=1), dataset)
+    assert result.rows["tw-0"]["off_local"] == 0 and result.rows["tw-0"]["broken_sharing"] > 0
+    training.write_switch_time_report(result)
+    assert findings(result)[2]["measure"] == "LCN of switch time 0"
+
+
+def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
+    dataset = _dataset()
+    options = {
+        "learning_rate": 0.05,
+        "batch_size": 20,
+        "shuffle": True,
+        "seed": 3,
+        "checkpoint_every": 2,
+        "verbose": "silent",
+    }
+
+    def model():
+        keras.utils.set_random_seed(0)
+        return training.switch_time.build_cnn(TINY, dataset)
+
+    whole = model()
+    expected = fitting.checkpointed_fit(whole, dataset, tmp_path / "a", epochs=4, **options)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 2:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fitting.checkpointed_fit(
+            model(), dataset, tmp_path / "b", epochs=4, extra=[Stop()], **options
+        )
+    resumed = model()
+    got = fitting.checkpointed_fit(resumed, dataset, tmp_path / "b", epochs=4, **options)
+    assert got["epoch"] == [0, 1, 2, 3, 4]
+    np.testing.assert_allclose(got["loss"], expected["loss"], rtol=1e-5)
+    for first, second in zip(whole.get_weights(), resumed.get_weights(), strict=True):
+        np.testing.assert_allclose(first, second, atol=1e-6)
+
+
+def test_divergence_is_told(tmp_path):
+    config = _config(tmp_path, learning_rate=1e30)
+    with pytest.raises(training.TrainingDivergedError, match="loss of cnn became NaN"):
+        training.run_switch_time(config, _dataset())
+
+
+def test_config():
+    assert training.SwitchTimeConfig().times[-1] == 150
+    assert training.SwitchTimeConfig(epochs=20, switch_times=(5, 0, 5)).times == (0, 5, 20)
+    json.dumps(training.SwitchTimeConfig().identity())
+    for changes in (
+        {"epochs": 0},
+        {"switch_times": (151,)},
+        {"worker": 1},
+        {"num_points": 2},
+    ):
+        with pytest.raises(training.ConfigError):
+            dataclasses.replace(training.SwitchTimeConfig(), **changes)
+
+
+def test_landscape():
+    dataset = _dataset()
+    cnn = training.switch_time.build_cnn(TINY, dataset)
+    config = dataclasses.replace(TINY, curvature_samples=20)
+    found = training.switch_time._landscape(cnn, dataset, config)
+    assert found["gradient_norm"] > 0 and found["eigenvalue"] > 0
+    for weight in cnn.trainable_weights:
+        weight.assign(np.zeros(weight.shape))
+    for layer in ("conv1", "conv2", "conv3"):
+        cnn.get_layer(layer).bias.assign(np.full(2, -1.0))
+    cnn.get_layer("head").trainable = False
+    assert training.switch_time._landscape(cnn, dataset, config)["eigenvalue"] == 0.0
+
+
+def test_weight_pictures():
+    dataset = _dataset()
+    cnn = training.switch_time.build_cnn(TINY, dataset)
+    for target in ("dense", "local"):
+        model = embedding.embed(cnn, target)
+        assert np.count_nonzero(training.switch_time.first_layer_image(model)) == 48
+        picture = training.switch_time.weight_slice(model)
+        assert picture.ndim == 2 and max(picture.shape) <= 200 and picture.any()
