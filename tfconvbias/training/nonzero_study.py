@@ -62,7 +62,7 @@ class NonzeroStudy(Study):
                         for run in runs
                     },
                     list(sizes),
-                    lines=references,
+                    lines={layer: _lines(counts) for layer, counts in references.items()},
                 ),
             )
         columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -98,6 +98,13 @@ def reference_counts(
         "conv1": {"S-CONV": first_layer("s_conv"), "S-LOCAL": first_layer("s_local")},
         **{layer: {"S-CONV": size, "S-LOCAL": size} for layer, size in rest.items()},
     }
+
+
+def _lines(counts: Mapping[str, int]) -> dict[str, int]:
+    """One line for equal counts, whose labels would lie on each other."""
+    if len(set(counts.values())) == 1:
+        return {" = ".join(counts): next(iter(counts.values()))}
+    return dict(counts)
 
 
 def _published(layer: str, count: int, dataset: str) -> dict[str, str]:
