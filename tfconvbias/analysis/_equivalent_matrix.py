@@ -24,14 +24,22 @@ class Entries:
     Attributes:
         num_parameters: size of the variable.
         num_weights: size of the matrix.
-        values: `(nonzeros,)` entries of the variable that are not zero and have a place.
-        uses: `(nonzeros,)` how many entries of the matrix each of them fills.
+        num_nonzeros: entries of the matrix that are not zero.
+        num_values: entries of the variable that are not zero and have a place in the matrix.
+        array: the variable.
+        has_place: whether an entry has a place in the matrix; broadcasts to the array.
     """
 
     num_parameters: int
     num_weights: int
-    values: np.ndarray
-    uses: np.ndarray
+    num_nonzeros: int
+    num_values: int
+    array: np.ndarray
+    has_place: np.ndarray
+
+    def distinct_values(self) -> np.ndarray:
+        """The values of the matrix's non-zero entries, each once, sorted."""
+        return np.unique(self.array[(self.array != 0) & self.has_place])
 
 
 def entries(layer: keras.layers.Layer, variable: keras.Variable) -> Entries:
@@ -83,12 +91,22 @@ def _local(layer: keras.layers.Layer, kernel: np.ndarray) -> Entries:
 
 
 def _pick(array: np.ndarray, num_weights: int, uses: np.ndarray) -> Entries:
-    chosen = (array != 0) & (uses > 0)
+    """Count, with `uses` the number of places of an entry: a scalar or `(…, 1, 1)`."""
+    if uses.ndim:
+        num_by_tap = np.count_nonzero(array, axis=(-2, -1))
+        by_tap = uses[..., 0, 0]
+        num_nonzeros = int((num_by_tap * by_tap).sum())
+        num_values = int(num_by_tap[by_tap > 0].sum())
+    else:
+        num_values = int(np.count_nonzero(array))
+        num_nonzeros = num_values * int(uses)
     return Entries(
         num_parameters=array.size,
         num_weights=num_weights,
-        values=array[chosen],
-        uses=np.broadcast_to(uses, array.shape)[chosen],
+        num_nonzeros=num_nonzeros,
+        num_values=num_values,
+        array=array,
+        has_place=uses > 0,
     )
 
 

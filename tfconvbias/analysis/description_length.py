@@ -242,7 +242,7 @@ def description_length(
         for variable in _variables(layer, include):
             found = entries(layer, variable)
             bits = bits_per_parameter or _bits(variable.dtype)
-            distinct = np.unique(found.values) if weight_sharing == "values" else None
+            distinct = found.distinct_values() if weight_sharing == "values" else None
             counts = _counts(found, weight_sharing, distinct)
             layers[layer.name] = layers.get(layer.name, LayerCounts()) + counts
             parameter_bits += counts.num_parameters * bits
@@ -268,14 +268,13 @@ def description_length(
 def _counts(
     found: Entries, weight_sharing: WeightSharing, distinct: np.ndarray | None
 ) -> LayerCounts:
-    num_nonzeros = int(found.uses.sum())
     return LayerCounts(
         num_parameters=found.num_parameters,
         num_weights=found.num_weights,
-        num_nonzeros=num_nonzeros,
+        num_nonzeros=found.num_nonzeros,
         num_values={
-            "layers": len(found.values),
-            "none": num_nonzeros,
+            "layers": found.num_values,
+            "none": found.num_nonzeros,
             "values": 0 if distinct is None else len(distinct),
         }[weight_sharing],
     )

@@ -4,6 +4,7 @@ from tfconvbias.training import command_line, paper_targets
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.build import build_dataset, build_model, build_optimizer
 from tfconvbias.training.comparison import compare
+from tfconvbias.training.description_table import DescriptionTableConfig, describe_models
 from tfconvbias.training.entry_points import compare_recipe, run_recipe
 from tfconvbias.training.errors import ConfigError, RunFolderError, TrainingDivergedError
 from tfconvbias.training.filter_study import FilterStudy
@@ -31,6 +32,7 @@ from tfconvbias.training.width_study import WidthStudy
 
 __all__ = [
     "ConfigError",
+    "DescriptionTableConfig",
     "FilterStudy",
     "KernelSizeStudy",
     "NonzeroStudy",
@@ -57,6 +59,7 @@ __all__ = [
     "command_line",
     "compare",
     "compare_recipe",
+    "describe_models",
     "option",
     "paper_targets",
     "run",
