@@ -119,10 +119,15 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
         np.testing.assert_allclose(first, second, atol=1e-6)
 
 
-def test_divergence_is_told(tmp_path):
-    config = _config(tmp_path, learning_rate=1e30)
-    with pytest.raises(training.TrainingDivergedError, match="loss of cnn became NaN"):
-        training.run_switch_time(config, _dataset())
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_divergence_is_told(tmp_path, epochs):
+    # After one epoch the harm of the last step shows in the test loss alone.
+    layers = [keras.Input((28, 28, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    options = TINY.fit_options() | {"learning_rate": 1e38, "batch_size": 60}
+    with pytest.raises(training.TrainingDivergedError, match="loss of linear became NaN"):
+        fitting.checkpointed_fit(
+            keras.Sequential(layers), _dataset(), tmp_path / "linear", epochs=epochs, **options
+        )
 
 
 def test_config():
