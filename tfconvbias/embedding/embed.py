@@ -93,7 +93,7 @@ def embed(
         ...     keras.layers.Dense(10),
         ... ])
         >>> fcn = embed(cnn)
-        >>> fcn.get_layer("conv").kernel.shape
+        >>> tuple(fcn.get_layer("conv").kernel.shape)
         (192, 256)
         >>> x = np.ones((1, 8, 8, 3), "float32")
         >>> bool(np.abs(cnn.predict(x, verbose=0) - fcn.predict(x, verbose=0)).max() < 1e-5)

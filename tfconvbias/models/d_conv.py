@@ -58,7 +58,7 @@ def DConv(
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> DConv(2, input_shape=(16, 16, 3)).get_layer("conv8").kernel.shape
+        >>> tuple(DConv(2, input_shape=(16, 16, 3)).get_layer("conv8").kernel.shape)
         (3, 3, 16, 32)
 
     Reference:

@@ -45,9 +45,9 @@ def num_kernel_parameters(
 
     Example:
         >>> num_kernel_parameters("s_fc", 150)
-        256204800
+        256240800
         >>> num_kernel_parameters("d_conv", 15)
-        1446405
+        1445955
 
     Reference:
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Tables 3 and 4. The paper's

@@ -48,7 +48,8 @@ def ResNet18(
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> ResNet18(5, base_channels=4, input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape
+        >>> model = ResNet18(5, base_channels=4, input_shape=(8, 8, 3))
+        >>> tuple(model.get_layer("conv1").kernel.shape)
         (5, 5, 3, 4)
 
     Reference:

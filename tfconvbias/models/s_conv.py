@@ -51,7 +51,7 @@ def SConv(
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> SConv(2, "dense", input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape
+        >>> tuple(SConv(2, "dense", input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape)
         (192, 32)
 
     Reference:

@@ -38,7 +38,7 @@ def ThreeFC(
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> ThreeFC(16, input_shape=(8, 8, 3)).get_layer("fc1").kernel.shape
+        >>> tuple(ThreeFC(16, input_shape=(8, 8, 3)).get_layer("fc1").kernel.shape)
         (192, 16)
 
     Reference:
