@@ -33,7 +33,7 @@ def check(model, images):
     return smaller
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.filterwarnings("ignore:No live kernel is left")
 def test_random_models(seed, tmp_path):
     rng = np.random.default_rng(seed)

@@ -1,4 +1,8 @@
-"""Models that were not written with surgery in mind: those of keras.applications."""
+"""Models that were not written with surgery in mind: those of keras.applications.
+
+On TensorFlow only: the walk is NumPy, and what it decides does not hang on the backend; running
+hundreds of layers one by one, each with shapes of its own, takes minutes where each is compiled.
+"""
 
 import keras
 import numpy as np
@@ -6,6 +10,8 @@ import pytest
 from random_models import random_images, relative_difference
 
 from tfconvbias.surgery import compact, make_plan
+
+pytestmark = pytest.mark.tensorflow
 
 NAMES = ["MobileNetV2", "ResNet50", "DenseNet121", "EfficientNetB0"]
 
