@@ -3,6 +3,8 @@
     python recipes/edge_of_stability.py                        everything, three seeds
     python recipes/edge_of_stability.py --experiments architectures
     python recipes/edge_of_stability.py --demo                 fewer steps, under two minutes
+    python recipes/edge_of_stability.py --experiments architectures --dimension 80 --patch-size 10
+        --conv-width 1024 --num-train 512 --steps 50000        conv interpolates, too (GPU)
 
 "The Inductive Bias of CNNs: Locality and Weight Sharing Reshape Implicit Regularization",
 arXiv 2603.04807. Full-batch gradient descent at η = 0.4 on half the mean squared error, so that the
@@ -31,6 +33,6 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.run_stability(
-        training.command_line.parse(training.StabilitySweep(), description=__doc__, demo=DEMO)
+    training.experiment_recipe(
+        training.StabilitySweep(), training.run_stability, description=__doc__, demo=DEMO
     )

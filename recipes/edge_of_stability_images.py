@@ -23,6 +23,6 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.run_stability_images(
-        training.command_line.parse(training.StabilityImages(), description=__doc__, demo=DEMO)
+    training.experiment_recipe(
+        training.StabilityImages(), training.run_stability_images, description=__doc__, demo=DEMO
     )

@@ -18,6 +18,6 @@ from tfconvbias import training
 DEMO = {"images": "photo", "sphere_points": 20_000, "run_dir": "runs/patch-geometry-demo"}
 
 if __name__ == "__main__":
-    training.run_patch_geometry(
-        training.command_line.parse(training.PatchGeometryConfig(), description=__doc__, demo=DEMO)
+    training.experiment_recipe(
+        training.PatchGeometryConfig(), training.run_patch_geometry, description=__doc__, demo=DEMO
     )

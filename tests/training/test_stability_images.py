@@ -13,26 +13,24 @@ def config(tiny_dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(
         "tfconvbias.training.stability_images.build_dataset", lambda config: tiny_dataset
     )
+    # One network, for the time that compiling takes.
+    monkeypatch.setattr("tfconvbias.training.stability_images.CONNECTIVITIES", ("conv",))
     return training.StabilityImages(**(vars(CONFIG) | {"run_dir": str(tmp_path)}))
 
 
-def test_each_connectivity_is_measured_and_read_again(config, tmp_path, capsys):
+def test_a_network_is_measured_and_read_again(config, tmp_path, capsys):
     rows = training.run_stability_images(config)
-    assert set(rows) == {"dense", "local", "conv"}
-    for row in rows.values():
-        history = row["history"]
-        assert history["step"] == [2.0, 4.0]
-        assert history["edge"] == pytest.approx([4.0, 4.0])
-        assert min(history["sharpness"]) > 0
-        assert row["relative_sharpness"] == pytest.approx(
-            sum(s / 4 for s in history["sharpness"]) / 2
-        )
-        assert 0 <= row["memorized"] <= 1
-        assert 0 <= row["test_accuracy"] <= 1
-    assert rows["local"]["parameters"] > rows["conv"]["parameters"]
+    (row,) = rows.values()
+    history = row["history"]
+    assert history["step"] == [2.0, 4.0]
+    assert history["edge"] == pytest.approx([4.0, 4.0])
+    assert min(history["sharpness"]) > 0
+    assert row["relative_sharpness"] == pytest.approx(sum(s / 4 for s in history["sharpness"]) / 2)
+    assert 0 <= row["memorized"] <= 1
+    assert 0 <= row["test_accuracy"] <= 1
     assert (tmp_path / "sharpness.png").stat().st_size > 1000
     assert training.run_stability_images(config) == rows
-    assert capsys.readouterr().out.count("redrawn labels memorized") == 6
+    assert capsys.readouterr().out.count("redrawn labels memorized") == 2
     changed = training.StabilityImages(**(vars(config) | {"seed": 1}))
     with pytest.raises(training.ConfigError, match="another configuration"):
         training.run_stability_images(changed)

@@ -164,9 +164,18 @@ def test_a_run_refuses_values_that_do_not_fit(change, message):
         dataclasses.replace(RUN, **change)
 
 
-@pytest.mark.parametrize("change", [{"experiments": ("teachers",)}, {"seeds": 0}, {"sizes": (64,)}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"experiments": ("teachers",)},
+        {"seeds": 0},
+        {"sizes": (64,)},
+        {"patch_size": 7},
+        {"patch_sizes": (4, 7)},
+    ],
+)
 def test_a_sweep_refuses_values_that_do_not_fit(change):
-    with pytest.raises(training.ConfigError, match=next(iter(change))):
+    with pytest.raises(training.ConfigError, match=next(iter(change)).rstrip("s")):
         training.StabilitySweep(**change)
 
 

@@ -7,6 +7,7 @@ from tfconvbias.training.comparison import compare
 from tfconvbias.training.description_table import DescriptionTableConfig, describe_models
 from tfconvbias.training.entry_points import compare_recipe, run_recipe
 from tfconvbias.training.errors import ConfigError, RunFolderError, TrainingDivergedError
+from tfconvbias.training.experiment import experiment_recipe
 from tfconvbias.training.filter_study import FilterStudy
 from tfconvbias.training.kernel_size_study import KernelSizeStudy
 from tfconvbias.training.nonzero_study import NonzeroStudy
@@ -60,6 +61,7 @@ __all__ = [
     "compare",
     "compare_recipe",
     "describe_models",
+    "experiment_recipe",
     "option",
     "paper_targets",
     "run",

@@ -17,7 +17,7 @@ from tfconvbias.training.stability_run import StabilityRun, stored_run
 Row = dict[str, Any]
 
 EXPERIMENTS = ("architectures", "controls", "sizes", "patch_sizes")
-WIDTHS = {"dense": 256, "local": 32, "conv": 128}
+CONNECTIVITIES = ("dense", "local", "conv")
 
 
 class Check(NamedTuple):
@@ -35,6 +35,10 @@ class StabilitySweep:
 
     experiments: tuple[str, ...] = option(EXPERIMENTS, f"some of {', '.join(EXPERIMENTS)}")
     seeds: int = option(3, "seeds 0, 1, … of each run")
+    dimension: int = option(40, "d of the inputs")
+    dense_width: int = option(256, "units of the dense network")
+    local_width: int = option(32, "filters of the local network")
+    conv_width: int = option(128, "filters of the convolutional network")
     num_train: int = option(256, "training points, where they aren't varied")
     patch_size: int = option(4, "patch size, where it isn't varied")
     steps: int = option(10_000, "full-batch steps of architectures and controls")
@@ -43,7 +47,7 @@ class StabilitySweep:
     learning_rate: float = option(0.4, "η for half the mean squared error; the edge is 2/η")
     small_learning_rate: float = option(0.05, "η of the control")
     sizes: tuple[int, ...] = option((64, 128, 256, 512, 1024), "numbers of training points")
-    patch_sizes: tuple[int, ...] = option((1, 2, 4, 8, 20, 40), "patch sizes, divisors of 40")
+    patch_sizes: tuple[int, ...] = option((1, 2, 4, 8, 20, 40), "patch sizes, divisors of d")
     run_dir: str = option("runs/edge-of-stability", "folder of rows, figures and report")
 
     def __post_init__(self):
@@ -58,14 +62,20 @@ class StabilitySweep:
                 "`sizes` and `patch_sizes` need two values at least. "
                 f"Received: sizes={self.sizes}, patch_sizes={self.patch_sizes}"
             )
+        self.runs()  # each run refuses values that don't fit together
 
     def runs(self) -> dict[str, list[StabilityRun]]:
         """The runs of each experiment; the ones that two experiments share are equal."""
-        shared = {"warmup_steps": self.warmup_steps}
+        widths = {
+            "dense": self.dense_width,
+            "local": self.local_width,
+            "conv": self.conv_width,
+        }
+        shared = {"warmup_steps": self.warmup_steps, "dimension": self.dimension}
 
         def runs(connectivity, width=None, **fields):
             return [
-                StabilityRun(connectivity, width or WIDTHS[connectivity], seed=seed, **fields)
+                StabilityRun(connectivity, width or widths[connectivity], seed=seed, **fields)
                 for seed in range(self.seeds)
             ]
 
@@ -77,11 +87,11 @@ class StabilitySweep:
         }
         sweep = base | {"steps": self.sweep_steps}
         found = {
-            "architectures": [r for c in WIDTHS for r in runs(c, **base)],
-            "controls": runs("conv", 2 * WIDTHS["conv"], **base)
+            "architectures": [r for c in CONNECTIVITIES for r in runs(c, **base)],
+            "controls": runs("conv", 2 * self.conv_width, **base)
             + [
                 r
-                for c in WIDTHS
+                for c in CONNECTIVITIES
                 for r in runs(c, **(base | {"learning_rate": self.small_learning_rate}))
             ],
             "sizes": [
