@@ -50,8 +50,14 @@ def _outputs(model, seed=1):
     return [keras.ops.convert_to_numpy(part) for part in keras.tree.flatten(y)]
 
 
+def _bound(dtype):
+    # Keras multiplies float64 matrices in float32 on PyTorch, in plain Dense layers too.
+    is_exact = dtype == "float64" and keras.config.backend() != "torch"
+    return 1e-12 if is_exact else 1e-5
+
+
 def _assert_equal(first, second, dtype="float32"):
-    bound = 1e-12 if dtype == "float64" else 1e-5
+    bound = _bound(dtype)
     for a, b in zip(_outputs(first), _outputs(second), strict=True):
         assert a.shape == b.shape
         assert np.max(np.abs(a - b) / np.maximum(1, np.abs(a))) <= bound
@@ -345,7 +351,7 @@ def test_gradient_summed_over_orbits_is_the_convolutions():
         got = _gradient_step(embedded, x, y, 0.5)
     geometry = embedded.get_layer("conv").geometry
     sums = orbit_sums(got["conv/kernel"], geometry)
-    np.testing.assert_allclose(sums, expected["conv/kernel"], atol=1e-12)
+    np.testing.assert_allclose(sums, expected["conv/kernel"], atol=_bound("float64"))
     biases = got["conv/bias"].reshape(-1, 3).sum(axis=0)
-    np.testing.assert_allclose(biases, expected["conv/bias"], atol=1e-12)
-    np.testing.assert_allclose(got["head/kernel"], expected["head/kernel"], atol=1e-12)
+    np.testing.assert_allclose(biases, expected["conv/bias"], atol=_bound("float64"))
+    np.testing.assert_allclose(got["head/kernel"], expected["head/kernel"], atol=_bound("float64"))
