@@ -2,7 +2,7 @@
 
     python recipes/figure2_scaling.py                  three data sets, to 10⁹ weights (GPU, weeks)
     python recipes/figure2_scaling.py --datasets FOLDER --budgets 10000 100000 1000000 --epochs 30
-    python recipes/figure2_scaling.py --demo           embedded data, minutes
+    python recipes/figure2_scaling.py --demo           embedded data, offline
 
 Target: the families' order, ResNet18, D-CONV, S-CONV, 3-FC, is the same at every size, and the
 fewer weights a family needs to fit, the better it is once over-parameterised. The paper prints no

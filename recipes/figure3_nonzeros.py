@@ -2,7 +2,7 @@
 
     python recipes/figure3_nonzeros.py                 three data sets, 4000 epochs (GPU, weeks)
     python recipes/figure3_nonzeros.py --datasets FOLDER --base-channels 8 --epochs 20
-    python recipes/figure3_nonzeros.py --demo          embedded data, about half a minute
+    python recipes/figure3_nonzeros.py --demo          embedded data, offline
 
 Target: layer 1 ends between S-CONV's and S-LOCAL's number of weights, or below. The paper's final
 counts on CIFAR-10 are 125,000 / 4.103 M / 35,520, of layers that fit α = 230; the report states

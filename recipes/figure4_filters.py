@@ -2,7 +2,7 @@
 
     python recipes/figure4_filters.py                  three data sets, 4000 epochs (GPU, weeks)
     python recipes/figure4_filters.py --datasets FOLDER --base-channels 8 --epochs 20
-    python recipes/figure4_filters.py --demo           embedded data, about a minute
+    python recipes/figure4_filters.py --demo           embedded data, offline
 
 Target: β-LASSO's filters look local, SGD's don't. Beside the pictures the report states it in
 numbers, the weights' spread and their share in the best window, against the same weights on

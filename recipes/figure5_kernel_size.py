@@ -3,7 +3,7 @@
     python recipes/figure5_kernel_size.py              three data sets, 400 epochs (GPU, days)
     python recipes/figure5_kernel_size.py --datasets cifar10 --kernel-sizes 3 9 15
     python recipes/figure5_kernel_size.py --datasets FOLDER --base-channels 8 --epochs 10
-    python recipes/figure5_kernel_size.py --demo       embedded data, minutes
+    python recipes/figure5_kernel_size.py --demo       embedded data, offline
 
 Target on CIFAR-10, from 3×3 to 15×15: SGD 95.58 … 90.78, β-LASSO 95.82 … 92.30; the report draws
 the paper's curves beside ours. The paper picks the two λ on a grid for each point. SVHN's digits

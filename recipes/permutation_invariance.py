@@ -2,7 +2,7 @@
 
     python recipes/permutation_invariance.py           three data sets, 400 epochs (GPU, days)
     python recipes/permutation_invariance.py --datasets FOLDER --base-channels 8 --epochs 20
-    python recipes/permutation_invariance.py --demo    embedded data, minutes
+    python recipes/permutation_invariance.py --demo    embedded data, offline
 
 Target: S-FC's accuracy stays, with SGD and with β-LASSO, but for what another seed changes
 (--seeds 0 1 2 shows how much that is); S-CONV's falls. Without augmentation, which knows the

@@ -4,7 +4,7 @@
     python recipes/table1.py --rows s-conv s-fc --datasets cifar10
     python recipes/table1.py --epochs 4000 --run-dir runs/table-1-4000
     python recipes/table1.py --datasets FOLDER --base-channels 8 --epochs 20
-    python recipes/table1.py --demo                    embedded data, minutes
+    python recipes/table1.py --demo                    embedded data, offline
 
 The same command with --resume reads finished rows from disk and goes on with the others; rows of
 --rows may be added to a folder at any time. SVHN's digits don't bear a flip: give --augment crop.

@@ -3,7 +3,7 @@
     python recipes/table2.py                           three data sets, 4000 epochs (GPU, weeks)
     python recipes/table2.py --rows s-fc-sgd s-fc-beta-50 --datasets cifar10 --epochs 400
     python recipes/table2.py --datasets FOLDER --base-channels 8 --epochs 20
-    python recipes/table2.py --demo                    embedded data, minutes
+    python recipes/table2.py --demo                    embedded data, offline
 
 The same command with --resume reads finished rows from disk and goes on with the others; rows of
 --rows may be added to a folder at any time. SVHN's digits don't bear a flip: give --augment crop.

@@ -84,6 +84,8 @@ def accuracy_against_parameters(
     axes[2].margins(x=0.3, y=0.2)
     for axis in axes:
         axis.set_xscale("log")
+        # Between near powers of ten the minor ticks' labels would lie on each other.
+        axis.tick_params(axis="x", which="both", labelrotation=45)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
     if title:
@@ -119,7 +121,8 @@ def accuracy_against_kernel_size(
                 sizes = sorted(theirs)
                 accuracies = [theirs[k] for k in sizes]
                 axis.plot(sizes, accuracies, linestyle="--", color=color, label=f"{name}, paper")
-        ticks = sorted({k for by_size in curves.values() for k in by_size})
+        drawn = (*curves.values(), *published.get(dataset, {}).values())
+        ticks = sorted({k for by_size in drawn for k in by_size})
         axis.set(xlabel="kernel size", ylabel="test accuracy, %", title=dataset, xticks=ticks)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
@@ -147,7 +150,7 @@ def accuracy_pairs(
         axis.bar_label(bars, fmt="%.1f", fontsize="small")
     axis.set_xticks(range(len(measured)), list(measured))
     axis.set(ylabel="test accuracy, %", ylim=(0, 108))
-    axis.legend(fontsize="small", loc="lower right")
+    figure.legend(fontsize="small", loc="outside lower center", ncols=2)
     if title:
         axis.set_title(title)
     return figure
