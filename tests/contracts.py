@@ -12,6 +12,10 @@ import numpy as np
 # Rounding of the compute dtypes, as the largest error relative to the largest output.
 _ROUNDING = {"mixed_float16": 1e-2, "mixed_bfloat16": 6e-2}
 
+# The values of `jit_compile` to train with. Without it JAX runs each operation by itself, and with
+# it PyTorch calls the machine's C++ compiler: both take half a minute for the smallest model.
+_JIT_COMPILE = {"tensorflow": (True, False), "jax": (True,), "torch": (False,)}
+
 
 def to_numpy(tensor):
     """The value of a tensor of any backend and dtype, as float32 when it is a float."""
@@ -31,7 +35,6 @@ def check_layer(
     input_dtype="float32",
     precisions=tuple(_ROUNDING),
     tmp_path=None,
-    jit_compile=(True, False),
     tolerance=1e-5,
 ):
     """Checks all that Keras and this package expect of a layer.
@@ -48,7 +51,6 @@ def check_layer(
         input_dtype: Dtype of the input; random integers below 10 if it is an integer dtype.
         precisions: Mixed precisions to run; outputs must agree with float32.
         tmp_path: Folder for the saved models.
-        jit_compile: The values of `jit_compile` to train with; PyTorch runs without only.
         tolerance: Largest error relative to the largest output, where equality is expected.
     """
     inputs = _random_inputs(input_shape, input_dtype)
@@ -65,10 +67,7 @@ def check_layer(
     for precision in precisions:
         _check_precision(layer_class, layer, arguments, inputs, outputs, precision)
     _check_reload(layer_class, arguments, inputs, tmp_path, tolerance)
-    if keras.config.backend() == "torch":
-        # torch.compile builds C++ with the machine's compiler, half a minute for each model.
-        jit_compile = (False,)
-    for jit in jit_compile:
+    for jit in _JIT_COMPILE[keras.config.backend()]:
         _check_training(layer_class, arguments, inputs, output_shape, jit)
 
 
