@@ -5,9 +5,13 @@ import keras
 import numpy as np
 import pytest
 
-from tfconvbias.data import FastAutoAugment, ImageDataset
+from tfconvbias.data import OPERATIONS, FastAutoAugment, ImageDataset
 from tfconvbias.training import ConfigError
-from tfconvbias.tuning import AugmentationSearchConfig, search_augmentation
+from tfconvbias.tuning import (
+    AugmentationSearchConfig,
+    augmentation_search,
+    search_augmentation,
+)
 from tfconvbias.tuning.augmentation_search import _folds, _scores
 
 TINY = {
@@ -19,6 +23,7 @@ TINY = {
     "epochs": 2,
     "num_folds": 2,
     "num_candidates": 6,
+    "num_rounds": 1,
     "num_kept": 2,
     "num_draws": 2,
     "verbose": "silent",
@@ -40,11 +45,32 @@ def test_the_policy_is_one_that_the_layer_reads(dataset, tmp_path):
     assert losses[:2] == sorted(losses[:2])
     assert losses[2:] == sorted(losses[2:])
 
-    # Networks are read from disk, and the same seed finds the same policy.
+
+def test_candidates_come_near_the_best_and_the_seed_decides(dataset, tmp_path, monkeypatch):
+    rounds = []
+
+    def by_last_level(config, network, candidates, images, labels):
+        rounds.append(candidates)
+        return [part[-1][2] for part in candidates]
+
+    monkeypatch.setattr(augmentation_search, "_scores", by_last_level)
+    many = {**TINY, "num_candidates": 40, "num_rounds": 3, "run_dir": str(tmp_path / "search")}
+    config = AugmentationSearchConfig(**many)
+    file = search_augmentation(config, dataset)
+    first, second, third = rounds[:3]
+    assert len(first) == len(second) == len(third) == 40
+    means = [np.mean([part[-1][2] for part in candidates]) for candidates in (first, third)]
+    assert 0.35 < means[0] < 0.65
+    assert means[1] < 0.15
+    assert {name for part in first for name, _, _ in part} == set(OPERATIONS)
+    assert all(0.2 <= p <= 1 and 0 <= level <= 1 for part in third for _, p, level in part)
+    # The networks are read from disk, and the same seed finds the same policy.
     before = file.read_text()
     file.unlink()
     search_augmentation(dataclasses.replace(config, resume=True), dataset)
     assert file.read_text() == before
+    other = dataclasses.replace(config, seed=1, run_dir=str(tmp_path / "other"))
+    assert search_augmentation(other, dataset).read_text() != before
 
 
 def test_folds_share_the_classes():

@@ -102,7 +102,14 @@ def _models(config: DescriptionTableConfig) -> Iterator[tuple[str, keras.Model]]
         ("D", models.DConv, config.d_channels),
     ):
         for connectivity in _CONNECTIVITIES:
-            model = family(channels, connectivity, input_shape=shape, classes=config.num_classes)
+            model = family(
+                channels,
+                connectivity,
+                input_shape=shape,
+                classes=config.num_classes,
+                kernel_initializer="zeros",
+            )
+            _draw(model)
             suffix = {"conv": "CONV", "local": "LOCAL", "dense": "FC"}[connectivity]
             name = f"{letter}-{suffix}({channels})"
             yield name, model
@@ -112,6 +119,13 @@ def _models(config: DescriptionTableConfig) -> Iterator[tuple[str, keras.Model]]
             keras.utils.clear_session()
     for path in config.runs:
         yield path, keras.saving.load_model(_last_model(path))
+
+
+def _draw(model: keras.Model) -> None:
+    """Give all kernels normal weights: the same on every backend, and none is zero."""
+    generator = np.random.default_rng(0)
+    for kernel in analysis.kernels(model).values():
+        kernel.assign(generator.standard_normal(kernel.shape, dtype="float32"))
 
 
 def _keep_largest(model: keras.Model, share: float) -> None:
