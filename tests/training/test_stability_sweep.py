@@ -123,6 +123,7 @@ def test_patch_sizes_are_judged_by_their_medians():
 def test_the_sweep_trains_reports_and_continues(tmp_path, capsys):
     sweep = training.StabilitySweep(
         experiments=("architectures", "patch_sizes"), seeds=1, num_train=16, steps=100,
+        learning_rate=0.1,
         sweep_steps=100, warmup_steps=10, patch_sizes=(4, 20), run_dir=str(tmp_path),
     )  # fmt: skip
     rows, checks = training.run_stability(sweep)

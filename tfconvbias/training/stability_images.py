@@ -13,6 +13,7 @@ from tfconvbias.training.build import build_dataset
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 from tfconvbias.training.run_config import RunConfig, option
+from tfconvbias.training.stability_run import same_batch, steps_per_execution
 
 CONNECTIVITIES = ("dense", "local", "conv")
 
@@ -125,13 +126,11 @@ def _train(config, connectivity, dataset) -> dict[str, Any]:
         keras.optimizers.SGD(rate),
         models.HalfMeanSquaredError(),
         metrics=["accuracy"],
-        steps_per_execution=config.measure_every,
+        steps_per_execution=steps_per_execution(config.measure_every),
         jit_compile=False,
     )
-    import tensorflow as tf
-
     history = model.fit(
-        tf.data.Dataset.from_tensors((x, y)).repeat(),
+        same_batch(x, y),
         steps_per_epoch=config.measure_every,
         epochs=config.steps // config.measure_every,
         shuffle=False,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 
 from tfconvbias import callbacks, data, models
 from tfconvbias.training.environment import environment
@@ -129,11 +130,11 @@ def stability_row(run: StabilityRun) -> dict[str, Any]:
     model.compile(
         keras.optimizers.SGD(warmup),
         models.HalfMeanSquaredError(),
-        steps_per_execution=run.measure_every,
+        steps_per_execution=steps_per_execution(run.measure_every),
     )
     began = time.perf_counter()
     history = model.fit(
-        _same_batch(x, y),
+        same_batch(x, y),
         steps_per_epoch=run.measure_every,
         epochs=run.steps // run.measure_every,
         shuffle=False,
@@ -167,7 +168,12 @@ def stability_row(run: StabilityRun) -> dict[str, Any]:
     }
 
 
-def _same_batch(x, y):
+def steps_per_execution(steps: int) -> int:
+    """As many steps in one call as the backend takes: PyTorch takes one."""
+    return 1 if keras.config.backend() == "torch" else steps
+
+
+def same_batch(x: np.ndarray, y: np.ndarray) -> Any:
     """The whole training set as one batch, again and again."""
     import tensorflow as tf
 
