@@ -368,6 +368,31 @@ def test_the_result_is_plain_keras_and_trains_on():
     assert history[-1] < history[0]
 
 
+@pytest.mark.parametrize("seed", [1, 3])
+@pytest.mark.filterwarnings("ignore:No live kernel is left")
+def test_folding_normalizations(seed):
+    rng = np.random.default_rng(seed)
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(6, 3, use_bias=False)(inputs)
+    x = layers.BatchNormalization(scale=False)(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2)(layers.ReLU()(x))
+    x = layers.BatchNormalization(center=False)(x)
+    x = layers.SeparableConv2D(5, 3, use_bias=False)(x)
+    x = layers.BatchNormalization()(x)
+    x = layers.Conv2DTranspose(4, 3)(x)
+    x = layers.BatchNormalization()(x)
+    kept = layers.BatchNormalization(name="kept")(layers.Conv2D(4, 3, activation="relu")(x))
+    x = layers.Dense(7)(layers.GlobalAveragePooling2D()(kept))
+    model = keras.Model(inputs, layers.BatchNormalization()(x))
+    scramble(model, rng)
+    images = random_images(rng, (8, 8, 3))
+    folded = compact(model, fold_normalization=True)
+    assert relative_difference(model, folded, images) <= TOLERANCE
+    left = [one.name for one in folded.layers if isinstance(one, layers.BatchNormalization)]
+    assert left == ["kept"]
+    assert len(compact(model).layers) > len(folded.layers)
+
+
 def test_mixed_precision_model():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

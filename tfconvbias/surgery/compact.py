@@ -1,16 +1,21 @@
 """From a model with zeroed channels to a model without them."""
 
+from collections import Counter
 from typing import Any
 
 import keras
+import numpy as np
 
+from tfconvbias.regularizers.complexity import following_batch_normalization
 from tfconvbias.regularizers.layer_graph import map_tensors
+from tfconvbias.surgery.kernel_layers import to_numpy
 from tfconvbias.surgery.plan import Plan, make_plan, warn_of_last_kernels
+from tfconvbias.surgery.rules import PassRule
 
 _OWN_PREFIX = "tfconvbias>"
 
 
-def compact(model, opaque: tuple[Any, ...] = ()):
+def compact(model, opaque: tuple[Any, ...] = (), fold_normalization: bool = False):
     """Returns a plain Keras model that computes the same function with fewer channels.
 
     Channels that are zero, or that nothing reads, are cut out of every layer: a channel of a
@@ -26,6 +31,9 @@ def compact(model, opaque: tuple[Any, ...] = ()):
         model: A functional `keras.Model` or a built `keras.Sequential`; it is not modified.
         opaque: Names or classes of layers that the walk does not know, to be kept as they are with
             all channels that they read and write.
+        fold_normalization: Whether a BatchNormalization that follows a convolution or dense layer
+            directly is multiplied into its kernel, as it stands at inference. That model is for
+            inference: what it would learn next is no longer normalized.
 
     Returns:
         A functional `keras.Model`: its outputs differ from the model's by rounding only.
@@ -49,12 +57,12 @@ def compact(model, opaque: tuple[Any, ...] = ()):
     """
     plan = make_plan(model, opaque=opaque)
     warn_of_last_kernels(plan)
-    return build_model(plan, model.name)
+    return build_model(plan, model.name, fold_normalization)
 
 
-def build_model(plan: Plan, name: str):
+def build_model(plan: Plan, name: str, fold_normalization: bool = False):
     """Makes the calls of a plan again, on what is kept."""
-    builder = _Builder()
+    builder = _Builder(_foldable(plan) if fold_normalization else {})
     tensors: dict = {}
     for rule in plan.rules:
         if rule.number not in plan.used and rule.call.inputs:
@@ -70,13 +78,54 @@ def build_model(plan: Plan, name: str):
     return model
 
 
-class _Builder:
-    """Makes layers from configurations, one for each layer of the old model."""
+def _foldable(plan: Plan) -> dict[int, Any]:
+    """The BatchNormalization that can be multiplied into each call of a kernel layer."""
+    calls = Counter(id(call.operation) for call in plan.graph.calls)
+    found = {}
+    for rule in plan.kernel_rules():
+        normalization = following_batch_normalization(plan.graph, rule.number)
+        if normalization is None or rule.number not in plan.used:
+            continue
+        reader = plan.rules[plan.graph.consumers()[rule.output][0]]
+        shared = max(calls[id(rule.operation)], calls[id(normalization)]) > 1
+        if isinstance(reader, PassRule) and not shared:
+            found[rule.number] = normalization
+    return found
 
-    def __init__(self):
+
+class _Builder:
+    """Makes layers from configurations, one for each layer of the old model.
+
+    Args:
+        folded: By number of a call, the BatchNormalization that its kernel takes up.
+    """
+
+    def __init__(self, folded: dict[int, Any]):
+        self._folded = folded
+        self._folded_layers = {id(normalization) for normalization in folded.values()}
         self._made: dict[int, Any] = {}
         self._pending: list[tuple[Any, list]] = []
         self._names: set[str] = set()
+
+    def is_folded(self, operation) -> bool:
+        """Whether the layer is taken up by the kernel before it."""
+        return id(operation) in self._folded_layers
+
+    def normalization_after(self, number: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Scale and shift of the BatchNormalization that a call takes up, in float64."""
+        layer = self._folded.get(number)
+        if layer is None:
+            return None
+        mean, variance = (
+            to_numpy(part).astype("float64") for part in (layer.moving_mean, layer.moving_variance)
+        )
+        scale = 1 / np.sqrt(variance + layer.epsilon)
+        if layer.scale:
+            scale = scale * to_numpy(layer.gamma)
+        shift = -mean * scale
+        if layer.center:
+            shift = shift + to_numpy(layer.beta)
+        return scale, shift
 
     def name(self, wanted: str) -> str:
         """A name that no layer has yet."""

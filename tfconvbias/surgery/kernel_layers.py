@@ -262,6 +262,27 @@ def smaller_weights(view: KernelLayer, kept: Kept) -> list[np.ndarray]:
     return weights
 
 
+def scaled_weights(
+    view: KernelLayer, weights: list[np.ndarray], scale: np.ndarray, shift: np.ndarray
+) -> list[np.ndarray]:
+    """The weights of a layer whose output y becomes `scale * y + shift`, with a bias.
+
+    Args:
+        view: The layer.
+        weights: Its weights, as `smaller_weights` gives them.
+        scale: One factor per output that is left.
+        shift: One summand per output that is left.
+    """
+    *before, kernel = weights[: 2 if isinstance(view.layer, _SEPARABLE) else 1]
+    bias = weights[len(before) + 1] if len(weights) > len(before) + 1 else 0.0
+    factor = scale
+    if view.depthwise:
+        factor = scale.reshape(kernel.shape[-2:])
+    elif isinstance(view.layer, TRANSPOSED_LAYERS):
+        factor = scale[:, None]
+    return [*before, kernel * factor, bias * scale + shift]
+
+
 def _cut(kernel: np.ndarray, crops: tuple[Crop, ...] | None) -> np.ndarray:
     if crops is None:
         return kernel

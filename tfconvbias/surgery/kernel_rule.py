@@ -11,6 +11,7 @@ from tfconvbias.surgery.kernel_layers import (
     TRANSPOSED_LAYERS,
     Kept,
     read_kernel_layer,
+    scaled_weights,
     smaller_config,
     smaller_weights,
     to_numpy,
@@ -198,7 +199,13 @@ class KernelRule(Rule):
         (tensor,) = (tensors[ref] for ref in self.call.inputs)
         if config.get("padding") == "valid" and what.crops is not None:
             tensor = self._padded(tensor, what.crops, build)
-        layer = build.layer(self.call, config, smaller_weights(self.view, what))
+        weights = smaller_weights(self.view, what)
+        folded = build.normalization_after(self.number)
+        if folded is not None:
+            scale, shift = (values[what.outputs] for values in folded)
+            weights = scaled_weights(self.view, weights, scale, shift)
+            config["use_bias"] = True
+        layer = build.layer(self.call, config, weights)
         return keras.tree.flatten(layer(tensor))
 
     def _padded(self, tensor, crops, build):

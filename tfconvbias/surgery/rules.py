@@ -187,6 +187,11 @@ class PassRule(Rule):
         channels = np.arange(self.states[0].width)
         return [Link(tensor, channels, self.output, channels)]
 
+    def rebuild(self, kept, tensors, build):
+        if build.is_folded(self.operation):
+            return [tensors[self.call.inputs[0]]]
+        return super().rebuild(kept, tensors, build)
+
     def weights(self, kept):
         keep = kept[self.call.inputs[0]]
         return [to_numpy(weight)[..., keep] for weight in getattr(self.operation, "weights", ())]
