@@ -24,7 +24,7 @@ setup(
     install_requires=[
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "keras>=3.12",
-        "keras-tuner>=1.4.7",
+        "keras-tuner[bayesian]>=1.4.7",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=10",

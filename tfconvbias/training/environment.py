@@ -27,8 +27,17 @@ def hardware() -> str:
     """The processors that the backend computes on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     processor = f"{cores} CPU cores ({_cpu_name()})"
-    accelerators = [name for name in keras.distribution.list_devices() if "cpu" not in name]
-    return f"{', '.join(accelerators)}; {processor}" if accelerators else processor
+    found = accelerators()
+    return f"{', '.join(found)}; {processor}" if found else processor
+
+
+def accelerators() -> list[str]:
+    """The backend's devices other than CPUs."""
+    if keras.config.backend() == "torch":  # Keras lists no devices there
+        import torch
+
+        return [f"gpu:{index}" for index in range(torch.cuda.device_count())]
+    return [name for name in keras.distribution.list_devices() if "cpu" not in name.lower()]
 
 
 def _cpu_name() -> str:
