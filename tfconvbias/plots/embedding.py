@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tfconvbias.plots.figure import panels
@@ -42,7 +43,7 @@ def switch_time_curves(
         ]:
             values = scale * np.asarray(history[column], dtype=float)
             axis.plot(history["epoch"], values, color=color, label=text)
-        axis.set_xscale("symlog", linthresh=1)
+        _time_axis(axis)
         axis.set(xlabel="epoch", ylabel=name)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="x-small")
@@ -105,7 +106,7 @@ def against_switch_time(
         axis.legend(fontsize="small")
     for axis in axes:
         axis.set(xlabel="switch time $t_w$, epochs")
-        axis.set_xscale("symlog", linthresh=1)
+        _time_axis(axis)
         axis.grid(alpha=0.3)
     return figure
 
@@ -129,7 +130,7 @@ def deviation_panels(
     axes[0].plot(times, off_local, "o-", label="off-local, δ")
     broken = [100 * rows[t]["broken_sharing"] for t in times]
     axes[0].plot(times, broken, "s--", label="broken sharing")
-    axes[0].set_xscale("symlog", linthresh=1)
+    _time_axis(axes[0])
     axes[0].set(xlabel="switch time $t_w$, epochs", ylabel="share of ‖θ‖, %")
     axes[0].legend(fontsize="small")
     for axis, column, name, scale in (
@@ -166,7 +167,7 @@ def masked_accuracy(rows: Mapping[int, Mapping[str, float]]) -> Figure:
         ("off_local", "off-local alone"),
     ):
         axis.plot(times, [100 * rows[t][column] for t in times], "o-", label=name)
-    axis.set_xscale("symlog", linthresh=1)
+    _time_axis(axis)
     axis.set(xlabel="switch time $t_w$, epochs", ylabel="test accuracy, %")
     axis.legend(fontsize="small")
     axis.grid(alpha=0.3)
@@ -226,6 +227,12 @@ def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> 
     if title:
         figure.suptitle(title)
     return figure
+
+
+def _time_axis(axis: Axes) -> None:
+    """A logarithmic axis that has room for 0."""
+    axis.set_xscale("symlog", linthresh=1)
+    axis.set_xlim(left=-0.1)
 
 
 def _shades(keys: Mapping[int, Any]) -> dict[int, Any]:

@@ -82,7 +82,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     found += [
         (
             f"best {label}",
-            f"{accuracy[best]:.2%} at {best}, {'above' if accuracy[best] > cnn else 'below'} "
+            f"{accuracy[best]:.2%} at {best}, {'above' if accuracy[best] > cnn else 'not above'} "
             "the CNN",
             "near 20, above the CNN",
         ),
