@@ -33,6 +33,8 @@ def check(model, images):
     return smaller
 
 
+# On TensorFlow only: the walk is NumPy, and eager layers of ever new shapes are slow to compile.
+@pytest.mark.tensorflow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.filterwarnings("ignore:No live kernel is left")
 def test_random_models(seed, tmp_path):
@@ -368,10 +370,9 @@ def test_the_result_is_plain_keras_and_trains_on():
     assert history[-1] < history[0]
 
 
-@pytest.mark.parametrize("seed", [1, 3])
 @pytest.mark.filterwarnings("ignore:No live kernel is left")
-def test_folding_normalizations(seed):
-    rng = np.random.default_rng(seed)
+def test_folding_normalizations():
+    rng = np.random.default_rng(1)
     inputs = keras.Input((8, 8, 3))
     x = layers.Conv2D(6, 3, use_bias=False)(inputs)
     x = layers.BatchNormalization(scale=False)(x)
