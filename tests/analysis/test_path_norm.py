@@ -125,3 +125,10 @@ def test_shapes_that_do_not_fit_are_refused():
         weighted_path_norm(POINTS, KERNEL[0][:2], BIAS[0], OUTGOING)
     with pytest.raises(ValueError, match="one weight for each of the 6 units"):
         weighted_path_norm(POINTS, KERNEL[0], BIAS[0], OUTGOING[:5])
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_diverged_network_has_no_norm_and_no_active_share(value):
+    points, kernel = np.ones((5, 3)), np.full((3, 2), value)
+    assert math.isnan(weighted_path_norm(points, kernel, np.zeros(2), np.ones(2)))
+    assert math.isnan(active_share(points, kernel, np.zeros(2)))

@@ -19,9 +19,14 @@ def active_share(inputs: Array, kernel: Array, bias: Array) -> float:
         kernel: `(d, K)`; over patches `(m, K)` when shared, `(J, m, K)` when not.
         bias: `(K,)`, or `(J, K)` for a kernel that isn't shared.
 
+    Returns:
+        The share, in [0, 1]; NaN for weights that aren't finite, as a diverged network's.
+
     Raises:
         ValueError: For shapes that don't fit together.
     """
+    if not _all_finite(kernel, bias):
+        return math.nan
     active = []
     for points, weights, offsets, _ in _units(inputs, kernel, bias):
         active.append(_preactivations(points, weights, offsets).max(axis=0) > 0)
@@ -47,6 +52,9 @@ def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Arra
         bias: `(K,)`, or `(J, K)` for a kernel that isn't shared. It is added, as in Keras.
         outgoing: The K outgoing weights v, in any shape.
 
+    Returns:
+        The norm; NaN for weights that aren't finite, as a diverged network's.
+
     Raises:
         ValueError: For shapes that don't fit together.
 
@@ -59,6 +67,8 @@ def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Arra
             f"`outgoing` must hold one weight for each of the {np.shape(kernel)[-1]} units. "
             f"Received: {outgoing.size} weights"
         )
+    if not _all_finite(kernel, bias, outgoing):
+        return math.nan
     for points, weights, offsets, share in _units(inputs, kernel, bias):
         total += share * float(outgoing @ _scaled_g(points, weights, offsets))
     return total
@@ -100,6 +110,10 @@ def _units(inputs, kernel, bias):
             f"Received: {inputs.shape}, {kernel.shape}, {bias.shape}"
         )
     return groups
+
+
+def _all_finite(*weights):
+    return all(np.isfinite(array).all() for array in weights)
 
 
 def _preactivations(points, kernel, bias):
