@@ -87,7 +87,6 @@ def test_workers_share_the_points_of_the_local_target(tmp_path):
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
     dataset = _dataset()
     options = {
-        "learning_rate": 0.05,
         "batch_size": 20,
         "shuffle": True,
         "seed": 3,
@@ -99,8 +98,11 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
         keras.utils.set_random_seed(0)
         return training.switch_time.build_cnn(TINY, dataset)
 
+    def momentum():
+        return {"optimizer": keras.optimizers.SGD(0.02, momentum=0.9)}
+
     whole = model()
-    expected = fitting.checkpointed_fit(whole, dataset, tmp_path / "a", epochs=4, **options)
+    expected = fitting.checkpointed_fit(whole, dataset, tmp_path / "a", epochs=4, **momentum(), **options)
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
@@ -109,10 +111,12 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fitting.checkpointed_fit(
-            model(), dataset, tmp_path / "b", epochs=4, extra=[Stop()], **options
+            model(), dataset, tmp_path / "b", epochs=4, extra=[Stop()], **momentum(), **options
         )
     resumed = model()
-    got = fitting.checkpointed_fit(resumed, dataset, tmp_path / "b", epochs=4, **options)
+    got = fitting.checkpointed_fit(
+        resumed, dataset, tmp_path / "b", epochs=4, **momentum(), **options
+    )
     assert got["epoch"] == [0, 1, 2, 3, 4]
     np.testing.assert_allclose(got["loss"], expected["loss"], rtol=1e-5)
     for first, second in zip(whole.get_weights(), resumed.get_weights(), strict=True):
@@ -123,7 +127,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
 def test_divergence_is_told(tmp_path, epochs):
     # After one epoch the harm of the last step shows in the test loss alone.
     layers = [keras.Input((28, 28, 3)), keras.layers.Flatten(), keras.layers.Dense(10)]
-    options = TINY.fit_options() | {"learning_rate": 1e38, "batch_size": 60}
+    options = TINY.fit_options() | {"optimizer": keras.optimizers.SGD(1e38), "batch_size": 60}
     with pytest.raises(training.TrainingDivergedError, match="loss of linear became NaN"):
         fitting.checkpointed_fit(
             keras.Sequential(layers), _dataset(), tmp_path / "linear", epochs=epochs, **options

@@ -1,4 +1,4 @@
-"""Plain SGD that keeps a history and a checkpoint, and goes on where it was stopped."""
+"""Training that keeps a history and a checkpoint, and goes on where it was stopped."""
 
 import csv
 import math
@@ -10,6 +10,7 @@ import keras
 
 from tfconvbias import callbacks, data
 from tfconvbias.training.batches import ShuffledBatches
+from tfconvbias.training.build import xla_pays
 from tfconvbias.training.errors import TrainingDivergedError
 from tfconvbias.training.run_folder import History
 
@@ -22,7 +23,7 @@ def checkpointed_fit(
     folder: Path,
     *,
     epochs: int,
-    learning_rate: float,
+    optimizer: keras.optimizers.Optimizer,
     batch_size: int,
     shuffle: bool,
     seed: int,
@@ -30,9 +31,9 @@ def checkpointed_fit(
     verbose: str,
     extra: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
-    """Train with plain SGD from the last checkpoint on, or from the weights as they are.
+    """Train from the last checkpoint on, or from the weights as they are.
 
-    SGD without momentum has no state beside the weights, and batches and random layers are
+    A checkpoint holds the optimizer's state beside the weights, and batches and random layers are
     functions of seed and epoch, so that on CPU a resumed run equals an uninterrupted one.
 
     Args:
@@ -40,28 +41,34 @@ def checkpointed_fit(
         dataset: what to train on, and the test images to measure on.
         folder: where `history.csv` and the last checkpoint stand.
         epochs: epochs in all.
-        learning_rate: constant rate.
+        optimizer: a new one; it is restored where there is a checkpoint.
         batch_size: images a step.
         shuffle: a new order each epoch, or the images' own order in all.
         seed: seed of the orders.
         checkpoint_every: epochs between checkpoints.
         verbose: `"line"` or `"silent"`.
-        extra: callbacks that run before the checkpoint is written.
+        extra: callbacks that run before the checkpoint is written. What a `callbacks.Measurement`
+            measures is kept in the history.
 
     Returns:
-        Columns epoch, loss, accuracy, test_loss and test_accuracy; the row of epoch 0 is measured
-        before the first step.
+        Columns epoch, loss, accuracy, test_loss, test_accuracy and those of the measurements; the
+        row of epoch 0 is measured before the first step.
 
     Raises:
         TrainingDivergedError: If the loss became NaN or infinite.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.compile(
-        keras.optimizers.SGD(learning_rate),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=xla_pays(),
     )
-    keeper = _Keeper(folder, epochs, checkpoint_every)
+    # Without its slots, what a checkpoint holds of the optimizer would be skipped.
+    optimizer.build(model.trainable_variables)
+    measurements = [watcher for watcher in extra if isinstance(watcher, callbacks.Measurement)]
+    columns = [name for watcher in measurements for name in watcher.names]
+    keeper = _Keeper(folder, epochs, checkpoint_every, columns)
     first = keeper.resume(model)
     file = folder / "history.csv"
     if first == 0:
@@ -71,6 +78,9 @@ def checkpointed_fit(
                 *dataset.split(split), batch_size=_BATCH, verbose=0, return_dict=True
             )
             start |= {f"{prefix}{key}": found[key] for key in ("loss", "accuracy")}
+        for watcher in measurements:
+            watcher.set_model(model)
+            start |= watcher.measure(start)
         file.write_text("", encoding="utf-8")
         _append(file, start)
     guard = callbacks.StopOnNonFiniteLoss()
@@ -110,11 +120,12 @@ def read_history(file: Path) -> History:
 class _Keeper(keras.callbacks.Callback):
     """Writes a history row an epoch, and the weights every few epochs and at the end."""
 
-    def __init__(self, folder: Path, epochs: int, every: int):
+    def __init__(self, folder: Path, epochs: int, every: int, columns: Sequence[str]):
         super().__init__()
         self.folder = folder
         self.epochs = epochs
         self.every = every
+        self.columns = columns
 
     def resume(self, model: keras.Model) -> int:
         """Load the last checkpoint and drop the history behind it; the epochs done."""
@@ -135,6 +146,7 @@ class _Keeper(keras.callbacks.Callback):
         found = logs or {}
         row = {"epoch": epoch + 1, "loss": found["loss"], "accuracy": found["accuracy"]}
         row |= {f"test_{key}": found[f"val_{key}"] for key in ("loss", "accuracy")}
+        row |= {name: found[name] for name in self.columns}
         _append(self.folder / "history.csv", row)
         if (epoch + 1) % self.every == 0 or epoch + 1 == self.epochs:
             older = self._files()

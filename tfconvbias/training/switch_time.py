@@ -115,8 +115,7 @@ def run_switch_time(
     """Run the protocol, or what is left of it.
 
     Every training keeps a checkpoint, and every finished point its measurements, so that a killed
-    run loses `checkpoint_every` epochs at most. SGD without momentum has no state beside the
-    weights, and the batches are a function of seed and epoch.
+    run loses `checkpoint_every` epochs at most.
 
     Args:
         config: What to run, and where to keep it.
@@ -143,7 +142,7 @@ def run_switch_time(
             dataset,
             folder / "cnn",
             epochs=config.epochs,
-            learning_rate=config.learning_rate,
+            optimizer=keras.optimizers.SGD(config.learning_rate),
             extra=[snapshots],
             **config.fit_options(),
         )
@@ -205,7 +204,7 @@ def _point(
         dataset,
         place,
         epochs=config.embedded_epochs,
-        learning_rate=config.embedded_learning_rate,
+        optimizer=keras.optimizers.SGD(config.embedded_learning_rate),
         **config.fit_options(),
     )
     row |= {f"{key}_end": value for key, value in _landscape(model, dataset, config).items()}
