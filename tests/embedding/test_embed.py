@@ -1,11 +1,18 @@
 import contextlib
+import tracemalloc
 
 import keras
 import numpy as np
 import pytest
 from keras import layers as L
 
-from tfconvbias.embedding import EmbeddedDense, embed, embedded_size, orbit_sums
+from tfconvbias.embedding import (
+    EmbeddedDense,
+    conv_geometry,
+    embed,
+    embedded_size,
+    orbit_sums,
+)
 from tfconvbias.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 LOCAL = (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D)
@@ -41,6 +48,17 @@ def _precision(dtype):
         finally:
             keras.config.set_floatx(floatx)
             keras.config.set_dtype_policy(policy)
+
+
+@contextlib.contextmanager
+def _no_more_than(num_bytes):
+    """Fail where Python and NumPy allocate more."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < num_bytes
+    finally:
+        tracemalloc.stop()
 
 
 def _outputs(model, seed=1):
@@ -221,6 +239,27 @@ def test_chosen_layers_and_unknown_ones():
         embed(model, layers="first")
 
 
+def test_a_convolution_that_is_no_layer_is_refused():
+    inputs = keras.Input((5, 5, 1))
+    outputs = keras.ops.conv(L.Conv2D(1, 2, name="c")(inputs), np.ones((2, 2, 1, 1), "float32"))
+    model = keras.Model(inputs, outputs)
+    with pytest.raises(NotImplementedError, match=r"operation 'conv.*class Conv "):
+        embed(model)
+    _assert_equal(model, embed(model, layers=["c"]))
+
+
+def test_adapted_normalization_comes_along():
+    x = np.random.default_rng(0).normal(3.0, 2.0, size=(20, 4, 4, 2)).astype("float32")
+    normalization = L.Normalization()
+    normalization.adapt(x)
+    inner = keras.Sequential([keras.Input((4, 4, 2)), normalization])
+    model = keras.Sequential([keras.Input((4, 4, 2)), inner, L.Conv2D(2, 3)])
+    embedded = embed(model)
+    _assert_equal(model, embedded)
+    back = keras.ops.convert_to_numpy(embedded.layers[1](x))
+    assert np.abs(back.mean(axis=(0, 1, 2))).max() < 1e-4
+
+
 def test_errors():
     model = _sequential((4, 4, 2), L.Conv2D(2, 3))
     with pytest.raises(ValueError, match="target"):
@@ -244,6 +283,10 @@ def test_a_model_too_large_is_refused():
     huge = _sequential((512, 512, 3), L.Conv2D(64, 3, padding="same"))
     with pytest.raises(MemoryError, match="TiB"):
         embed(huge)
+    # Neither the matrix nor the map of its entries, 8 bytes for each of these taps.
+    with _no_more_than(10**6):
+        geometry = conv_geometry((2048, 2048, 3), (5, 5, 3, 8), padding="same")
+        assert geometry.matrix_shape == (2048 * 2048 * 3, 2048 * 2048 * 8)
 
 
 @pytest.mark.parametrize("target", ["dense", "local"])

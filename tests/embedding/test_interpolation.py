@@ -4,6 +4,7 @@ import pytest
 from keras import layers as L
 
 from tfconvbias.embedding import embed, interpolate, relax_string
+from tfconvbias.layers import LocallyConnected2D
 
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -51,6 +52,36 @@ def test_linear_path_embeds_the_first_model(target, padding):
     assert path.loss["test"][1] == pytest.approx(_score(middle, *data["test"])[0], rel=1e-5)
     for before, after in zip(weights, other.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
+
+
+def _two_convolutions(seed):
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((5, 5, 1))
+    x = L.Conv2D(2, 2, activation="relu", name="conv")(inputs)
+    x = L.SeparableConv2D(2, 2, name="conv_1")(x)
+    x = LocallyConnected2D(2, 2, name="local")(x)
+    return keras.Model(inputs, L.Dense(3, name="head")(L.Flatten()(x)))
+
+
+@pytest.mark.parametrize("target", ["dense", "local"])
+@pytest.mark.parametrize("layers", [["conv"], ["conv_1"], ["conv", "conv_1"], None])
+def test_the_first_model_is_embedded_in_the_same_layers(target, layers):
+    cnn, other = _two_convolutions(0), embed(_two_convolutions(1), target, layers=layers)
+    x, y = _data(0)
+    path = interpolate(cnn, other, {"train": (x, y)}, num_points=3)
+    for index, model in ((0, cnn), (-1, other)):
+        assert path.loss["train"][index] == pytest.approx(_score(model, x, y)[0], rel=1e-5)
+
+
+def test_labels_in_a_column():
+    a, b = _cnn(0), _cnn(1)
+    x, y = _data(0)
+    row = interpolate(a, b, {"train": (x, y)}, num_points=3)
+    column = interpolate(a, b, {"train": (x, y[:, None])}, num_points=3)
+    np.testing.assert_array_equal(column.accuracy["train"], row.accuracy["train"])
+    np.testing.assert_allclose(column.loss["train"], row.loss["train"], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"labels of 'train'.*Received: shape \(24, 3\)"):
+        interpolate(a, b, {"train": (x, np.eye(3)[y])})
 
 
 def test_output_path_mixes_the_outputs():

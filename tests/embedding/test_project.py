@@ -175,5 +175,23 @@ def test_reinitialize_draws_the_standard_network():
     again = embed(cnn)
     reinitialize_model(again, seed=3)
     np.testing.assert_array_equal(again.get_weights()[0], kernel)
-    with pytest.raises(ValueError, match="fan-in"):
-        reinitialize_model(keras.Sequential([keras.Input((3,)), L.BatchNormalization()]))
+    with pytest.raises(ValueError, match="fan-in of layer 'up'"):
+        up = L.Conv1DTranspose(1, 2, name="up")
+        reinitialize_model(keras.Sequential([keras.Input((3, 1)), up]))
+
+
+def test_reinitialize_reaches_inner_models_and_normalizations():
+    def branch():
+        return keras.Sequential([keras.Input((4,)), L.Dense(4), L.BatchNormalization(), L.PReLU()])
+
+    inputs = keras.Input((4,))
+    model = keras.Model(inputs, L.Add()([branch()(inputs), branch()(inputs)]))
+    for inner in model.layers[1:3]:
+        for variable in inner.variables:
+            variable.assign(np.full(variable.shape, 7.0))
+    reinitialize_model(model)
+    first, second = (inner.get_weights() for inner in model.layers[1:3])
+    assert np.abs(first[0] - second[0]).max() > 0.1
+    for gamma, beta, mean, variance, alpha in (first[2:], second[2:]):
+        assert (gamma == 1).all() and (variance == 1).all()
+        assert not beta.any() and not alpha.any() and not mean.any()

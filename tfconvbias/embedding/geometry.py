@@ -148,6 +148,20 @@ class ConvGeometry:
             self.data_format,
         )
 
+    def check(self) -> None:
+        """Raise a `ValueError` where `support` would, without the memory that it takes."""
+        if min(self.in_channels, self.filters) < 1 or self.filters % self.groups:
+            raise ValueError(
+                "The numbers of input channels and of filters must be positive, and divisible by "
+                f"`groups`. Received: in_channels={self.in_channels}, filters={self.filters}, "
+                f"groups={self.groups}"
+            )
+        lengths, padding = self.spatial_shape, self.padding
+        if self.kind == "transposed":
+            axes = self._transposed_axes()
+            lengths, padding = tuple(n for n, _ in axes), tuple(pads for _, pads in axes)
+        conv_output_shape(lengths, self.kernel_size, self.strides, padding, self.dilation_rate)
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON can hold them."""
         return dataclasses.asdict(self)
@@ -276,5 +290,5 @@ def conv_geometry(
         if output_padding is None
         else as_tuple(output_padding, rank, "output_padding", allow_zero=True),
     )
-    geometry.support()
+    geometry.check()
     return geometry

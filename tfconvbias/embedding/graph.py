@@ -54,7 +54,18 @@ class Copies:
         copy = self._copies[id(layer)] = type(layer).from_config(layer.get_config())
         outputs = copy(*args, **kwargs)
         copy.set_weights(layer.get_weights())
+        finalize(copy)
         return outputs
+
+
+def finalize(layer: keras.layers.Layer) -> None:
+    """Let what a layer derives from its weights follow them, after they were set."""
+    # Normalization computes with constants that it makes of its adapted mean and variance.
+    if isinstance(layer, keras.layers.Normalization):
+        layer.finalize_state()
+    if isinstance(layer, keras.Model):
+        for inner in layer.layers:
+            finalize(inner)
 
 
 class Aliases:

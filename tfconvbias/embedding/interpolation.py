@@ -4,17 +4,20 @@ It stands here and not with the analyses because it embeds: the CNN's solution a
 one space only after $\Phi$. The string moves points of a path downhill; it trains no model.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfconvbias.analysis import LossDerivatives
+from tfconvbias.embedding import layer_rules as rules
 from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embed import embed
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
+from tfconvbias.embedding.graph import finalize
 
 METHODS = ("linear", "string", "output")
 _CHUNK = 1 << 20
@@ -60,9 +63,10 @@ def interpolate(
 
     Args:
         a: First model. Where its weights don't have the second one's shapes it is embedded as `b`
-            is: dense with folded or explicit padding, or local.
+            is: dense with folded or explicit padding, or local, and the same layers of it.
         b: Second model. Neither model is changed.
-        datasets: Name → inputs and integer labels to measure on, such as train and test.
+        datasets: Name → inputs and integer labels, `(N,)` or `(N, 1)`, to measure on, such as train
+            and test.
         method: As above.
         num_points: Points, both ends included.
         loss: `SparseCategoricalCrossentropy(from_logits=True)` by default.
@@ -91,9 +95,10 @@ def interpolate(
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     alphas = np.linspace(0.0, 1.0, num_points)
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
+    labels_of = {name: _labels(name, *pair) for name, pair in datasets.items()}
 
     def measure(name: str, outputs: np.ndarray) -> None:
-        labels = datasets[name][1]
+        labels = labels_of[name]
         value = float(ops.convert_to_numpy(loss(labels, outputs)))
         results[name].append((value, float(np.mean(outputs.argmax(axis=-1) == labels))))
 
@@ -122,6 +127,7 @@ def interpolate(
         for index, alpha in enumerate(alphas):
             for variable, first, second in zip(scratch.weights, *ends, strict=True):
                 variable.assign((1 - alpha) * first + alpha * second)
+            finalize(scratch)
             if string is not None:
                 _assign(scratch.trainable_variables, string[index])
             for name, (x, _) in datasets.items():
@@ -204,12 +210,13 @@ def _like(a: keras.Model, b: keras.Model) -> keras.Model:
     if [tuple(v.shape) for v in a.weights] == shapes:
         copy = keras.models.clone_model(b)
         copy.set_weights(a.get_weights())
+        finalize(copy)
         return copy
     dense = [layer for layer in embedded_layers(b) if isinstance(layer, EmbeddedDense)]
     is_explicit = any(any(map(any, layer.geometry.margin)) for layer in dense)
-    embedded = embed(
-        a, "dense" if dense else "local", padding="explicit" if is_explicit else "folded"
-    )
+    target = "dense" if dense else "local"
+    padding = "explicit" if is_explicit else "folded"
+    embedded = embed(a, target, padding, _embedded_names(a, b, target))
     found = [tuple(v.shape) for v in embedded.weights]
     if found != shapes:
         raise ValueError(
@@ -217,6 +224,42 @@ def _like(a: keras.Model, b: keras.Model) -> keras.Model:
             f"Received: shapes {found} for the first, embedded, and {shapes} for the second"
         )
     return embedded
+
+
+def _embedded_names(a: keras.Model, b: keras.Model, target: str) -> list[str] | None:
+    """The layers of `a` that `b` has embedded; `None`, for all, where the names don't tell."""
+    kind = EmbeddedDense if target == "dense" else rules.LOCAL
+    kept = {layer.name for layer in _leaves(a) if isinstance(layer, kind)}
+    made = {layer.name for layer in _leaves(b) if isinstance(layer, kind)} - kept
+    names = {layer.name for layer in _leaves(a) if type(layer) in rules.EMBEDDABLE}
+    sources = [_source(name, names - kept) for name in made]
+    told = sorted({source for source in sources if source is not None})
+    return None if None in sources else told
+
+
+def _source(name: str, names: set[str]) -> str | None:
+    """The layer that one of this name was made from, also as one of several."""
+    if name in names:
+        return name
+    return max((old for old in names if name.startswith(f"{old}_")), key=len, default=None)
+
+
+def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _leaves(layer)
+        else:
+            yield layer
+
+
+def _labels(name: str, x: Any, y: Any) -> np.ndarray:
+    labels = np.asarray(y)
+    if labels.shape not in ((len(x),), (len(x), 1)):
+        raise ValueError(
+            f"The labels of '{name}' must be integers of shape ({len(x)},), one an input. "
+            f"Received: shape {labels.shape}"
+        )
+    return labels.reshape(-1)
 
 
 def _flat(variables: list) -> np.ndarray:

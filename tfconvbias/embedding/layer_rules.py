@@ -48,6 +48,10 @@ KEPT = frozenset(getattr(L, name) for name in _KEPT_NAMES.split() if hasattr(L, 
 """Layers that hold no convolution. They stay, as every embedded layer keeps the volume's shape."""
 
 
+CONV_OPERATIONS = frozenset({"Conv", "DepthwiseConv", "SeparableConv", "ConvTranspose"})
+"""Class names of the operations that `keras.ops.conv` and its like put into a graph."""
+
+
 def stays(layer: Any) -> bool:
     """Whether `embed` knows that a layer can stay as it is."""
     # Exact classes: a subclass may do anything in its call.

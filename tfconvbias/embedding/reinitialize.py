@@ -8,6 +8,12 @@ from tfconvbias.embedding import layer_rules as rules
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 
 _WITH_FANS = (*rules.CONV, *rules.LOCAL, keras.layers.Dense, EmbeddedDense)
+_WITH_OWN_INITIALIZERS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.PReLU,
+)
 
 
 def reinitialize(model: keras.Model, seed: int = 0) -> None:
@@ -15,6 +21,7 @@ def reinitialize(model: keras.Model, seed: int = 0) -> None:
 
     The fan-in of a dense layer is the number of its inputs, also where it stands for a convolution:
     this turns an embedded model into the standard fully connected network of the same shape.
+    Normalizations and PReLU go back to their own initializers.
 
     Args:
         model: Built model, changed in place. Other layers must have no trainable weights.
@@ -32,23 +39,32 @@ def reinitialize(model: keras.Model, seed: int = 0) -> None:
     Reference:
         d'Ascoli et al., 2019, section 4, step 5.
     """
-    generator = keras.random.SeedGenerator(seed)
+    _draw(model, keras.random.SeedGenerator(seed))
+
+
+def _draw(model: keras.Model, generator: keras.random.SeedGenerator) -> None:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            reinitialize(layer, seed + 1)
-            continue
-        if not layer.trainable_variables:
-            continue
-        if type(layer) not in _WITH_FANS:
-            raise ValueError(
-                f"The fan-in of layer '{layer.name}' of class {type(layer).__name__} is not known."
+            _draw(layer, generator)
+        elif type(layer) in _WITH_OWN_INITIALIZERS:
+            for variable in layer.weights:
+                initializer = getattr(layer, f"{variable.name}_initializer")
+                variable.assign(initializer(variable.shape, dtype=variable.dtype))
+        elif layer.trainable_variables:
+            _draw_uniform(layer, generator)
+
+
+def _draw_uniform(layer: keras.layers.Layer, generator: keras.random.SeedGenerator) -> None:
+    if type(layer) not in _WITH_FANS:
+        raise ValueError(
+            f"The fan-in of layer '{layer.name}' of class {type(layer).__name__} is not known."
+        )
+    shape = tuple(layer.kernel.shape)
+    first = rules.rank_of(layer) if type(layer) in rules.LOCAL else 0
+    limit = 1 / math.sqrt(math.prod(shape[first:-1]))
+    for variable in layer.trainable_variables:
+        variable.assign(
+            keras.random.uniform(
+                variable.shape, -limit, limit, dtype=variable.dtype, seed=generator
             )
-        shape = tuple(layer.kernel.shape)
-        first = rules.rank_of(layer) if type(layer) in rules.LOCAL else 0
-        limit = 1 / math.sqrt(math.prod(shape[first:-1]))
-        for variable in layer.trainable_variables:
-            variable.assign(
-                keras.random.uniform(
-                    variable.shape, -limit, limit, dtype=variable.dtype, seed=generator
-                )
-            )
+        )

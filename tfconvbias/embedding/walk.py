@@ -80,6 +80,12 @@ class Walk:
                     f"How to embed layer '{layer.name}' of class {type(layer).__name__} is not "
                     "known. To keep it as it is, name the layers to embed in `layers`."
                 )
+        elif self.layers is None and type(layer).__name__ in rules.CONV_OPERATIONS:
+            raise NotImplementedError(
+                f"How to embed operation '{layer.name}' of class {type(layer).__name__} is not "
+                "known, as its kernel is no layer's: use a layer. To keep it as it is, name the "
+                "layers to embed in `layers`."
+            )
         outputs = self.copies.call(layer, *args, **kwargs)
         if type(layer) in rules.ZERO_PADDING:
             self._remember_padding(layer, args[0], outputs)
