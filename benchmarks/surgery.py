@@ -18,6 +18,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
+from tfconvbias.analysis import inference_times, time_ratio
 from tfconvbias.models import StructuredBase
 from tfconvbias.surgery import compact, make_plan
 from tfconvbias.surgery.kernel_rule import KernelRule
@@ -58,16 +59,9 @@ def measure(name, model, shape, arguments, rng):
     saving = 1 - plan.multiply_adds() / full
     images = rng.normal(size=(arguments.batch_size, *shape)).astype("float32")
     models = {"zeroed": model, "compact": smaller, "folded": folded}
-    times = {label: [] for label in models}
-    for turn in range(arguments.repeats + 1):
-        for label, one in models.items():
-            start = time.perf_counter()
-            one.predict_on_batch(images)
-            if turn:
-                times[label].append(time.perf_counter() - start)
+    times = inference_times(models, images, arguments.repeats)
     ratio, folded_ratio = (
-        statistics.median(new / old for new, old in zip(times[label], times["zeroed"], strict=True))
-        for label in ("compact", "folded")
+        time_ratio(times[label], times["zeroed"]) for label in ("compact", "folded")
     )
     reached = (1 - ratio) / saving
     before, after = (1e3 * statistics.median(times[label]) for label in ("zeroed", "compact"))

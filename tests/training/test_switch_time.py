@@ -66,7 +66,9 @@ def test_protocol_and_report(tmp_path):
 
     with pytest.raises(training.RunFolderError, match="--resume"):
         training.run_switch_time(config, dataset)
-    with pytest.raises(training.RunFolderError, match="other seed"):
+    with pytest.raises(
+        training.RunFolderError, match="seed: 0 there, 1 asked for"
+    ):
         training.run_switch_time(dataclasses.replace(config, seed=1, resume=True), dataset)
     again = training.run_switch_time(dataclasses.replace(config, resume=True), dataset)
     assert again.rows == result.rows and again.histories == result.histories
@@ -102,7 +104,9 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
         return {"optimizer": keras.optimizers.SGD(0.02, momentum=0.9)}
 
     whole = model()
-    expected = fitting.checkpointed_fit(whole, dataset, tmp_path / "a", epochs=4, **momentum(), **options)
+    expected = fitting.checkpointed_fit(
+        whole, dataset, tmp_path / "a", epochs=4, **momentum(), **options
+    )
 
     class Stop(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):

@@ -32,7 +32,7 @@ def test_tune_prints_a_command_that_trains_the_best(monkeypatch, tmp_path, capsy
         run_recipe(monkeypatch, "tune", *argv, "--l1-values", "1e-3")
     assert stop.value.code == 1
     message = capsys.readouterr().err
-    assert "holds another search" in message
+    assert "holds a search with another configuration" in message
     assert "l1_values" in message
 
 

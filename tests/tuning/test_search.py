@@ -178,7 +178,9 @@ def test_a_folder_of_another_search_is_an_error(dataset, tiny, tmp_path):
     config = SearchConfig(**{**tiny, "epochs": 1, "max_trials": 1})
     search(config, dataset)
     other = dataclasses.replace(config, momenta=(0.5,), seed=3, resume=True)
-    with pytest.raises(RunFolderError, match=r"another search \(momenta: .*0.9.* there, \[0.5\]"):
+    with pytest.raises(
+        RunFolderError, match=r"another configuration \(momenta: .*0.9.* there, \[0.5\]"
+    ):
         search(other, dataset)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")

@@ -20,6 +20,8 @@ from tfconvbias.analysis.filters import (
     num_units,
     random_units,
 )
+from tfconvbias.analysis.inference_time import inference_times, time_ratio
+from tfconvbias.analysis.kernel_correlation import kernel_correlation, pairwise_correlation
 from tfconvbias.analysis.locality import (
     Locality,
     layer_locality,
@@ -57,18 +59,22 @@ __all__ = [
     "hessian_vector_product",
     "image_patches",
     "image_tiles",
+    "inference_times",
     "input_weight_images",
+    "kernel_correlation",
     "kernels",
     "layer_locality",
     "locality",
     "nonzeros_per_unit",
     "num_nonzeros",
     "num_units",
+    "pairwise_correlation",
     "path_norm_bound",
     "point_geometry",
     "random_units",
     "sharing_bits",
     "spatial_spread",
+    "time_ratio",
     "top_hessian_eigenvalues",
     "weighted_path_norm",
     "window_share",

@@ -3,6 +3,7 @@
 from tfconvbias.callbacks.epoch_seeds import EpochSeeds
 from tfconvbias.callbacks.finite_loss import StopOnNonFiniteLoss
 from tfconvbias.callbacks.generalization_bound import GeneralizationBound
+from tfconvbias.callbacks.kernel_statistics import KernelCorrelation, LiveKernels
 from tfconvbias.callbacks.locality_score import LocalityScore
 from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.callbacks.nonzeros import NonZeros
@@ -15,6 +16,8 @@ __all__ = [
     "EpochSeeds",
     "GeneralizationBound",
     "GeneralizationGap",
+    "KernelCorrelation",
+    "LiveKernels",
     "LocalityScore",
     "Measurement",
     "NonZeros",

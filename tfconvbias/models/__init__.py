@@ -5,13 +5,14 @@ from tfconvbias.models.d_conv import DConv
 from tfconvbias.models.parameter_counts import base_channels_for_budget, num_kernel_parameters
 from tfconvbias.models.resnet18 import ResNet18
 from tfconvbias.models.s_conv import SConv
-from tfconvbias.models.structured_base import BASES, StructuredBase
+from tfconvbias.models.structured_base import BASE_STRIDES, BASES, StructuredBase
 from tfconvbias.models.three_fc import ThreeFC
 from tfconvbias.models.two_layer_relu import HalfMeanSquaredError, TwoLayerReLU
 from tfconvbias.models.vanilla_cnn import VanillaCNN, load_channels_first_weights
 
 __all__ = [
     "BASES",
+    "BASE_STRIDES",
     "AlexNet",
     "DConv",
     "HalfMeanSquaredError",

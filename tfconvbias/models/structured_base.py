@@ -25,7 +25,7 @@ BASES: dict[str, tuple[tuple[int, int], ...]] = {
 
 # Where the image is halved. He et al. do it where the width doubles; the square architecture has
 # one width, so it halves where `cifar20` does.
-_STRIDES: dict[str, tuple[int, ...]] = {
+BASE_STRIDES: dict[str, tuple[int, ...]] = {
     "imagenet8": (2, 1, 1, 2, 1, 2, 1),
     "imagenet18": (2, *(1,) * 4, *((2, 1, 1, 1) * 3)),
     "cifar20": (*(1,) * 7, *((2, 1, 1, 1, 1, 1) * 2)),
@@ -155,7 +155,7 @@ def _layers_of(base) -> tuple[tuple[int, int], ...]:
 def _strides_of(base, layers, strides) -> tuple[int, ...]:
     if strides is None:
         if isinstance(base, str):
-            return _STRIDES[base]
+            return BASE_STRIDES[base]
         widths = [width for width, _ in layers]
         return (1, *(2 if new > old else 1 for old, new in itertools.pairwise(widths)))
     strides = tuple(strides)

@@ -72,7 +72,7 @@ def checkpointed_fit(
     first = keeper.resume(model)
     file = folder / "history.csv"
     if first == 0:
-        start = {"epoch": 0}
+        start: dict[str, float] = {"epoch": 0}
         for prefix, split in (("", "train"), ("test_", "test")):
             found = model.evaluate(
                 *dataset.split(split), batch_size=_BATCH, verbose=0, return_dict=True

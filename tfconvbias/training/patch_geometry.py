@@ -1,12 +1,12 @@
 """Geometry of natural image patches against shuffled pixels, whole images and spheres."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tfconvbias import analysis, data, plots
+from tfconvbias.training.claimed_folder import write_json
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import option
@@ -138,9 +138,7 @@ def _store(config, found, checks) -> None:
         "checks": [check._asdict() for check in checks],
         "environment": environment(),
     }
-    unfinished = folder / "unfinished-result.json"
-    unfinished.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(folder / "result.json")
+    write_json(folder / "result.json", result)
     for normalize in config.normalize:
         names = [_label(kind, normalize) for kind in KINDS] + ["sphere"]
         figure = plots.depth_and_spectrum({name: found[name] for name in names})

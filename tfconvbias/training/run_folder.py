@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from tfconvbias.training.errors import RunFolderError
+from tfconvbias.training.claimed_folder import check_folder, write_json
 from tfconvbias.training.run_config import RunConfig
 
 History = dict[str, list[float]]
@@ -60,36 +60,12 @@ class RunFolder:
             RunFolderError: If the folder holds another configuration, holds this run but
                 `config.resume` is off, or holds files that are not a run.
         """
-        file = self.path / "config.json"
-        if not file.exists():
-            if self.path.exists() and any(self.path.iterdir()):
-                raise RunFolderError(
-                    f"{self.path} is not empty and holds no run. Choose another --run-dir."
-                )
-            return
-        stored = self.config()
-        wanted = config.identity()
-        names = sorted(stored.keys() | wanted.keys())
-        different = [name for name in names if stored.get(name) != wanted.get(name)]
-        if different:
-            changes = ", ".join(
-                f"{name}: {stored.get(name)!r} there, {wanted.get(name)!r} asked for"
-                for name in different
-            )
-            raise RunFolderError(
-                f"{self.path} holds a run with another configuration ({changes}). "
-                "Choose another --run-dir."
-            )
-        if not config.resume:
-            raise RunFolderError(
-                f"{self.path} already holds this run. Continue it with --resume, "
-                "or choose another --run-dir."
-            )
+        check_folder(self.path / "config.json", config.identity(), config.resume)
 
     def create(self, config: RunConfig) -> None:
         """Make the folder and store the configuration, which claims it for this run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._write_json("config.json", config.identity())
+        write_json(self.path / "config.json", config.identity())
 
     def config(self) -> dict[str, Any]:
         """The stored configuration."""
@@ -105,11 +81,11 @@ class RunFolder:
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Store the results row, which marks the run as complete."""
-        self._write_json("result.json", result)
+        write_json(self.path / "result.json", result)
 
     def write_environment(self, environment: dict[str, Any]) -> None:
         """Store versions, commit and hardware."""
-        self._write_json("environment.json", environment)
+        write_json(self.path / "environment.json", environment)
 
     def save_model(self, model: keras.Model, file: Path) -> None:
         """Save a model so that a kill leaves the previous one or the new one, never a part."""
@@ -170,8 +146,3 @@ class RunFolder:
 
     def _read_json(self, name: str) -> dict[str, Any]:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        unfinished = self.path / f"unfinished-{name}"
-        unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(self.path / name)

@@ -10,6 +10,7 @@ import numpy as np
 
 from tfconvbias import callbacks, data, models, plots
 from tfconvbias.training.build import build_dataset
+from tfconvbias.training.claimed_folder import write_json
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 from tfconvbias.training.run_config import RunConfig, option
@@ -73,9 +74,7 @@ def run_stability_images(config: StabilityImages) -> dict[str, dict[str, Any]]:
                 raise ConfigError(f"{file} holds another configuration. Choose another --run-dir.")
         else:
             row = {"config": wanted, **_train(config, connectivity, dataset)}
-            unfinished = file.with_name(f"unfinished-{file.name}")
-            unfinished.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(file)
+            write_json(file, row)
         rows[connectivity] = row
         print(
             f"{connectivity}: λη/2 {row['relative_sharpness']:.3f}, "

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfconvbias import callbacks, data, models
+from tfconvbias.training.claimed_folder import write_json
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 
@@ -88,10 +89,7 @@ def stored_run(run: StabilityRun, folder: str | Path) -> dict[str, Any]:
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
     row = stability_row(run)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"unfinished-{file.name}")
-    unfinished.write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(file)
+    write_json(file, row)
     return row
 
 

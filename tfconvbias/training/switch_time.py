@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +11,9 @@ import numpy as np
 
 from tfconvbias import analysis, callbacks, data, embedding, models
 from tfconvbias.training.checkpointed_fit import checkpointed_fit, read_history
+from tfconvbias.training.claimed_folder import check_folder, write_json
 from tfconvbias.training.environment import environment
-from tfconvbias.training.errors import ConfigError, RunFolderError
+from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import option
 from tfconvbias.training.run_folder import History
 
@@ -129,7 +129,10 @@ def run_switch_time(
         TrainingDivergedError: If a loss became NaN or infinite.
     """
     folder = Path(config.run_dir)
-    _open(folder, config)
+    # Of several workers each finds the folder claimed by the others.
+    resume = config.resume or config.num_workers > 1
+    if not check_folder(folder / "config.json", config.identity(), resume):
+        write_json(folder / "config.json", config.identity())
     if dataset is None:
         dataset = data.load(config.dataset, data_dir=config.data_dir)
     dataset = dataset.limit(num_train=config.num_train, num_test=config.num_test, seed=config.seed)
@@ -231,7 +234,7 @@ def _point(
         "environment": environment(),
     }
     np.savez_compressed(place / "images.npz", allow_pickle=False, **images)
-    _write_json(place / "result.json", row)
+    write_json(place / "result.json", row)
     for file in place.glob("checkpoint-*"):
         file.unlink()
 
@@ -315,33 +318,3 @@ def weight_slice(model: keras.Model) -> np.ndarray:
     rows = np.arange(min(_SLICE, int(np.prod(geometry.spatial_shape)))) * geometry.in_channels
     columns = np.arange(min(_SLICE, positions)) * geometry.filters
     return kernel[np.ix_(rows, columns)].T
-
-
-def _open(folder: Path, config: SwitchTimeConfig) -> None:
-    file = folder / "config.json"
-    wanted = json.loads(json.dumps(config.identity()))
-    if not file.exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunFolderError(
-                f"{folder} is not empty and holds no run. Choose another --run-dir."
-            )
-        _write_json(file, wanted)
-        return
-    stored = json.loads(file.read_text(encoding="utf-8"))
-    different = sorted(k for k in stored.keys() | wanted.keys() if stored.get(k) != wanted.get(k))
-    if different:
-        raise RunFolderError(
-            f"{folder} holds a run with other {', '.join(different)}. Choose another --run-dir."
-        )
-    if not config.resume and config.num_workers == 1:
-        raise RunFolderError(
-            f"{folder} already holds this run. Continue it with --resume, or choose another "
-            "--run-dir."
-        )
-
-
-def _write_json(file: Path, content: Mapping[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = file.with_name(f"unfinished-{file.name}")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(file)

@@ -1,7 +1,6 @@
 """Find an augmentation policy by density matching on held-out folds."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from tfconvbias import data
 from tfconvbias.data import FastAutoAugment
 from tfconvbias.training import ConfigError, RunConfig, build_dataset, option, run
+from tfconvbias.training.claimed_folder import write_json
 
 _OPERATIONS = tuple(data.OPERATIONS)
 _BATCH = 500
@@ -108,8 +108,10 @@ def search_augmentation(
                 f"with the {len(best)} best sub-policies",
                 flush=True,
             )
-    _write(folder / "scores.json", [{"score": score, "sub_policy": part} for score, part in found])
-    _write(folder / "policy.json", [part for _, part in found])
+    write_json(
+        folder / "scores.json", [{"score": score, "sub_policy": part} for score, part in found]
+    )
+    write_json(folder / "policy.json", [part for _, part in found])
     return folder / "policy.json"
 
 
@@ -223,9 +225,3 @@ def _near(
         lowest = config.min_probability
         child.append([name, min(max(probability, lowest), 1.0), min(max(level, 0.0), 1.0)])
     return [[name, float(probability), float(level)] for name, probability, level in child]
-
-
-def _write(path: Path, content: Any) -> None:
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    unfinished.replace(path)

@@ -1,6 +1,5 @@
 """Run a search, alone or as the chief or a worker of several processes."""
 
-import json
 import os
 import sys
 import threading
@@ -12,7 +11,8 @@ import keras
 import keras_tuner
 
 from tfconvbias import data
-from tfconvbias.training import RunFolderError, build_dataset
+from tfconvbias.training import build_dataset
+from tfconvbias.training.claimed_folder import check_folder, check_same, write_json
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.hypermodels import hypermodel
 from tfconvbias.tuning.oracles import GridOracle, build_oracle
@@ -50,12 +50,12 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
     """
     folder = Path(config.run_dir or f"searches/{config.default_run_name()}")
     role = _role()
-    if role != "worker":
-        _open(folder, config)
-    elif not (folder / "search.json").exists():
-        _wait_for_chief(folder, config.worker_timeout)
+    file = folder / "search.json"
     if role == "worker":
-        _check_same(folder, config)
+        _wait_for_chief(file, config.worker_timeout)
+        check_same(file, config.identity(), "search")
+    elif not check_folder(file, config.identity(), config.resume, "search"):
+        write_json(file, config.identity())
     if dataset is None:
         dataset = build_dataset(config)
     space = hypermodel(config, dataset)
@@ -110,46 +110,12 @@ def _lead(tuner: RunTuner, oracle: GridOracle, config: SearchConfig) -> None:
             )
 
 
-def _open(folder: Path, config: SearchConfig) -> None:
-    """Make the search's folder, or check that it holds this search and may be continued."""
-    if not (folder / "search.json").exists():
-        if folder.exists() and any(folder.iterdir()):
-            raise RunFolderError(
-                f"{folder} is not empty and holds no search. Choose another --run-dir."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / "unfinished-search.json"
-        unfinished.write_text(json.dumps(config.identity(), indent=2) + "\n", encoding="utf-8")
-        unfinished.replace(folder / "search.json")
-        return
-    _check_same(folder, config)
-    if not config.resume:
-        raise RunFolderError(
-            f"{folder} already holds this search. Continue it with --resume, "
-            "or choose another --run-dir."
-        )
-
-
-def _check_same(folder: Path, config: SearchConfig) -> None:
-    stored = json.loads((folder / "search.json").read_text(encoding="utf-8"))
-    wanted = json.loads(json.dumps(config.identity()))
-    different = ", ".join(
-        f"{name}: {stored.get(name)!r} there, {wanted.get(name)!r} asked for"
-        for name in sorted(stored.keys() | wanted.keys())
-        if stored.get(name) != wanted.get(name)
-    )
-    if different:
-        raise RunFolderError(
-            f"{folder} holds another search ({different}). Choose another --run-dir."
-        )
-
-
-def _wait_for_chief(folder: Path, timeout: float) -> None:
+def _wait_for_chief(file: Path, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    while not (folder / "search.json").exists():
+    while not file.exists():
         if time.monotonic() > deadline:
             raise SearchError(
-                f"No chief opened the search in {folder} within {timeout} s. "
+                f"No chief opened the search in {file.parent} within {timeout} s. "
                 "Chief and workers must see the same folder."
             )
         time.sleep(0.2)

@@ -1,0 +1,70 @@
+"""Kernels over training: how many live, and how alike they are."""
+
+import keras
+import numpy as np
+
+from tfconvbias import analysis
+from tfconvbias.callbacks.measurement import Measurement
+from tfconvbias.regularizers import KernelNumber, StructuredSparsity
+
+
+class LiveKernels(Measurement):
+    """Add `live_kernels` to the logs: convolution kernels with a norm above a threshold.
+
+    Args:
+        penalty: whose norm of a whole kernel is compared; ℓ2 by default.
+        tau: the threshold τ; 0 counts kernels that are not exactly zero.
+        relative: whether τ is a fraction of the largest norm in the same layer.
+        every: epochs between two measurements.
+
+    Example:
+        >>> watcher = LiveKernels(tau=1e-3)
+        >>> watcher.names
+        ('live_kernels',)
+    """
+
+    names = ("live_kernels",)
+
+    def __init__(
+        self,
+        penalty: StructuredSparsity | None = None,
+        tau: float = 0.0,
+        relative: bool = False,
+        every: int = 1,
+    ):
+        super().__init__(every)
+        self.penalty = penalty or KernelNumber(0.0)
+        self.tau = tau
+        self.relative = relative
+
+    def measure(self, logs: dict) -> dict[str, float]:
+        """The number, of the model as it stands."""
+        count = 0
+        for kernel in analysis.kernels(self.model).values():
+            if len(kernel.shape) > 2:
+                norms = keras.ops.convert_to_numpy(self.penalty.group_norms(kernel.value)[-1])
+                bound = self.tau * norms.max() if self.relative else self.tau
+                count += int((norms > bound).sum())
+        return {"live_kernels": float(count)}
+
+
+class KernelCorrelation(Measurement):
+    """Add `kernel_correlation` to the logs: `analysis.kernel_correlation`, mean over layers.
+
+    Layers with fewer than two live kernels are left out; NaN where none is left.
+
+    Args:
+        every: epochs between two measurements.
+
+    Example:
+        >>> watcher = KernelCorrelation(every=5)
+        >>> watcher.every
+        5
+    """
+
+    names = ("kernel_correlation",)
+
+    def measure(self, logs: dict) -> dict[str, float]:
+        """The mean, of the model as it stands."""
+        found = [v for v in analysis.kernel_correlation(self.model).values() if np.isfinite(v)]
+        return {"kernel_correlation": float(np.mean(found)) if found else float("nan")}
