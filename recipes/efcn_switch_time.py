@@ -11,8 +11,10 @@ of the same function and train on, beside a standard network of that shape.
 
 Targets on CIFAR-10, test accuracy: CNN about 72 %, FCN 55 to 57.5 %, eFCN at switch time 0 about
 62.5 %, best near 20 epochs and above the CNN; δ at most 8 %, of the FCN about 97 %. The eFCN has 74
-million weights: on several devices start one process each with --num-workers N --worker I (worker 0
-first, alone, until the CNN has trained). A killed run continues with --resume.
+million weights, and measuring it takes 9 GB of main memory. A killed run continues with --resume.
+On N devices start N processes on one folder; worker 0 trains the CNN, and the others wait for it:
+
+    CUDA_VISIBLE_DEVICES=I python recipes/efcn_switch_time.py --num-workers N --worker I
 """
 
 from tfconvbias import training

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import time
+import types
 
 import keras
 import numpy as np
@@ -35,17 +37,33 @@ def _config(tmp_path, **changes):
     return dataclasses.replace(TINY, run_dir=str(tmp_path / "run"), **changes)
 
 
-def test_protocol_and_report(tmp_path):
+def test_protocol_and_report(tmp_path, monkeypatch):
     config, dataset = _config(tmp_path), _dataset()
-    result = training.run_switch_time(config, dataset)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    # Killed while the first embedded network is measured: its training isn't repeated.
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training.switch_time, "_paths", stop)
+        training.run_switch_time(config, dataset)
+    checkpoint = tmp_path / "run" / "tw-0" / "checkpoint-2.weights.h5"
+    trained = checkpoint.stat().st_mtime_ns
+    kept = [tmp_path / "run" / name for name in ("fcn/result.json", "tw-0/history.csv")]
+    before = [file.read_bytes() for file in kept]
+    with monkeypatch.context() as patch:
+        patch.setattr(training.switch_time.Path, "unlink", lambda *_: None)
+        result = training.run_switch_time(dataclasses.replace(config, resume=True), dataset)
+    assert checkpoint.stat().st_mtime_ns == trained
+    assert [file.read_bytes() for file in kept] == before
     assert set(result.rows) == {"fcn", "tw-0", "tw-2"}
     cnn = result.histories["cnn"]
     assert cnn["epoch"] == [0, 1, 2]
-    for time in (0, 2):
-        history = result.histories[f"tw-{time}"]
+    for moment in (0, 2):
+        history = result.histories[f"tw-{moment}"]
         # The embedded network starts where the CNN was at the switch.
-        assert history["test_loss"][0] == pytest.approx(cnn["test_loss"][time], rel=1e-5)
-        row = result.rows[f"tw-{time}"]
+        assert history["test_loss"][0] == pytest.approx(cnn["test_loss"][moment], rel=1e-5)
+        row = result.rows[f"tw-{moment}"]
         assert 0 < row["off_local"] < 0.2 < result.rows["fcn"]["off_local"]
         paths = row["paths"]
         assert set(paths) == {"linear", "string", "output"}
@@ -66,21 +84,30 @@ def test_protocol_and_report(tmp_path):
 
     with pytest.raises(training.RunFolderError, match="--resume"):
         training.run_switch_time(config, dataset)
-    with pytest.raises(
-        training.RunFolderError, match="seed: 0 there, 1 asked for"
-    ):
+    with pytest.raises(training.RunFolderError, match="seed: 0 there, 1 asked for"):
         training.run_switch_time(dataclasses.replace(config, seed=1, resume=True), dataset)
     again = training.run_switch_time(dataclasses.replace(config, resume=True), dataset)
     assert again.rows == result.rows and again.histories == result.histories
 
 
-def test_workers_share_the_points_of_the_local_target(tmp_path):
+def test_workers_share_the_points_of_the_local_target(tmp_path, monkeypatch):
     config = _config(tmp_path, target="local", num_workers=2, num_points=0, shuffle=False)
     dataset = _dataset()
-    assert training.run_switch_time(config, dataset) is None
-    done = {p.parent.name for p in (tmp_path / "run").glob("*/result.json")}
-    assert done == {"fcn", "tw-2"}
+
+    def first_worker(_):
+        """What the second one waits for: the folder, and then the CNN."""
+        file = tmp_path / "run" / "config.json"
+        if not file.exists():
+            training.switch_time.write_json(file, config.identity())
+            return
+        assert training.run_switch_time(config, dataset) is None
+        done = {p.parent.name for p in (tmp_path / "run").glob("*/result.json")}
+        assert done == {"fcn", "tw-2"}
+
+    clock = types.SimpleNamespace(sleep=first_worker, perf_counter=time.perf_counter)
+    monkeypatch.setattr(training.switch_time, "time", clock)
     result = training.run_switch_time(dataclasses.replace(config, worker=1), dataset)
+    assert result.histories["cnn"]["epoch"] == [0, 1, 2]
     assert result.rows["tw-0"]["off_local"] == 0 and result.rows["tw-0"]["broken_sharing"] > 0
     training.write_switch_time_report(result)
     assert findings(result)[2]["measure"] == "LCN of switch time 0"
@@ -147,9 +174,33 @@ def test_config():
         {"switch_times": (151,)},
         {"worker": 1},
         {"num_points": 2},
+        {"num_points": -3},
+        {"embedded_learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"num_train": 0},
+        {"curvature_samples": -1},
+        {"stiffness": -1.0},
     ):
-        with pytest.raises(training.ConfigError):
+        with pytest.raises(training.ConfigError, match=next(iter(changes))):
             dataclasses.replace(training.SwitchTimeConfig(), **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dataset": "no/folder"}, "There is no folder 'no/folder'"),
+        ({"num_train": 61}, "60 images. Received: num_train=61"),
+        ({"filters": 16, "string_steps": 0}, "MiB, and training takes .* --filters"),
+        ({"curvature_samples": 10}, "Hessian's .* 30 times that; 1 MiB are left.*--target local"),
+        ({"num_points": 31}, "the string .* 40 times"),
+    ],
+)
+def test_what_can_not_be_run_is_refused_before_it_starts(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setattr(training.switch_time, "available_bytes", lambda: 2**20)
+    dataset = None if "dataset" in changes else _dataset()
+    with pytest.raises(training.ConfigError, match=message):
+        training.run_switch_time(_config(tmp_path, **changes), dataset)
+    assert not (tmp_path / "run").exists()
 
 
 def test_landscape():

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, callbacks, data, embedding, models
+from tfconvbias.embedding.memory import available_bytes, readable
 from tfconvbias.training.checkpointed_fit import checkpointed_fit, read_history
 from tfconvbias.training.claimed_folder import check_folder, write_json
 from tfconvbias.training.environment import environment
@@ -20,6 +21,16 @@ from tfconvbias.training.run_folder import History
 _BATCH = 500
 _SLICE = 200
 _HOW = ("run_dir", "resume", "worker", "num_workers", "verbose")
+_POSITIVE = (
+    *("filters", "epochs", "learning_rate", "embedded_epochs", "embedded_learning_rate"),
+    *("batch_size", "num_train", "num_test", "string_samples", "checkpoint_every"),
+)
+_LANCZOS_COPIES = 30
+"""Peak memory of the Hessian's eigenvalue, over that of the embedded network's weights: measured,
+in float64 vectors for the most part."""
+_PATH_COPIES = 9
+"""The same of an interpolation, beside its points."""
+_POLL_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +70,13 @@ class SwitchTimeConfig:
     verbose: Literal["line", "silent"] = option("line", "progress: a line an epoch, or nothing")
 
     def __post_init__(self):
-        for name in ("filters", "epochs", "embedded_epochs", "batch_size", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be positive. Received: {getattr(self, name)}")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be positive. Received: {value}")
+        for name in ("curvature_samples", "num_points", "string_steps", "stiffness"):
+            if not getattr(self, name) >= 0:
+                raise ConfigError(f"{name} must not be negative. Received: {getattr(self, name)}")
         if not 0 <= self.worker < self.num_workers:
             raise ConfigError(
                 "worker must lie in 0 … num_workers-1. "
@@ -125,36 +140,36 @@ def run_switch_time(
         The result; `None` in a worker that isn't the last to finish.
 
     Raises:
+        ConfigError: If the data set doesn't hold what is asked for, or the embedded network takes
+            more memory than there is.
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
         TrainingDivergedError: If a loss became NaN or infinite.
     """
     folder = Path(config.run_dir)
+    file = folder / "config.json"
+    if config.worker:
+        _wait_for(file, config)
     # Of several workers each finds the folder claimed by the others.
-    resume = config.resume or config.num_workers > 1
-    if not check_folder(folder / "config.json", config.identity(), resume):
-        write_json(folder / "config.json", config.identity())
-    if dataset is None:
-        dataset = data.load(config.dataset, data_dir=config.data_dir)
-    dataset = dataset.limit(num_train=config.num_train, num_test=config.num_test, seed=config.seed)
-    keras.utils.set_random_seed(config.seed)
-    cnn = build_cnn(config, dataset)
+    is_claimed = check_folder(file, config.identity(), config.resume or config.num_workers > 1)
+    try:
+        if dataset is None:
+            dataset = data.load(config.dataset, data_dir=config.data_dir)
+        limits = {"num_train": config.num_train, "num_test": config.num_test}
+        dataset = dataset.limit(**limits, seed=config.seed)
+        keras.utils.set_random_seed(config.seed)
+        cnn = build_cnn(config, dataset)
+    except (FileNotFoundError, ValueError) as error:
+        # No such folder, too few images or too small ones: for the user to mend.
+        raise ConfigError(str(error)) from error
+    _check_memory(cnn, config)
+    if not is_claimed:
+        write_json(file, config.identity())
     snapshots = callbacks.Snapshots(folder / "cnn" / "snapshots", config.times)
-    histories = {
-        "cnn": checkpointed_fit(
-            cnn,
-            dataset,
-            folder / "cnn",
-            epochs=config.epochs,
-            optimizer=keras.optimizers.SGD(config.learning_rate),
-            extra=[snapshots],
-            **config.fit_options(),
-        )
-    }
+    histories = {"cnn": _cnn_history(cnn, snapshots, dataset, config, folder / "cnn")}
     names = ["fcn", *(f"tw-{t}" for t in config.times)]
     for number, name in enumerate(names):
         if number % config.num_workers == config.worker:
-            if config.verbose == "line":
-                print(f"[{number + 1}/{len(names)}] {name}", flush=True)
+            _say(f"[{number + 1}/{len(names)}] {name}", config)
             _point(name, cnn, snapshots, dataset, config, folder)
     rows = {}
     for name in names:
@@ -178,6 +193,60 @@ def build_cnn(config: SwitchTimeConfig, dataset: data.ImageDataset) -> keras.Mod
     return models.VanillaCNN(config.filters, **arguments)
 
 
+def _cnn_history(
+    cnn: keras.Model,
+    snapshots: callbacks.Snapshots,
+    dataset: data.ImageDataset,
+    config: SwitchTimeConfig,
+    place: Path,
+) -> History:
+    """Train the CNN, in worker 0; the others wait for its last checkpoint."""
+    if config.worker:
+        _wait_for(place / f"checkpoint-{config.epochs}.weights.h5", config)
+        return read_history(place / "history.csv")
+    return checkpointed_fit(
+        cnn,
+        dataset,
+        place,
+        epochs=config.epochs,
+        optimizer=keras.optimizers.SGD(config.learning_rate),
+        extra=[snapshots],
+        **config.fit_options(),
+    )
+
+
+def _wait_for(file: Path, config: SwitchTimeConfig) -> None:
+    if not file.exists():
+        _say(f"Waiting for worker 0 to write {file}", config)
+    while not file.exists():
+        time.sleep(_POLL_SECONDS)
+
+
+def _check_memory(cnn: keras.Model, config: SwitchTimeConfig) -> None:
+    """Refuse at the start what would fail hours later."""
+    size = embedding.embedded_size(cnn, config.target, config.padding)
+    stages = {"training": 3}
+    if config.curvature_samples:
+        stages["the Hessian's eigenvalue (--curvature-samples)"] = _LANCZOS_COPIES
+    if config.num_points and config.string_steps:
+        copies = config.num_points + _PATH_COPIES
+        stages["the string (--string-steps, --num-points)"] = copies
+    stage = max(stages, key=stages.__getitem__)
+    available = available_bytes()
+    if available is not None and size.num_bytes * stages[stage] > available:
+        raise ConfigError(
+            f"The embedded network has {size.num_parameters:,} parameters, "
+            f"{readable(size.num_bytes)}, and {stage} takes about {stages[stage]} times that; "
+            f"{readable(available)} are left. Take less with --filters, --target local, "
+            "--curvature-samples 0, --string-steps 0 or fewer --num-points."
+        )
+
+
+def _say(text: str, config: SwitchTimeConfig) -> None:
+    if config.verbose == "line":
+        print(text, flush=True)
+
+
 def _point(
     name: str,
     cnn: keras.Model,
@@ -189,6 +258,7 @@ def _point(
     """Lift, train and measure one point, unless it is done."""
     place = folder / name
     if (place / "result.json").exists():
+        _say("done before", config)
         return
     last = snapshots.path(config.epochs)
     if name == "fcn":
@@ -198,6 +268,7 @@ def _point(
         cnn.load_weights(snapshots.path(int(name.removeprefix("tw-"))))
         model = embedding.embed(cnn, config.target, config.padding)
     started = time.perf_counter()
+    _say("measuring the start", config)
     row: dict[str, Any] = {
         f"{key}_start": value for key, value in _landscape(model, dataset, config).items()
     }
@@ -210,6 +281,7 @@ def _point(
         optimizer=keras.optimizers.SGD(config.embedded_learning_rate),
         **config.fit_options(),
     )
+    _say("measuring the end", config)
     row |= {f"{key}_end": value for key, value in _landscape(model, dataset, config).items()}
     images |= {"end": first_layer_image(model), "slice_end": weight_slice(model)}
     found = embedding.deviation(model)
@@ -277,6 +349,7 @@ def _paths(
     for method in ("linear", "string", "output"):
         if method == "string" and not config.string_steps:
             continue
+        _say(f"interpolating: {method}", config)
         path = embedding.interpolate(
             cnn,
             model,
