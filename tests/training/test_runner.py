@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tfconvbias import training
-from tfconvbias.training import runner
+from tfconvbias.training import comparison, runner
 
 
 def without_seconds(history):
-    return {name: column for name, column in history.items() if name != "seconds"}
+    return {name: column for name, column in history.items() if "seconds" not in name}
 
 
 class Killed(BaseException):
@@ -56,6 +56,72 @@ def test_a_killed_run_resumes_to_the_same_history_and_model(
         np.testing.assert_array_equal(
             keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
         )
+
+
+def test_a_run_stops_in_time_and_goes_on(tiny_config, tiny_dataset, tmp_path):
+    config = dataclasses.replace(
+        tiny_config, optimizer="beta_lasso", beta=1.0, l1_conv=1e-3, epochs=2
+    )
+    whole = training.run(config, tiny_dataset)
+    # Rare checkpoints, and time for no more than the epoch that is run in any case.
+    config = dataclasses.replace(
+        config, run_dir=str(tmp_path / "pieces"), max_minutes=1e-6, checkpoint_every=10
+    )
+    with pytest.raises(training.RunPausedError, match=r"epoch 1 of 2.*--resume"):
+        training.run(config, tiny_dataset)
+    folder = training.RunFolder(config.run_dir)
+    assert folder.checkpoint()[0] == 1
+    assert folder.best_model.exists()
+    assert folder.result() is None
+    in_pieces = training.run(dataclasses.replace(config, resume=True), tiny_dataset)
+    assert without_seconds(in_pieces.history) == without_seconds(whole.history)
+    names = ("test_accuracy", "best_epoch", "best_epoch_test_accuracy", "nonzeros")
+    assert [in_pieces.row[name] for name in names] == [whole.row[name] for name in names]
+
+
+def test_the_best_model_is_kept_between_checkpoints(tiny_config, tiny_dataset, tmp_path):
+    often = training.run(tiny_config, tiny_dataset)
+    rarely = training.run(
+        dataclasses.replace(tiny_config, run_dir=str(tmp_path / "rarely"), checkpoint_every=3),
+        tiny_dataset,
+    )
+    for name in ("best_model", "last_model"):
+        models = [keras.saving.load_model(getattr(r.folder, name)) for r in (often, rarely)]
+        for one, other in zip(models[0].weights, models[1].weights, strict=True):
+            np.testing.assert_array_equal(
+                keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
+            )
+
+
+def test_time_that_is_over_stops_a_comparison(tiny_config, tmp_path, monkeypatch, tiny_dataset):
+    monkeypatch.setattr(comparison, "build_dataset", lambda config: tiny_dataset)
+    config = dataclasses.replace(tiny_config, epochs=1)
+    rows = {"one": config, "two": dataclasses.replace(config, seed=1)}
+    training.compare({"one": config}, tmp_path)
+    late = {
+        name: dataclasses.replace(row, max_minutes=1e-9, resume=True) for name, row in rows.items()
+    }
+    with pytest.raises(training.RunPausedError, match="two is still to run"):
+        training.compare(late, tmp_path)
+    assert not (tmp_path / "two").exists()
+    finished, _ = training.compare(
+        {name: dataclasses.replace(row, max_minutes=60.0) for name, row in late.items()}, tmp_path
+    )
+    assert list(finished) == ["one", "two"]
+
+
+def test_epochs_on_the_device_equal_those_of_the_host(tiny_config, tiny_dataset, tmp_path):
+    config = dataclasses.replace(
+        tiny_config, connectivity="dense", optimizer="beta_lasso", precision="mixed_float16"
+    )
+    host = training.run(config, tiny_dataset)
+    device = training.run(
+        dataclasses.replace(config, run_dir=str(tmp_path / "device"), device_epochs=True),
+        tiny_dataset,
+    )
+    for name, column in without_seconds(host.history).items():
+        assert device.history[name] == pytest.approx(column, rel=1e-3, abs=1e-6), name
+    assert device.row["test_accuracy"] == pytest.approx(host.row["test_accuracy"])
 
 
 def test_a_run_leaves_all_that_a_table_needs(tiny_config, tiny_dataset):

@@ -6,7 +6,12 @@ from tfconvbias.training.build import build_dataset, build_model, build_optimize
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.description_table import DescriptionTableConfig, describe_models
 from tfconvbias.training.entry_points import compare_recipe, run_recipe
-from tfconvbias.training.errors import ConfigError, RunFolderError, TrainingDivergedError
+from tfconvbias.training.errors import (
+    ConfigError,
+    RunFolderError,
+    RunPausedError,
+    TrainingDivergedError,
+)
 from tfconvbias.training.experiment import experiment_recipe
 from tfconvbias.training.filter_study import FilterStudy
 from tfconvbias.training.kernel_size_study import KernelSizeStudy
@@ -44,6 +49,7 @@ __all__ = [
     "RunConfig",
     "RunFolder",
     "RunFolderError",
+    "RunPausedError",
     "RunResult",
     "ShuffledBatches",
     "StabilityImages",

@@ -1,13 +1,15 @@
 """Several configurations in one folder, set side by side."""
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tfconvbias import data
 from tfconvbias.training.build import build_dataset
-from tfconvbias.training.errors import ConfigError, TrainingDivergedError
+from tfconvbias.training.errors import ConfigError, RunPausedError, TrainingDivergedError
 from tfconvbias.training.run_config import RunConfig
+from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
 
 
@@ -25,7 +27,9 @@ def compare(
 
     Raises:
         ConfigError: If two labels would share a subfolder.
+        RunPausedError: If `max_minutes`, which here are those of all rows together, are over.
     """
+    started = time.perf_counter()
     folders = {name: Path(folder) / slug(name) for name in rows}
     if len(set(folders.values())) < len(rows):
         raise ConfigError(f"Labels must differ in letters and digits. Received: {list(rows)}")
@@ -38,9 +42,23 @@ def compare(
         key = (config.dataset, config.data_dir, config.num_train, config.permute_pixels, drawn)
         if key not in datasets:
             datasets[key] = build_dataset(config)
+        left = config.max_minutes
+        if left is not None:
+            left -= (time.perf_counter() - started) / 60
+            if left <= 0 and RunFolder(folders[name]).result() is None:
+                raise RunPausedError(
+                    f"{name} is still to run, but max_minutes={config.max_minutes:g} are over. "
+                    "The same command with --resume continues."
+                )
         try:
             finished[name] = run(
-                dataclasses.replace(config, run_dir=str(folders[name])), datasets[key]
+                dataclasses.replace(
+                    config,
+                    run_dir=str(folders[name]),
+                    # A finished row is read whatever the time.
+                    max_minutes=left if left is None or left > 0 else None,
+                ),
+                datasets[key],
             )
         except TrainingDivergedError as error:
             diverged[name] = str(error)

@@ -9,11 +9,19 @@ from typing import Any, NoReturn
 from tfconvbias import data
 from tfconvbias.training import command_line
 from tfconvbias.training.comparison import compare
-from tfconvbias.training.errors import ConfigError, RunFolderError, TrainingDivergedError
+from tfconvbias.training.errors import (
+    ConfigError,
+    RunFolderError,
+    RunPausedError,
+    TrainingDivergedError,
+)
 from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.runner import run
 from tfconvbias.training.table import format_table, label, table_rows
+
+PAUSED_STATUS = 3
+"""Exit status of a command that stopped in time and is to be resumed."""
 
 
 def run_recipe(
@@ -87,7 +95,8 @@ def guarded(work: Callable[[], None]) -> None:
         work: what a recipe does once its options are read.
 
     Raises:
-        SystemExit: With status 1 after such an error, 130 after an interruption.
+        SystemExit: With status 1 after such an error, 130 after an interruption, 3 where
+            `max_minutes` ended before the run did.
     """
     try:
         work()
@@ -101,6 +110,9 @@ def guarded(work: Callable[[], None]) -> None:
         )
     except (ConfigError, RunFolderError, TrainingDivergedError) as error:
         _leave(str(error))
+    except RunPausedError as pause:
+        print(pause)
+        raise SystemExit(PAUSED_STATUS) from None
     except KeyboardInterrupt:
         _leave("Interrupted. The same command with --resume continues.", status=130)
 

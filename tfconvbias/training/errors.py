@@ -9,5 +9,9 @@ class RunFolderError(RuntimeError):
     """A run folder holds something else than the run that was asked for."""
 
 
+class RunPausedError(RuntimeError):
+    """The time that a run was given is over; a checkpoint is kept, and the run can be resumed."""
+
+
 class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite; the last good model is kept in the run folder."""

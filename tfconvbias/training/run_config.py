@@ -8,6 +8,11 @@ from typing import Any, Literal
 
 from tfconvbias.training.errors import ConfigError
 
+_NO_PART_OF_THE_RESULT = (
+    *("run_dir", "resume", "checkpoint_every", "max_minutes", "device_epochs"),
+    *("tensorboard", "verbose"),
+)
+
 
 def option(default: Any, help: str) -> Any:
     """A dataclass field with the sentence that `--help` shows for it."""
@@ -69,6 +74,12 @@ class RunConfig:
     run_dir: str | None = option(None, "run folder; none: a name made from the configuration")
     resume: bool = option(False, "continue the run in the run folder where it stopped")
     checkpoint_every: int = option(1, "epochs between checkpoints")
+    max_minutes: float | None = option(
+        None, "stop behind a checkpoint before this time is over; --resume continues; none: no end"
+    )
+    device_epochs: bool = option(
+        False, "hold the training images on the device and run each epoch in one execution"
+    )
     tensorboard: bool = option(True, "write TensorBoard logs into the run folder")
     verbose: Literal["auto", "bar", "line", "silent"] = option(
         "auto", "progress: a bar, a line an epoch, or nothing; auto: a bar on a terminal"
@@ -78,6 +89,8 @@ class RunConfig:
         self._positive("base_channels", "hidden_units", "epochs", "batch_size", "checkpoint_every")
         self._positive("kernel_size", "num_train", optional=True)
         self._at_least_zero("learning_rate", "weight_decay", "l1", "l1_conv", "beta")
+        if self.max_minutes is not None and not self.max_minutes > 0:
+            raise ConfigError(f"max_minutes must be positive. Received: {self.max_minutes=}")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum must be in [0, 1). Received: momentum={self.momentum}")
         if not 0 <= self.dropout_rate < 1:
@@ -108,9 +121,9 @@ class RunConfig:
         return self.hidden_units if self.family == "three_fc" else self.base_channels
 
     def identity(self) -> dict[str, Any]:
-        """The fields that decide the result: all but where and how the run is shown."""
+        """The fields that decide the result: all but where and how it is come by and shown."""
         fields = dataclasses.asdict(self)
-        for name in ("run_dir", "resume", "checkpoint_every", "tensorboard", "verbose"):
+        for name in _NO_PART_OF_THE_RESULT:
             del fields[name]
         return fields
 

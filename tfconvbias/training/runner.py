@@ -3,6 +3,7 @@
 import math
 import sys
 import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +12,9 @@ import keras
 from tfconvbias import analysis, callbacks, data
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.build import build_dataset, build_model, compile_model
+from tfconvbias.training.device_epochs import DeviceEpochs
 from tfconvbias.training.environment import environment, hardware
-from tfconvbias.training.errors import TrainingDivergedError
+from tfconvbias.training.errors import RunPausedError, TrainingDivergedError
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, RunFolder
 
@@ -43,9 +45,11 @@ def run(config: RunConfig, dataset: data.ImageDataset | None = None) -> RunResul
 
     Raises:
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
+        RunPausedError: If `config.max_minutes` ended before the last epoch did.
         TrainingDivergedError: If the loss became NaN or infinite.
         data.DatasetUnavailableError: If the data set can't be had.
     """
+    started = time.perf_counter()
     folder = RunFolder(config.run_dir or f"runs/{config.default_run_name()}")
     if dataset is None:
         dataset = build_dataset(config)
@@ -63,7 +67,8 @@ def run(config: RunConfig, dataset: data.ImageDataset | None = None) -> RunResul
         # Only now, so that a configuration that can't be built leaves no folder behind.
         folder.create(config)
         folder.write_environment(environment())
-        _fit(config, dataset, batches, folder, model, first_epoch)
+        recorder = _Recorder(config, folder, started)
+        _fit(config, dataset, batches, folder, model, first_epoch, recorder)
         row = _measure(config, dataset, folder, model)
     finally:
         keras.config.set_dtype_policy(policy)
@@ -94,21 +99,33 @@ def _fit(
     folder: RunFolder,
     model: keras.Model,
     first_epoch: int,
+    recorder: "_Recorder",
 ) -> None:
     guard = callbacks.StopOnNonFiniteLoss()
     watchers: list[keras.callbacks.Callback] = [
         callbacks.EpochSeeds(config.seed),
         callbacks.NonZeros(),
         guard,
-        _Recorder(config, folder),
+        recorder,
     ]
     if config.tensorboard:
         watchers.append(keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False))
+    validation = (dataset.x_validation, dataset.y_validation)
+    # `fit` builds the metrics from the first batch, which on PyTorch it then leaves out.
+    model.test_on_batch(*(part[:_EVALUATION_BATCH] for part in validation))
+    model.reset_metrics()
+    stream: Generator[tuple] = batches.stream(first_epoch)
+    steps = batches.num_batches
+    if config.device_epochs:
+        on_device = DeviceEpochs(batches)
+        on_device.attach(model)
+        stream, steps = on_device.stream(first_epoch), 1
+        validation = tuple(map(keras.ops.convert_to_tensor, validation))
     model.fit(
-        batches.stream(first_epoch),
-        steps_per_epoch=batches.num_batches,
+        stream,
+        steps_per_epoch=steps,
         shuffle=False,
-        validation_data=(dataset.x_validation, dataset.y_validation),
+        validation_data=validation,
         validation_batch_size=_EVALUATION_BATCH,
         initial_epoch=first_epoch,
         epochs=config.epochs,
@@ -126,20 +143,42 @@ def _fit(
             f"The loss became NaN or infinite in epoch {guard.diverged}. {kept} "
             "A lower --learning-rate may help."
         )
+    if recorder.paused is not None:
+        raise RunPausedError(
+            f"Stopped behind epoch {recorder.paused} of {config.epochs}, as another one would "
+            f"end later than max_minutes={config.max_minutes:g} allow. "
+            "The same command with --resume continues."
+        )
 
 
 class _Recorder(keras.callbacks.Callback):
-    """Write history row, best model and checkpoint, in this order: the checkpoint counts."""
+    """Write history row, best model and checkpoint, in this order: the checkpoint counts.
 
-    def __init__(self, config: RunConfig, folder: RunFolder):
+    Between checkpoints the best weights are kept on the device, since a large model takes longer
+    to write than an epoch does.
+
+    Attributes:
+        paused: number of the epoch, counted from 1, behind which the time was over, or `None`.
+    """
+
+    def __init__(self, config: RunConfig, folder: RunFolder, run_started: float):
         super().__init__()
         self.config = config
         self.folder = folder
+        self.run_started = run_started
         self.best = max(folder.history().get("val_accuracy", []), default=float("-inf"))
-        self.started = 0.0
+        self.best_weights: list | None = None
+        self.paused: int | None = None
+        self.started = self.trained = 0.0
+        self.save_seconds = 0.0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.perf_counter()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        # Reading it waits for the epoch's last step.
+        int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        self.trained = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if self.model.stop_training:
@@ -149,16 +188,44 @@ class _Recorder(keras.callbacks.Callback):
                 "epoch": epoch + 1,
                 "learning_rate": float(keras.ops.convert_to_numpy(self.rate())),
                 **(logs or {}),
-                "seconds": round(time.perf_counter() - self.started, 3),
+                "train_seconds": round(self.trained - self.started, 4),
+                "seconds": round(time.perf_counter() - self.started, 4),
             }
         )
         accuracy = (logs or {})["val_accuracy"]
         if accuracy > self.best:
             self.best = accuracy
-            self.folder.save_model(self.model, self.folder.best_model)
+            self.best_weights = [keras.ops.copy(weight) for weight in self.model.weights]
         is_last = epoch + 1 == self.config.epochs
-        if is_last or (epoch + 1) % self.config.checkpoint_every == 0:
-            self.folder.save_checkpoint(self.model, epoch + 1)
+        is_over = not is_last and self._is_over()
+        if is_last or is_over or (epoch + 1) % self.config.checkpoint_every == 0:
+            self._save(epoch + 1)
+        if is_over:
+            self.paused = epoch + 1
+            self.model.stop_training = True
+
+    def _is_over(self) -> bool:
+        """Whether another epoch and its checkpoint would end behind the time limit."""
+        if self.config.max_minutes is None:
+            return False
+        now = time.perf_counter()
+        ahead = (now - self.started) + 2 * self.save_seconds
+        return now - self.run_started + ahead > 60 * self.config.max_minutes
+
+    def _save(self, epoch: int) -> None:
+        begun = time.perf_counter()
+        if self.best_weights is not None:
+            last = [keras.ops.copy(weight) for weight in self.model.weights]
+            self._assign(self.best_weights)
+            self.folder.save_model(self.model, self.folder.best_model)
+            self._assign(last)
+            self.best_weights = None
+        self.folder.save_checkpoint(self.model, epoch)
+        self.save_seconds = time.perf_counter() - begun
+
+    def _assign(self, values: list) -> None:
+        for weight, value in zip(self.model.weights, values, strict=True):
+            weight.assign(value)
 
     def rate(self) -> Any:
         return self.model.optimizer.learning_rate

@@ -30,7 +30,10 @@ def tune_recipe(
         config,
         description=description,
         demo=demo,
-        fixed=("momentum", "weight_decay", "l1", "l1_conv", "learning_rate", "dropout_rate"),
+        fixed=(
+            *("momentum", "weight_decay", "l1", "l1_conv", "learning_rate", "dropout_rate"),
+            *("checkpoint_every", "max_minutes", "device_epochs", "tensorboard"),
+        ),
         argv=argv,
     )
 
@@ -63,7 +66,9 @@ def search_augmentation_recipe(
         demo: the fields that `--demo` changes.
         argv: arguments; `sys.argv[1:]` by default.
     """
-    chosen = command_line.parse(config, description=description, demo=demo, argv=argv)
+    chosen = command_line.parse(
+        config, description=description, demo=demo, fixed=("max_minutes",), argv=argv
+    )
 
     def work() -> None:
         policy = search_augmentation(chosen)
