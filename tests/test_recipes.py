@@ -75,6 +75,7 @@ def test_comparison_reports_every_row_and_resumes(tmp_path, capsys):
     for row in ("S-CONV, SGD", "S-LOCAL, SGD", "S-FC, SGD", "S-FC, β-LASSO"):
         assert row in shown
         assert row in page.text
+    assert "Locality of layer 1" in page.text
     run_recipe("compare_s_family", *argv, "--resume")
     assert "Epoch" not in capsys.readouterr().out
 

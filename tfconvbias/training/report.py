@@ -13,18 +13,26 @@ from tfconvbias.training.table import table_rows
 
 _MOST_LAYERS = 4
 _MIN_NONZEROS = 20
+_MOST_UNITS = 500
+_WINDOW = 9
+_LOCALITY = "Locality of layer 1, against the same weights on permuted pixels"
+_LOCALITY_COLUMNS = (
+    *("units", "spread, pixels", "permuted", "z"),
+    *("share in the best k×k, %", "permuted share, %", "z of the share"),
+)
 
 
 def write_report(
     folders: Mapping[str, RunFolder], path: str | Path, title: str, first_layer: str | None = None
 ) -> Path:
-    """Set the results of finished runs side by side: table, curves, non-zeros, filters.
+    """Set the results of finished runs side by side: tables, curves, non-zeros, filters.
 
     Args:
         folders: label → finished run.
         path: HTML file to write; the figures go beside it, into `figures/`, as PNG.
         title: heading of the page.
-        first_layer: layer whose filters are drawn; by default each model's first kernel.
+        first_layer: layer whose filters are drawn and whose locality is measured; by default each
+            model's first kernel.
 
     Returns:
         The path of the page.
@@ -47,19 +55,56 @@ def write_report(
             plots.nonzero_curves(histories, sizes, layers[:_MOST_LAYERS]),
         ),
     }
+    localities = []
     for name, folder in folders.items():
-        drawn = first_layer_images(
-            keras.saving.load_model(folder.last_model, compile=False), first_layer
-        )
+        model = keras.saving.load_model(folder.last_model, compile=False)
+        drawn = first_layer_images(model, first_layer)
         if drawn is not None:
             images, least = drawn
+            localities.append({"model": name, **locality_cells(model, first_layer, least)})
             figures[f"filters {name}"] = (
                 f"{name}: input weights of first-layer units, drawn at random among those with "
                 f"at least {least} non-zero weights. Each is scaled by its own largest weight; "
                 "zero is grey.",
                 plots.filter_images(images, title=name),
             )
-    return write_page(path, title, {"": table_rows(results)}, figures, run_notes(folders))
+    tables = {"": table_rows(results)}
+    if localities:
+        tables[_LOCALITY] = localities
+    return write_page(path, title, tables, figures, run_notes(folders))
+
+
+def locality_cells(
+    model: keras.Model, layer_name: str | None = None, min_nonzeros: int = _MIN_NONZEROS
+) -> dict[str, str]:
+    """How local a layer's units are, beside the same weights on permuted pixels, as table cells.
+
+    Args:
+        model: a model of images.
+        layer_name: the layer; by default the one with the first kernel.
+        min_nonzeros: units with fewer non-zero weights are left out; at least 2, since one weight
+            alone is always local.
+    """
+    least = max(2, min_nonzeros)
+    found = analysis.layer_locality(
+        model,
+        layer_name,
+        window=min(_WINDOW, *model.input_shape[1:3]),
+        min_nonzeros=least,
+        max_units=_MOST_UNITS,
+    )
+    if not found.num_units:
+        return dict.fromkeys(_LOCALITY_COLUMNS, "–") | {"units": f"0 with ≥ {least} weights"}
+    values = (
+        f"{found.num_units} with ≥ {least} weights",
+        f"{found.spread:.2f}",
+        f"{found.permuted_spread:.2f}",
+        f"{found.spread_z:.0f}",
+        f"{100 * found.window_share:.1f} (k = {found.window})",
+        f"{100 * found.permuted_window_share:.1f}",
+        f"{found.window_share_z:.0f}",
+    )
+    return dict(zip(_LOCALITY_COLUMNS, values, strict=True))
 
 
 def first_layer_images(
