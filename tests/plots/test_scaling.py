@@ -25,12 +25,13 @@ def test_accuracy_is_drawn_by_size_and_the_fitting_member_alone():
     (point,) = right.get_lines()
     np.testing.assert_array_equal(point.get_xydata(), [[20, 70]])
     assert [text.get_text() for text in right.texts] == ["a"]
+    assert "95 % training accuracy is not reached by\nb" in right.get_title()
 
 
 def test_no_fitting_family_is_said_in_words():
     points = {"a": [(10, 50.0)]}
     figure = plots.accuracy_against_parameters(points, points, {}, 95.0)
-    assert "no family" in figure.axes[2].texts[0].get_text()
+    assert "not reached by\nany family" in figure.axes[2].get_title()
 
 
 def test_published_curves_are_dashed_and_of_the_same_colour():

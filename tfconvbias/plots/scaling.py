@@ -52,7 +52,7 @@ def accuracy_against_parameters(
         test: family → (number of parameters, test accuracy in %).
         over_parameterised: family → (fewest parameters that reach `train_accuracy`, best test
             accuracy in % among the members with as many or more); without the families of which
-            no member reaches it.
+            no member reaches it, which the third panel names.
         train_accuracy: in %.
         title: text above the panels.
 
@@ -75,8 +75,12 @@ def accuracy_against_parameters(
         axes[2].annotate(
             name, (size, accuracy), xytext=(5, 5), textcoords="offset points", fontsize="small"
         )
-    if not over_parameterised:
-        axes[2].text(0.5, 0.5, "no family reaches it", ha="center", transform=axes[2].transAxes)
+    missing = [name for name in train if name not in over_parameterised]
+    if missing:
+        who = ", ".join(missing) if over_parameterised else "any family"
+        axes[2].set_title(
+            f"{train_accuracy:g} % training accuracy is not reached by\n{who}", fontsize="small"
+        )
     axes[2].set(
         xlabel=f"fewest weights with {train_accuracy:g} % training accuracy",
         ylabel="best test accuracy from there on, %",
