@@ -17,6 +17,7 @@ class EpochSeeds(keras.callbacks.Callback):
     def __init__(self, seed: int):
         super().__init__()
         self.seed = seed
+        self.epoch = 0
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Give the generator at position i the state `[hash(seed, epoch, i), 0]`."""
@@ -24,3 +25,13 @@ class EpochSeeds(keras.callbacks.Callback):
         for position, state in enumerate(states):
             words = np.random.SeedSequence((self.seed, epoch, position)).generate_state(1)
             state.assign(np.array([words[0] >> 1, 0]))
+        self.epoch = epoch
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """On PyTorch, where Keras' dropout draws from the global generator, seed that one too."""
+        # Not with the epoch: making its loader draws a number, and a `fit` makes one for all.
+        if batch == 0 and keras.config.backend() == "torch":
+            import torch
+
+            words = np.random.SeedSequence((self.seed, self.epoch)).generate_state(1)
+            torch.manual_seed(int(words[0]))
