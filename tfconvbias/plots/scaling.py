@@ -71,9 +71,8 @@ def accuracy_against_parameters(
         axis.set(xlabel="kernel weights", ylabel=f"{label} accuracy, %")
     axes[0].axhline(train_accuracy, color="grey", linestyle="--", linewidth=1)
     for name, (size, accuracy) in over_parameterised.items():
-        axes[2].plot([size], [accuracy], marker="o", linestyle="none", color=colors[name])
-        axes[2].annotate(
-            name, (size, accuracy), xytext=(5, 5), textcoords="offset points", fontsize="small"
+        axes[2].plot(
+            [size], [accuracy], marker="o", linestyle="none", color=colors[name], label=name
         )
     missing = [name for name in train if name not in over_parameterised]
     if missing:
@@ -92,6 +91,8 @@ def accuracy_against_parameters(
         axis.tick_params(axis="x", which="both", labelrotation=45)
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize="small")
+    if over_parameterised:
+        axes[2].legend(fontsize="small")
     if title:
         figure.suptitle(title)
     return figure
