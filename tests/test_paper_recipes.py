@@ -86,6 +86,7 @@ def test_nonzeros_stand_beside_the_other_networks_counts(recipe):
 def test_filters_are_drawn_and_measured(recipe):
     shown, _, figures = recipe("figure4_filters", *SMALL, "--base-channels", "1")
     local = next(line.split("|") for line in shown.splitlines() if line.startswith("| S-LOCAL"))
+    assert "with ≥ 20 weights" in shown
     assert float(local[-2]) > 2
     assert len(figures) == 3
 

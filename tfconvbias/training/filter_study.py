@@ -1,6 +1,7 @@
 """First-layer filters as images, and how local they are: Neyshabur 2020, Figures 4 and 7–9."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,7 @@ import keras
 
 from tfconvbias import analysis, plots
 from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.report import first_layer_images
+from tfconvbias.training.report import MIN_NONZEROS, first_layer_images
 from tfconvbias.training.run_config import option
 from tfconvbias.training.study import Findings, Results, Study, dataset_label, origin_cells, percent
 
@@ -23,10 +24,10 @@ ROWS: Mapping[str, Mapping[str, Any]] = {
 class FilterStudy(Study):
     """Filters of S-FC under SGD and β-LASSO and of S-LOCAL, drawn at random.
 
-    Units are drawn among those with at least 20 non-zero input weights; where fewer units than
-    asked for have as many, the bound is lowered and the caption says so. Beside the pictures
-    stands what they show in numbers: the weights' spread around their centroid and their share in
-    the best window, against the same weights on permuted pixels.
+    Units are drawn and measured among those with at least 20 non-zero input weights; where fewer
+    units than asked for have as many, the bound is lowered and the report says so. Beside the
+    pictures stands what they show in numbers: the weights' spread around their centroid and their
+    share in the best window, against the same weights on permuted pixels.
     """
 
     fixed = ("family", "connectivity", "optimizer", "hidden_units")
@@ -55,23 +56,29 @@ class FilterStudy(Study):
                     f"window must not exceed the images' side, {side}. "
                     f"Received: window={self.window}"
                 )
-            found = analysis.layer_locality(model, window=self.window, max_units=self.max_units)
+            drawn = first_layer_images(model, num=self.num_filters)
+            # One weight alone is always local.
+            least = max(2, drawn[1]) if drawn else MIN_NONZEROS
+            found = analysis.layer_locality(
+                model, window=self.window, max_units=self.max_units, min_nonzeros=least
+            )
             rows.append(
                 {
                     "model": cell.row,
                     **origin_cells(cell, runs),
                     "test, %": percent(runs, "test_accuracy"),
-                    "units measured": str(found.num_units),
-                    "spread, pixels": f"{found.spread:.2f}",
-                    "pixels permuted": f"{found.permuted_spread:.2f}",
-                    "ratio": f"{found.spread_ratio:.3f}",
-                    f"share in {self.window}×{self.window}, %": f"{100 * found.window_share:.1f}",
-                    "share, pixels permuted, %": f"{100 * found.permuted_window_share:.1f}",
-                    "ratio of shares": f"{found.window_share_ratio:.2f}",
+                    "units measured": f"{found.num_units} with ≥ {least} weights",
+                    "spread, pixels": _number(found.spread, 2),
+                    "pixels permuted": _number(found.permuted_spread, 2),
+                    "ratio": _number(found.spread_ratio, 3),
+                    f"share in {self.window}×{self.window}, %": _number(
+                        100 * found.window_share, 1
+                    ),
+                    "share, pixels permuted, %": _number(100 * found.permuted_window_share, 1),
+                    "ratio of shares": _number(found.window_share_ratio, 2),
                 }
             )
             name = f"{cell.row}, {dataset_label(cell.dataset)}"
-            drawn = first_layer_images(model, num=self.num_filters)
             if drawn is not None:
                 images, least = drawn
                 figures[f"filters {name}"] = (
@@ -81,7 +88,12 @@ class FilterStudy(Study):
                     plots.filter_images(images, title=name),
                 )
         remark = (
-            "Localities are those of each row's first seed, over units with at least 20 non-zero "
-            "input weights; they are compared with the same weights after a permutation of pixels."
+            "Localities are those of each row's first seed, compared with the same weights after a "
+            "permutation of pixels. Units with fewer than 20 non-zero input weights are left out, "
+            "or fewer than the bound in the table, which falls where too few units have as many."
         )
         return Findings({"": rows}, figures, [remark])
+
+
+def _number(value: float, digits: int) -> str:
+    return "–" if math.isnan(value) else f"{value:.{digits}f}"

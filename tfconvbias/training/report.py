@@ -12,7 +12,8 @@ from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.table import table_rows
 
 _MOST_LAYERS = 4
-_MIN_NONZEROS = 20
+MIN_NONZEROS = 20
+"""Units with fewer weights are neither drawn nor measured, as in the paper, if enough have more."""
 _MOST_UNITS = 500
 _WINDOW = 9
 _LOCALITY = "Locality of layer 1, against the same weights on permuted pixels"
@@ -75,7 +76,7 @@ def write_report(
 
 
 def locality_cells(
-    model: keras.Model, layer_name: str | None = None, min_nonzeros: int = _MIN_NONZEROS
+    model: keras.Model, layer_name: str | None = None, min_nonzeros: int = MIN_NONZEROS
 ) -> dict[str, str]:
     """How local a layer's units are, beside the same weights on permuted pixels, as table cells.
 
@@ -130,7 +131,7 @@ def first_layer_images(
     if input_shape[-1] not in (1, 3):
         return None
     counts = np.sort(analysis.nonzeros_per_unit(kernel))[::-1]
-    least = min(_MIN_NONZEROS, max(1, int(counts[min(num, len(counts)) - 1])))
+    least = min(MIN_NONZEROS, max(1, int(counts[min(num, len(counts)) - 1])))
     units = analysis.random_units(kernel, num, min_nonzeros=least)
     images = analysis.input_weight_images(
         kernel,
