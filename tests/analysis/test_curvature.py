@@ -102,23 +102,29 @@ def test_the_largest_positive_eigenvalue_is_found_beside_a_larger_negative_one()
     np.testing.assert_allclose(found.values, [2.0], rtol=1e-4)
 
 
-def test_batches_add_up_whatever_their_size():
-    model, (x, y) = _net(regularizer=keras.regularizers.L2(0.1)), _data(11)
-    weights = np.random.default_rng(3).uniform(0.1, 2.0, 11).astype("float32")
-    for reduction in ("sum_over_batch_size", "sum", "mean_with_sample_weight"):
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
-        whole = LossDerivatives(model, loss, x, y, sample_weight=weights, batch_size=11)
-        parts = LossDerivatives(model, loss, x, y, sample_weight=weights, batch_size=4)
-        direct = float(
-            ops.convert_to_numpy(loss(y, model(x, training=False), sample_weight=weights))
-        ) + float(ops.convert_to_numpy(sum(model.losses)))
-        np.testing.assert_allclose(whole.value(), direct, rtol=1e-5)
-        np.testing.assert_allclose(parts.value(), direct, rtol=1e-5)
-        np.testing.assert_allclose(parts.gradient(), whole.gradient(), rtol=1e-4, atol=1e-5)
-        vector = np.ones(whole.size)
-        np.testing.assert_allclose(
-            parts.product(vector), whole.product(vector), rtol=1e-3, atol=1e-4
-        )
+@pytest.mark.parametrize("reduction", ["sum_over_batch_size", "sum", "mean_with_sample_weight"])
+def test_batches_add_up_whatever_their_size(reduction):
+    model = keras.Sequential(
+        [
+            keras.Input((4,)),
+            layers.Dense(3, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.1)),
+            layers.Dense(3),
+        ]
+    )
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((11, 4)).astype("float32"), rng.integers(0, 3, 11)
+    weights = rng.uniform(0.1, 2.0, 11).astype("float32")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    whole = LossDerivatives(model, loss, x, y, sample_weight=weights, batch_size=11)
+    parts = LossDerivatives(model, loss, x, y, sample_weight=weights, batch_size=4)
+    outputs = model(x, training=False)
+    direct = loss(y, outputs, sample_weight=weights) + sum(model.losses)
+    direct = float(ops.convert_to_numpy(direct))
+    np.testing.assert_allclose(whole.value(), direct, rtol=1e-5)
+    np.testing.assert_allclose(parts.value(), direct, rtol=1e-5)
+    np.testing.assert_allclose(parts.gradient(), whole.gradient(), rtol=1e-4, atol=1e-5)
+    vector = np.ones(whole.size)
+    np.testing.assert_allclose(parts.product(vector), whole.product(vector), rtol=1e-3, atol=1e-4)
 
 
 def test_penalties_can_be_left_out():

@@ -4,7 +4,7 @@ import pytest
 from keras import layers, ops
 
 from tfconvbias.optimizers import Proximal
-from tfconvbias.regularizers import KernelNumber, KernelSize
+from tfconvbias.regularizers import KernelNumber, KernelSize, following_gammas
 
 
 def small_model(name="conv"):
@@ -159,3 +159,66 @@ def test_bad_arguments():
         Proximal("sgd", KernelSize(0.0), 0.1, penalized="fc").build(model.trainable_variables)
     with pytest.raises(ValueError, match="can be saved only"):
         Proximal("sgd", KernelSize(0.0), 0.1, penalized=lambda v: True).get_config()
+
+
+def _normalized_model():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, use_bias=False, name="conv")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    outputs = layers.Dense(2, name="fc")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(inputs, outputs)
+    gamma = np.array([1.0, -0.5, 0.02, 0.3], "float32")
+    model.get_layer("norm").gamma.assign(gamma)
+    return model, gamma
+
+
+def test_gammas_shrink_in_place_of_the_kernels_they_scale():
+    model, _ = _normalized_model()
+    kernel = keras.ops.convert_to_numpy(model.get_layer("conv").kernel)
+    gammas = following_gammas(model)
+    assert gammas == {"conv/kernel": "norm/gamma"}
+    optimizer = Proximal(keras.optimizers.SGD(0.5), KernelNumber(0.0), 0.1, gammas=gammas)
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([keras.ops.zeros_like(v.value) for v in model.trainable_variables])
+    found = keras.ops.convert_to_numpy(model.get_layer("norm").gamma)
+    np.testing.assert_allclose(found, [0.95, -0.45, 0.0, 0.25], rtol=1e-5)
+    left = keras.ops.convert_to_numpy(model.get_layer("conv").kernel)
+    np.testing.assert_allclose(left[..., [0, 1, 3]], kernel[..., [0, 1, 3]], rtol=1e-5)
+    assert not left[..., 2].any()
+
+
+def test_gammas_with_sizes_are_the_operator_on_the_unit_kernel_times_gamma():
+    model, gamma = _normalized_model()
+    kernel = keras.ops.convert_to_numpy(model.get_layer("conv").kernel)
+    penalty = KernelSize(0.0)
+    optimizer = Proximal("sgd", penalty, 5.0, gammas=following_gammas(model))
+    optimizer.build(model.trainable_variables)
+    optimizer.apply([keras.ops.zeros_like(v.value) for v in model.trainable_variables])
+    lengths = np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
+    expected = keras.ops.convert_to_numpy(penalty.proximal(kernel / lengths * gamma, 0.05))
+    left = keras.ops.convert_to_numpy(model.get_layer("conv").kernel)
+    scale = keras.ops.convert_to_numpy(model.get_layer("norm").gamma)
+    np.testing.assert_allclose(left / lengths * scale, expected, atol=1e-6)
+    assert (np.sign(scale) * np.sign(gamma) >= 0).all()
+    alive = scale != 0
+    assert 0 < alive.sum() < 4
+    new_lengths = np.sqrt((left**2).sum(axis=(0, 1, 2)))
+    np.testing.assert_allclose(new_lengths[alive], lengths[alive], rtol=1e-5)
+
+
+def test_gammas_survive_saving_and_bad_paths_are_refused():
+    model, _ = _normalized_model()
+    optimizer = Proximal("sgd", KernelNumber(0.0), 0.1, gammas=following_gammas(model))
+    again = Proximal.from_config(optimizer.get_config())
+    assert again.gammas == optimizer.gammas
+    wrong = Proximal("sgd", KernelNumber(0.0), 0.1, gammas={"conv/kernel": "other/gamma"})
+    with pytest.raises(ValueError, match="other/gamma"):
+        wrong.build(model.trainable_variables)
+
+
+def test_a_shared_kernel_has_no_single_gamma():
+    inputs = keras.Input((6, 6, 2))
+    conv = keras.layers.Conv2D(2, 3, padding="same")
+    x = keras.layers.BatchNormalization()(conv(inputs))
+    outputs = keras.layers.BatchNormalization()(conv(x))
+    assert following_gammas(keras.Model(inputs, outputs)) == {}

@@ -149,3 +149,24 @@ def test_a_subclassed_model_cannot_be_read():
 
     with pytest.raises(ValueError, match=r"functional `keras.Model`"):
         Complexity(Own(), 1.0)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("form", ["number", "size"])
+def test_the_folded_penalty_pulls_at_no_kernels_length(form):
+    import tensorflow as tf
+
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(3, 3, use_bias=False, name="conv")(inputs)
+    x = layers.BatchNormalization(name="norm")(x)
+    base = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    model = Complexity(base, 1.0, form=form, folded=True)
+    kernel, gamma = base.get_layer("conv").kernel, base.get_layer("norm").gamma
+    with tf.GradientTape() as tape:
+        penalty = model.measure()
+    of_kernel, of_gamma = tape.gradient(penalty, [kernel.value, gamma.value])
+    along = np.sum(of_kernel.numpy() * kernel.numpy(), axis=(0, 1, 2))
+    np.testing.assert_allclose(along, 0, atol=1e-5)
+    # Sizes pull at the taps against each other; the number of kernels at γ alone.
+    assert (np.abs(of_kernel.numpy()).max() > 1e-2) == (form == "size")
+    assert (of_gamma.numpy() > 0.1).all()

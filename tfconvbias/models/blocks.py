@@ -136,9 +136,9 @@ def connected_relu(
     return Volume(normalized_relu(volume.tensor, kwargs["name"]), volume.shape)
 
 
-def normalized(tensor: Any, name: str) -> Any:
+def normalized(tensor: Any, name: str, momentum: float = 0.99) -> Any:
     """BatchNorm over the last axis: per channel on images, per unit on flat activations."""
-    return keras.layers.BatchNormalization(name=f"{name}_bn")(tensor)
+    return keras.layers.BatchNormalization(momentum=momentum, name=f"{name}_bn")(tensor)
 
 
 def normalized_relu(tensor: Any, name: str) -> Any:

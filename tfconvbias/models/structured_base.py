@@ -43,6 +43,7 @@ def StructuredBase(
     preprocessing: keras.layers.Layer | None = None,
     kernel_initializer: Any = "he_normal",
     kernel_regularizer: Any = None,
+    batch_norm_momentum: float = 0.9,
     name: str | None = None,
 ) -> keras.Model:
     """A plain or residual network of convolutions with any widths and kernel sizes.
@@ -70,6 +71,8 @@ def StructuredBase(
         kernel_initializer: Of every kernel.
         kernel_regularizer: Of every convolution, such as `tfconvbias.regularizers.KernelNumber`;
             one instance serves all layers, which then share its α.
+        batch_norm_momentum: Of the moving statistics. He et al.'s 0.9 rather than Keras' 0.99: in
+            the short trainings along a path of α the statistics must keep up with the weights.
         name: Model name; by default `structured_<base>_plain` or `…_residual`.
 
     Returns:
@@ -114,13 +117,14 @@ def StructuredBase(
         if residual and number > 1 and number % 2 == 0:
             shortcut = volume
         volume = blocks.connected(volume, width, size, stride, name=conv, **options)
-        x = blocks.normalized(volume.tensor, conv)
+        x = blocks.normalized(volume.tensor, conv, batch_norm_momentum)
         if residual and number > 1 and number % 2 == 1:
             stride_pair = stride * strides[number - 2]
             if shortcut.shape != volume.shape:
                 path = f"conv{number - 1}_shortcut"
                 shortcut = blocks.connected(shortcut, width, 1, stride_pair, name=path, **options)
-                shortcut = blocks.Volume(blocks.normalized(shortcut.tensor, path), shortcut.shape)
+                x_shortcut = blocks.normalized(shortcut.tensor, path, batch_norm_momentum)
+                shortcut = blocks.Volume(x_shortcut, shortcut.shape)
             x = keras.layers.Add(name=f"{conv}_add")([shortcut.tensor, x])
         x = keras.layers.ReLU(name=f"{conv}_relu")(x)
         volume = blocks.Volume(x, volume.shape)

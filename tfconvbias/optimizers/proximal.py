@@ -1,6 +1,6 @@
 """A proximal step after any optimizer's update: exact zeros for whole groups of weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -33,6 +33,12 @@ class Proximal(keras.optimizers.Optimizer):
     layers the same penalty as `kernel_regularizer` as well. With an adaptive inner optimizer
     (Adam) the step is η α all the same, not scaled coordinate by coordinate.
 
+    A kernel k before a BatchNormalization has no length of its own: all kernels of a network would
+    shrink alike and nothing but the effective rate would change. With `gammas` the operator acts on
+    γ·k/‖k‖, of which the BatchNormalization sees the same, and its result is given back as a new γ
+    and a k of the old length: for `KernelNumber` with ℓ2 norm, γ shrinks by η α. A kernel that is
+    removed is zero, and so is its γ.
+
     Clipping, loss scaling and gradient accumulation are the inner optimizer's; with accumulation
     the proximal step follows real updates only. With `use_ema` the averages are not exactly zero.
 
@@ -45,20 +51,32 @@ class Proximal(keras.optimizers.Optimizer):
         penalized: Which variables: a regular expression searched for in the path, or a callable
             that takes the variable and returns a bool. Defaults to the convolution kernels (with
             spatial axes), so that a dense classifier is left alone.
+        gammas: Path of a kernel → path of the γ of the BatchNormalization that follows it, as
+            `tfconvbias.regularizers.following_gammas(model)` gives it. Defaults to none.
         name: Name of the optimizer.
 
     Raises:
         ValueError: For a negative α, a penalty without `proximal`, a pattern that matches nothing,
-            or a penalized variable whose shape the penalty does not know.
+            a penalized variable whose shape the penalty does not know, or a path in `gammas` that
+            is no trainable variable's.
 
     Example:
     >>> from tfconvbias.regularizers import KernelSize
     >>> optimizer = Proximal(keras.optimizers.SGD(0.1), KernelSize(0.0), alpha=1e-3)
 
+    With BatchNormalization:
+
+    >>> from tfconvbias.regularizers import KernelNumber, following_gammas
+    >>> model = keras.Sequential([keras.Input((8, 8, 3)),
+    ...     keras.layers.Conv2D(4, 3, use_bias=False), keras.layers.BatchNormalization()])
+    >>> gammas = following_gammas(model)
+    >>> optimizer = Proximal(keras.optimizers.SGD(0.1), KernelNumber(0.0), 1e-2, gammas=gammas)
+
     Reference:
         Jenatton et al., "Proximal Methods for Hierarchical Sparse Coding", JMLR 2011; a step
         beyond "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", which
-        thresholds.
+        thresholds. Shrinking γ alone is Liu et al., "Learning Efficient Convolutional Networks
+        through Network Slimming", 2017, with a proximal step in place of a subgradient.
     """
 
     def __init__(
@@ -67,6 +85,7 @@ class Proximal(keras.optimizers.Optimizer):
         penalty,
         alpha,
         penalized: str | Callable[[Any], bool] | None = None,
+        gammas: Mapping[str, str] | None = None,
         name="proximal",
     ):
         if not callable(getattr(penalty, "proximal", None)):
@@ -79,8 +98,10 @@ class Proximal(keras.optimizers.Optimizer):
         self.inner_optimizer = keras.optimizers.get(inner_optimizer)
         self.penalty = penalty
         self.penalized = penalized
+        self.gammas = dict(gammas or {})
         self._alpha = Hyperparameter(self, "alpha", alpha)
         self._chosen: list[int] = []
+        self._gamma_of: dict[int, keras.Variable] = {}
 
     @property
     def alpha(self):
@@ -100,6 +121,13 @@ class Proximal(keras.optimizers.Optimizer):
                 except ValueError as error:
                     raise ValueError(f"Variable {variable.path!r}: {error}") from error
         self._chosen = [id(v) for v, is_chosen in zip(variables, chosen, strict=True) if is_chosen]
+        by_path = {variable.path: variable for variable in variables}
+        unknown = sorted({*self.gammas, *self.gammas.values()} - by_path.keys())
+        if unknown:
+            raise ValueError(f"`gammas` names paths of no trainable variable: {unknown}")
+        self._gamma_of = {
+            id(by_path[kernel]): by_path[gamma] for kernel, gamma in self.gammas.items()
+        }
         self.inner_optimizer.build(variables)
         super().build(variables)
 
@@ -125,9 +153,27 @@ class Proximal(keras.optimizers.Optimizer):
         chosen = set(self._chosen)
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             if gradient is not None and id(variable) in chosen:
-                value = ops.convert_to_tensor(variable)
-                self.assign(variable, self.penalty.proximal(value, ops.cast(step, value.dtype)))
+                self._shrink(variable, step)
         self._iterations.assign_add(1)
+
+    def _shrink(self, variable, step):
+        value = ops.convert_to_tensor(variable)
+        step = ops.cast(step, value.dtype)
+        gamma = self._gamma_of.get(id(variable))
+        if gamma is None:
+            self.assign(variable, self.penalty.proximal(value, step))
+            return
+        lengths = _lengths(self.penalty.columns(value))
+        scale = ops.convert_to_tensor(gamma)
+        tiny = keras.config.epsilon()
+        units = self.penalty.columns(value) / ops.maximum(lengths, tiny)
+        folded = self.penalty.restore(units * scale, value.shape)
+        shrunk = self.penalty.columns(self.penalty.proximal(folded, step))
+        left = _lengths(shrunk)
+        # γ keeps its sign and takes the length; the kernel gets back the length that it had.
+        self.assign(gamma, ops.sign(scale) * left)
+        direction = shrunk / ops.maximum(left, tiny) * ops.sign(scale)
+        self.assign(variable, self.penalty.restore(direction * lengths, value.shape))
 
     @property
     def learning_rate(self):
@@ -160,6 +206,7 @@ class Proximal(keras.optimizers.Optimizer):
             "penalty": serialize(self.penalty),
             "alpha": self._alpha.to_config(),
             "penalized": self.penalized,
+            "gammas": self.gammas,
             "name": self.name,
         }
 
@@ -171,5 +218,11 @@ class Proximal(keras.optimizers.Optimizer):
             deserialize(config["penalty"], custom_objects=custom_objects),
             hyperparameter.from_config(config["alpha"], custom_objects=custom_objects),
             penalized=config["penalized"],
+            gammas=config["gammas"],
             name=config["name"],
         )
+
+
+def _lengths(columns):
+    """ℓ2 norm of each column, the last axis."""
+    return ops.sqrt(ops.sum(ops.square(columns), axis=tuple(range(len(columns.shape) - 1))))

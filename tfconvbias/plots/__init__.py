@@ -1,5 +1,12 @@
 """Numbers in, matplotlib figures out."""
 
+from tfconvbias.plots.architectures import (
+    Series,
+    accuracy_frontier,
+    kernel_size_histograms,
+    path_curves,
+    width_snakes,
+)
 from tfconvbias.plots.depth_curves import depth_and_spectrum
 from tfconvbias.plots.embedding import (
     against_switch_time,
@@ -25,9 +32,11 @@ from tfconvbias.plots.stability_curves import (
 from tfconvbias.plots.training_curves import accuracy_curves, nonzero_curves
 
 __all__ = [
+    "Series",
     "accuracy_against_kernel_size",
     "accuracy_against_parameters",
     "accuracy_curves",
+    "accuracy_frontier",
     "accuracy_pairs",
     "against_patch_size",
     "against_switch_time",
@@ -36,11 +45,14 @@ __all__ = [
     "filter_images",
     "gap_against_size",
     "interpolation_panels",
+    "kernel_size_histograms",
     "log_weight_images",
     "masked_accuracy",
     "nonzero_curves",
     "parameter_curves",
+    "path_curves",
     "sharpness_and_accuracy",
     "sharpness_curves",
     "switch_time_curves",
+    "width_snakes",
 ]

@@ -1,8 +1,15 @@
 """Structured sparsity: penalties that learn widths, kernel sizes and depth."""
 
-from tfconvbias.regularizers.complexity import Complexity
+from tfconvbias.regularizers.complexity import Complexity, following_gammas
 from tfconvbias.regularizers.kernel_number import KernelNumber
 from tfconvbias.regularizers.kernel_size import KernelSize
 from tfconvbias.regularizers.structured_sparsity import StructuredSparsity, set_alpha
 
-__all__ = ["Complexity", "KernelNumber", "KernelSize", "StructuredSparsity", "set_alpha"]
+__all__ = [
+    "Complexity",
+    "KernelNumber",
+    "KernelSize",
+    "StructuredSparsity",
+    "following_gammas",
+    "set_alpha",
+]

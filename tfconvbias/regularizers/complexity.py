@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfconvbias.regularizers.group_norms import safe_sqrt
 from tfconvbias.regularizers.kernel_number import KernelNumber
 from tfconvbias.regularizers.kernel_size import KernelSize
 from tfconvbias.regularizers.layer_graph import LayerGraph, TensorRef, read_graph
@@ -47,6 +48,38 @@ def following_batch_normalization(graph: LayerGraph, number: int):
     return reader if isinstance(reader, keras.layers.BatchNormalization) else None
 
 
+def following_gammas(model) -> dict[str, str]:
+    """Path of each kernel that a BatchNormalization alone follows → path of that one's γ.
+
+    For `tfconvbias.optimizers.Proximal(gammas=…)`. A kernel that several calls share is left out,
+    for it has several γ.
+
+    Args:
+        model: A functional `keras.Model` or a built `keras.Sequential`.
+
+    Raises:
+        ValueError: If the model's graph can't be read.
+
+    Example:
+    >>> inputs = keras.Input((8, 8, 3))
+    >>> outputs = keras.layers.Conv2D(4, 3, name="conv")(inputs)
+    >>> outputs = keras.layers.BatchNormalization(name="norm")(outputs)
+    >>> following_gammas(keras.Model(inputs, outputs))
+    {'conv/kernel': 'norm/gamma'}
+    """
+    graph = read_graph(model)
+    calls = [id(call.operation) for call in graph.calls]
+    found = {}
+    for number, call in enumerate(graph.calls):
+        layer = call.operation
+        if kernel_axes_of(layer) is None or calls.count(id(layer)) > 1:
+            continue
+        normalization = following_batch_normalization(graph, number)
+        if normalization is not None and normalization.scale:
+            found[layer.kernel.path] = normalization.gamma.path
+    return found
+
+
 def folded_scale(normalization):
     """γ/√(σ² + ε): what a BatchNormalization multiplies the kernels before it with."""
     scale = ops.rsqrt(ops.convert_to_tensor(normalization.moving_variance) + normalization.epsilon)
@@ -69,12 +102,20 @@ class _Target:
         kernel = ops.convert_to_tensor(self.layer.kernel)
         if self.normalization is None:
             return kernel
+        # The kernel's length means nothing before a BatchNormalization: a pull on it would change
+        # no output, only make the steps that follow too long. So it is held fixed; γ shrinks, and
+        # the taps against each other.
+        axes = self.measure.kernel_axes
+        kept = [axis % len(kernel.shape) for axis in axes]
+        others = [axis for axis in range(len(kernel.shape)) if axis not in kept]
+        length = safe_sqrt(ops.sum(ops.square(kernel), axis=others, keepdims=True))
+        fixed = ops.stop_gradient(length) / ops.maximum(length, keras.config.epsilon())
         scale = folded_scale(self.normalization)
-        if self.measure.kernel_axes == (-2,):
+        if axes == (-2,):
             scale = scale[:, None]
-        elif self.measure.kernel_axes == (-2, -1):
+        elif axes == (-2, -1):
             scale = ops.reshape(scale, kernel.shape[-2:])
-        return kernel * scale
+        return kernel * fixed * scale
 
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
@@ -101,7 +142,9 @@ class Complexity(PenaltyWeight, keras.Model):
     draft leaves this open for anything but a chain; the choice is ours.
 
     With `folded=True` norms are those of the folded kernels (γ/√(σ²+ε))·k wherever a
-    BatchNormalization follows directly: before it, a kernel's scale means nothing.
+    BatchNormalization follows directly: before it, a kernel's length means nothing. The gradient
+    leaves that length alone (it would change no output, but lengthen every later step, by
+    1/‖k‖²): γ shrinks, and with sizes the taps of a kernel against each other.
 
     The layers whose output reaches the model's outputs without another kernel layer between (the
     classifier) are not penalized, as in the paper.

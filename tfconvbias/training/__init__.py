@@ -24,6 +24,10 @@ from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig, option
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
+from tfconvbias.training.sparsity_config import SparsityConfig
+from tfconvbias.training.sparsity_depth import sparsity_depth_recipe
+from tfconvbias.training.sparsity_report import sparsity_recipe, write_sparsity_report
+from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
 from tfconvbias.training.stability_images import StabilityImages, run_stability_images
 from tfconvbias.training.stability_run import StabilityRun, stability_row
 from tfconvbias.training.stability_sweep import StabilitySweep, run_stability
@@ -52,6 +56,8 @@ __all__ = [
     "RunPausedError",
     "RunResult",
     "ShuffledBatches",
+    "SparsityConfig",
+    "SparsityResult",
     "StabilityImages",
     "StabilityRun",
     "StabilitySweep",
@@ -73,13 +79,17 @@ __all__ = [
     "run",
     "run_patch_geometry",
     "run_recipe",
+    "run_sparsity",
     "run_stability",
     "run_stability_images",
     "run_switch_time",
     "scaling_recipe",
+    "sparsity_depth_recipe",
+    "sparsity_recipe",
     "stability_row",
     "study_recipe",
     "switch_time_recipe",
     "write_report",
+    "write_sparsity_report",
     "write_switch_time_report",
 ]

@@ -42,10 +42,10 @@ class SparsityConfig:
     groups: Literal["half_ring", "ring"] = option("half_ring", "nested groups of the sizes")
     norm: Literal["l2", "normalized", "scaled", "linf"] = option("l2", "norm of a group")
     folded: bool = option(
-        False, "gradient: penalize kernels times the BatchNormalization that follows"
+        True, "penalize kernels together with the BatchNormalization that follows"
     )
     alphas: tuple[float, ...] = option(
-        (1e-5, 2e-5, 5e-5, 1e-4, 2e-4), "α of the path, from dense to sparse; 0: a control"
+        (0.001, 0.002, 0.004, 0.008, 0.016), "α of the path, from dense to sparse; 0: a control"
     )
     taus: tuple[float, ...] = option((0.0,), "thresholds τ; 0 removes exact zeros only")
     relative: bool = option(
@@ -104,8 +104,6 @@ class SparsityConfig:
                     "method='proximal' knows the penalties number and size. "
                     f"Received: penalty={self.penalty!r}; use --method gradient"
                 )
-            if self.folded:
-                raise ConfigError("folded=True needs method='gradient'.")
         elif max(self.taus) == 0:
             raise ConfigError(
                 "method='gradient' leaves no exact zeros: give a threshold, such as "
