@@ -91,7 +91,9 @@ def test_filters_are_drawn_and_measured(recipe):
     assert len(figures) == 3
 
 
-def test_kernel_sizes_by_optimizer(recipe):
+def test_kernel_sizes_by_optimizer(recipe, monkeypatch):
+    # One stage of four, as compiling takes most of the time.
+    monkeypatch.setattr("tfconvbias.models.resnet18.STAGES", ((1, 1),))
     shown, _, figures = recipe(
         "figure5_kernel_size", *SMALL, "--base-channels", "1", "--kernel-sizes", "3"
     )

@@ -141,11 +141,15 @@ def test_a_run_leaves_all_that_a_table_needs(tiny_config, tiny_dataset):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[-1]["learning_rate"]) < 1e-6
     row = json.loads((folder / "result.json").read_text())
-    model = keras.saving.load_model(folder / "last.keras")
-    accuracy = np.mean(
-        np.argmax(model.predict(tiny_dataset.x_test, verbose=0), -1) == tiny_dataset.y_test
-    )
-    assert row["test_accuracy"] == pytest.approx(accuracy)
+    for file, column in (
+        ("best.keras", "best_epoch_test_accuracy"),
+        ("last.keras", "test_accuracy"),
+    ):
+        model = keras.saving.load_model(folder / file)
+        logits = keras.ops.convert_to_numpy(model(tiny_dataset.x_test))
+        accuracy = np.mean(logits.argmax(-1) == tiny_dataset.y_test)
+        assert row[column] == pytest.approx(accuracy)
+    assert row["best_epoch"] == 1 + np.argmax(result.history["val_accuracy"])
     assert row["parameters"] == model.count_params()
     assert row["kernel_parameters"]["conv1"] == 486
     environment = json.loads((folder / "environment.json").read_text())
