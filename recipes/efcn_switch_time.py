@@ -19,15 +19,17 @@ On N devices start N processes on one folder; worker 0 trains the CNN, and the o
 
 from tfconvbias import training
 
-# Small batches: 960 steps of the CNN and 400 of each embedded network, where 3,000 images in
-# batches of 250 would give a tenth of that.
+# Small batches: 960 steps of the CNN and 400 of each embedded network, a fifth of that in batches of
+# 250. At these the paper's rate of 0.1 is unstable: whether the CNN learns hangs on rounding.
 DEMO = {
     "dataset": "motifs10",
     "filters": 8,
     "num_train": 2000,
     "num_test": 1000,
     "epochs": 24,
+    "learning_rate": 0.05,
     "embedded_epochs": 10,
+    "embedded_learning_rate": 0.03,
     "switch_times": (0, 6, 24),
     "batch_size": 50,
     "curvature_samples": 200,

@@ -46,7 +46,11 @@ def test_deviation_panels():
     axes = _draw(plots.deviation_panels(ROWS, ROWS[0] | {"off_local": 0.97}), 3)
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), [8, 2])
     assert [len(axis.lines) for axis in axes] == [2, 3, 3]
-    _draw(plots.deviation_panels(ROWS), 3)
+    axes = _draw(plots.deviation_panels(ROWS, column="broken_sharing"), 3)
+    assert [line.get_xdata()[0] for line in axes[2].lines] == [5, 1]
+    assert axes[2].get_xlabel() == "broken sharing, %"
+    # The last time's marker lies inside.
+    assert axes[0].get_xlim()[0] < 0 and axes[0].get_xlim()[1] > 11
 
 
 def test_masked_accuracy():

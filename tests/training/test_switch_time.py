@@ -1,7 +1,9 @@
 import dataclasses
 import json
+import runpy
 import time
 import types
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -10,6 +12,12 @@ import pytest
 from tfconvbias import data, embedding, training
 from tfconvbias.training import checkpointed_fit as fitting
 from tfconvbias.training.switch_time_report import findings, switch_time_table
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "efcn_switch_time.py"
+RECIPE_OPTIONS = (
+    "--demo --filters 2 --num-train 60 --num-test 40 --epochs 1 --embedded-epochs 1 "
+    "--switch-times 1 --curvature-samples 10 --num-points 0 --verbose silent"
+)
 
 TINY = training.SwitchTimeConfig(
     filters=2,
@@ -33,10 +41,29 @@ def _dataset():
     return dataclasses.replace(full, **crop)
 
 
+def _small_cnn(config=TINY, dataset=None):
+    """In the place of VanillaCNN, which takes a backend long to compile."""
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 3), dtype="uint8"),
+            keras.layers.Rescaling(1 / 128, -1.0),
+            keras.layers.Conv2D(config.filters, 4, strides=4, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+
+
+@pytest.fixture
+def small_cnn(monkeypatch):
+    monkeypatch.setattr(training.switch_time, "build_cnn", _small_cnn)
+
+
 def _config(tmp_path, **changes):
     return dataclasses.replace(TINY, run_dir=str(tmp_path / "run"), **changes)
 
 
+@pytest.mark.usefixtures("small_cnn")
 def test_protocol_and_report(tmp_path, monkeypatch):
     config, dataset = _config(tmp_path), _dataset()
 
@@ -79,7 +106,12 @@ def test_protocol_and_report(tmp_path, monkeypatch):
     wanted = {"curves", "switch-time", "deviation", "masked", "filters", "weights"}
     assert figures == wanted | {"interpolation-0", "interpolation-2"}
     assert page.count("<img") == len(figures)
-    assert len(switch_time_table(result)) == 4
+    table = switch_time_table(result)
+    titles = ["CNN", "FCN", "eFCN, t_w = 0", "eFCN, t_w = 2"]
+    assert [row["network"] for row in table] == titles
+    losses = [float(loss) for loss in table[2]["train loss"].split(" → ")]
+    assert losses == [round(result.histories["tw-0"]["loss"][i], 4) for i in (0, -1)]
+    assert table[0]["δ, %"] == table[1]["‖∇L‖"] == ""
     assert {row["measure"] for row in findings(result)} >= {"FCN < eFCN(0) < CNN"}
 
     with pytest.raises(training.RunFolderError, match="--resume"):
@@ -90,6 +122,7 @@ def test_protocol_and_report(tmp_path, monkeypatch):
     assert again.rows == result.rows and again.histories == result.histories
 
 
+@pytest.mark.usefixtures("small_cnn")
 def test_workers_share_the_points_of_the_local_target(tmp_path, monkeypatch):
     config = _config(tmp_path, target="local", num_workers=2, num_points=0, shuffle=False)
     dataset = _dataset()
@@ -110,7 +143,11 @@ def test_workers_share_the_points_of_the_local_target(tmp_path, monkeypatch):
     assert result.histories["cnn"]["epoch"] == [0, 1, 2]
     assert result.rows["tw-0"]["off_local"] == 0 and result.rows["tw-0"]["broken_sharing"] > 0
     training.write_switch_time_report(result)
-    assert findings(result)[2]["measure"] == "LCN of switch time 0"
+    found = {row["measure"]: row["here"] for row in findings(result)}
+    assert "LCN of switch time 0" in found and "standard LCN < LCN(0) < CNN" in found
+    broken = max(result.rows[f"tw-{t}"]["broken_sharing"] for t in (0, 2))
+    assert found["largest broken sharing of a trained LCN"] == f"{broken:.2%}"
+    assert not any("δ" in measure for measure in found)
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
@@ -125,7 +162,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_been(tmp_path):
 
     def model():
         keras.utils.set_random_seed(0)
-        return training.switch_time.build_cnn(TINY, dataset)
+        return _small_cnn()
 
     def momentum():
         return {"optimizer": keras.optimizers.SGD(0.02, momentum=0.9)}
@@ -205,15 +242,15 @@ def test_what_can_not_be_run_is_refused_before_it_starts(tmp_path, monkeypatch, 
 
 def test_landscape():
     dataset = _dataset()
-    cnn = training.switch_time.build_cnn(TINY, dataset)
+    cnn = _small_cnn()
     config = dataclasses.replace(TINY, curvature_samples=20)
     found = training.switch_time._landscape(cnn, dataset, config)
     assert found["gradient_norm"] > 0 and found["eigenvalue"] > 0
     for weight in cnn.trainable_weights:
         weight.assign(np.zeros(weight.shape))
-    for layer in ("conv1", "conv2", "conv3"):
-        cnn.get_layer(layer).bias.assign(np.full(2, -1.0))
-    cnn.get_layer("head").trainable = False
+    # No unit of the convolution is on, and the head stays: no weight changes the loss.
+    cnn.layers[1].bias.assign(np.full(2, -1.0))
+    cnn.layers[-1].trainable = False
     assert training.switch_time._landscape(cnn, dataset, config)["eigenvalue"] == 0.0
 
 
@@ -225,3 +262,17 @@ def test_weight_pictures():
         assert np.count_nonzero(training.switch_time.first_layer_image(model)) == 48
         picture = training.switch_time.weight_slice(model)
         assert picture.ndim == 2 and max(picture.shape) <= 200 and picture.any()
+
+
+@pytest.mark.tensorflow
+def test_recipe(tmp_path, capsys):
+    recipe = runpy.run_path(str(RECIPE), run_name="recipe")
+    words = [*RECIPE_OPTIONS.split(), "--run-dir", str(tmp_path / "run")]
+    options = {"description": recipe["__doc__"], "demo": recipe["DEMO"]}
+    training.switch_time_recipe(argv=words, **options)
+    shown = capsys.readouterr().out
+    assert "| eFCN, t_w = 1 |" in shown and "| FCN < eFCN(0) < CNN" not in shown
+    assert (tmp_path / "run" / "report.html").exists()
+    with pytest.raises(SystemExit, match="1"):
+        training.switch_time_recipe(argv=words, **options)
+    assert "--resume" in capsys.readouterr().err

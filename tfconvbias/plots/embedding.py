@@ -16,7 +16,12 @@ _CNN, _FCN = "black", "tab:red"
 
 
 def switch_time_curves(
-    cnn: History, fcn: History, efcns: Mapping[int, History], *, label: str = "eFCN"
+    cnn: History,
+    fcn: History,
+    efcns: Mapping[int, History],
+    *,
+    label: str = "eFCN",
+    baseline: str = "FCN",
 ) -> Figure:
     """Training loss and test accuracy against time, and the embedded runs along the CNN's time.
 
@@ -25,6 +30,7 @@ def switch_time_curves(
         fcn: The same for the standard network.
         efcns: Switch time → the same for the embedded network, its own epochs.
         label: What an embedded network is called.
+        baseline: What the standard network is called.
 
     Returns:
         A figure with three panels; the third is Figure 9 of the paper.
@@ -38,7 +44,7 @@ def switch_time_curves(
     ):
         for history, color, text in [
             (cnn, _CNN, "CNN"),
-            (fcn, _FCN, "FCN"),
+            (fcn, _FCN, baseline),
             *((h, shades[t], f"{label}, $t_w$ = {t}") for t, h in efcns.items()),
         ]:
             values = scale * np.asarray(history[column], dtype=float)
@@ -49,7 +55,8 @@ def switch_time_curves(
     axes[0].legend(fontsize="x-small")
     last = axes[2]
     last.plot(cnn["epoch"], 100 * np.asarray(cnn["test_accuracy"]), color=_CNN, label="CNN")
-    last.axhline(100 * max(fcn["test_accuracy"]), color=_FCN, linestyle="--", label="best FCN")
+    best = 100 * max(fcn["test_accuracy"])
+    last.axhline(best, color=_FCN, linestyle="--", label=f"best {baseline}")
     points = None
     for time, history in efcns.items():
         points = last.scatter(
@@ -112,39 +119,46 @@ def against_switch_time(
 
 
 def deviation_panels(
-    rows: Mapping[int, Mapping[str, float]], baseline: Mapping[str, float] | None = None
+    rows: Mapping[int, Mapping[str, float]],
+    baseline: Mapping[str, float] | None = None,
+    *,
+    column: str = "off_local",
+    baseline_label: str = "FCN",
 ) -> Figure:
     """Deviation against switch time, first loss and final accuracy (Figures 4 and 10).
 
     Args:
         rows: Switch time → off_local and broken_sharing (shares of ‖θ‖), loss_start and
             test_accuracy.
-        baseline: The standard network's off_local, loss_start and test_accuracy.
+        baseline: The same of the standard network.
+        column: What the second and third panel are drawn against, `"off_local"` or
+            `"broken_sharing"`. A locally connected network has no off-local weights.
+        baseline_label: What the standard network is called.
 
     Returns:
         A figure with three panels.
     """
     figure, axes = panels(3)
     times = sorted(rows)
-    off_local = [100 * rows[t]["off_local"] for t in times]
-    axes[0].plot(times, off_local, "o-", label="off-local, δ")
-    broken = [100 * rows[t]["broken_sharing"] for t in times]
-    axes[0].plot(times, broken, "s--", label="broken sharing")
+    names = {"off_local": "off-local, δ", "broken_sharing": "broken sharing"}
+    for (key, name), style in zip(names.items(), ("o-", "s--"), strict=True):
+        axes[0].plot(times, [100 * rows[t][key] for t in times], style, label=name)
     _time_axis(axes[0])
     axes[0].set(xlabel="switch time $t_w$, epochs", ylabel="share of ‖θ‖, %")
     axes[0].legend(fontsize="small")
-    for axis, column, name, scale in (
+    for axis, measure, name, scale in (
         (axes[1], "loss_start", "training loss at the switch", 1),
         (axes[2], "test_accuracy", "final test accuracy, %", 100),
     ):
-        for time, value in zip(times, off_local, strict=True):
-            axis.plot(value, scale * rows[time][column], "o", color=_shades(rows)[time])
-            axis.annotate(f" {time}", (value, scale * rows[time][column]), fontsize="x-small")
+        for time in times:
+            point = (100 * rows[time][column], scale * rows[time][measure])
+            axis.plot(*point, "o", color=_shades(rows)[time])
+            axis.annotate(f" {time}", point, fontsize="x-small")
         if baseline is not None:
-            point = (100 * baseline["off_local"], scale * baseline[column])
-            axis.plot(*point, "o", color="tab:blue", label="FCN")
+            point = (100 * baseline[column], scale * baseline[measure])
+            axis.plot(*point, "o", color=_FCN, label=baseline_label)
             axis.legend(fontsize="small")
-        axis.set(xlabel="δ, %", ylabel=name)
+        axis.set(xlabel=f"{names[column]}, %", ylabel=name)
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure
@@ -230,9 +244,10 @@ def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> 
 
 
 def _time_axis(axis: Axes) -> None:
-    """A logarithmic axis that has room for 0."""
+    """A logarithmic axis that has room for 0, and for the marker of the last time."""
+    last = axis.dataLim.x1
     axis.set_xscale("symlog", linthresh=1)
-    axis.set_xlim(left=-0.1)
+    axis.set_xlim(-0.1, 1.2 * last)
 
 
 def _shades(keys: Mapping[int, Any]) -> dict[int, Any]:

@@ -370,14 +370,16 @@ def _paths(
 
 
 def first_layer_image(model: keras.Model) -> np.ndarray:
-    """The input weights of the first filter at the first inner position, on the input image."""
+    """The input weights of the first filter at the central position, on the input image."""
     layer = next(embedding.embedded_layers(model))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     if kernel.ndim > 2:
-        return kernel[1, 1, ..., 0]
+        rows, cols = kernel.shape[:2]
+        return kernel[rows // 2, cols // 2, ..., 0]
     geometry = layer.geometry
-    cols = geometry.output_spatial_shape[1]
-    return kernel[:, (cols + 1) * geometry.filters].reshape(geometry.input_shape)
+    rows, cols = geometry.output_spatial_shape
+    position = rows // 2 * cols + cols // 2
+    return kernel[:, position * geometry.filters].reshape(geometry.input_shape)
 
 
 def weight_slice(model: keras.Model) -> np.ndarray:

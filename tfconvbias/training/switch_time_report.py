@@ -14,6 +14,20 @@ from tfconvbias.training.report_page import write_page
 from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
 from tfconvbias.training.table import format_table
 
+_COLUMNS = (
+    ("test, %", ("test_accuracy",), 100, ".2f"),
+    ("best, %", ("best_test_accuracy",), 100, ".2f"),
+    ("train loss", ("loss_start", "loss_end"), 1, ".4f"),
+    ("‖∇L‖", ("gradient_norm_start", "gradient_norm_end"), 1, ".3g"),
+    ("largest λ", ("eigenvalue_start", "eigenvalue_end"), 1, ".3g"),
+    ("δ, %", ("off_local",), 100, ".2f"),
+    ("broken sharing, %", ("broken_sharing",), 100, ".2f"),
+    ("local alone, %", ("local",), 100, ".2f"),
+    ("off-local alone, %", ("off_local_accuracy",), 100, ".2f"),
+    ("seconds", ("seconds",), 1, ".0f"),
+)
+"""Heading, the measurements (joined by arrows), factor and format of each column of the table."""
+
 
 def switch_time_recipe(
     *, description: str | None, demo: Mapping[str, Any], argv: Sequence[str] | None = None
@@ -52,7 +66,8 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
         [
             ", ".join(f"{name} = {value}" for name, value in result.config.identity().items()),
             f"{how['hardware']}, backend {how['backend']}, {versions}, commit {how['commit']}",
-            "Training losses are means over an epoch's steps, and of one pass before the first.",
+            "Training losses are means over an epoch's steps, and of one pass before the first. "
+            "Arrows lead from the start of a training to its end.",
         ],
     )
 
@@ -64,11 +79,12 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     accuracy = {t: result.rows[f"tw-{t}"]["test_accuracy"] for t in times}
     cnn, fcn = result.histories["cnn"]["test_accuracy"][-1], standard["test_accuracy"]
     best = max(accuracy, key=accuracy.__getitem__)
-    largest = max(result.rows[f"tw-{t}"]["off_local"] for t in times)
+    ratio = "off_local" if result.config.target == "dense" else "broken_sharing"
+    largest = max(result.rows[f"tw-{t}"][ratio] for t in times)
     found = [
         (f"CNN, {result.config.epochs} epochs", f"{cnn:.2%}", "about 72 %"),
         (
-            f"standard network, {result.config.embedded_epochs} epochs",
+            f"{_baseline(result)}, {result.config.embedded_epochs} epochs",
             f"{fcn:.2%}",
             "FCN: 55 to 57.5 %",
         ),
@@ -77,7 +93,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
         holds = "holds" if fcn < accuracy[0] < cnn else "does not hold"
         found += [
             (f"{label} of switch time 0", f"{accuracy[0]:.2%}", "eFCN: 62.5 %"),
-            (f"FCN < {label}(0) < CNN", holds, "holds"),
+            (f"{_baseline(result)} < {label}(0) < CNN", holds, "holds"),
         ]
     found += [
         (
@@ -86,44 +102,36 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
             "the CNN",
             "near 20, above the CNN",
         ),
-        (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
-        ("δ of the standard network", f"{standard['off_local']:.2%}", "97 %"),
     ]
+    if result.config.target == "dense":
+        found += [
+            (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
+            (f"δ of the {_baseline(result)}", f"{standard['off_local']:.2%}", "97 %"),
+        ]
+    else:
+        found += [(f"largest broken sharing of a trained {label}", f"{largest:.2%}", "no figure")]
     return [{"measure": m, "here": h, "paper": p} for m, h, p in found]
 
 
 def switch_time_table(result: SwitchTimeResult) -> list[dict[str, str]]:
     """One row a network."""
     history = result.histories["cnn"]
-    rows = [
-        {
-            "network": "CNN",
-            "test, %": f"{100 * history['test_accuracy'][-1]:.2f}",
-            "train loss, start": f"{history['loss'][0]:.4f}",
-            "train loss, end": f"{history['loss'][-1]:.4f}",
-            "δ, %": "",
-            "broken sharing, %": "",
-            "local alone, %": "",
-            "off-local alone, %": "",
-            "seconds": "",
+    cnn = {
+        "test_accuracy": history["test_accuracy"][-1],
+        "best_test_accuracy": max(history["test_accuracy"]),
+        "loss_start": history["loss"][0],
+        "loss_end": history["loss"][-1],
+    }
+    titles = {name: f"{_label(result)}, t_w = {name[3:]}" for name in result.rows}
+    titles |= {"cnn": "CNN", "fcn": _baseline(result)}
+    return [
+        {"network": titles[name]}
+        | {
+            heading: " → ".join(format(factor * row[key], style) for key in keys if key in row)
+            for heading, keys, factor, style in _COLUMNS
         }
+        for name, row in [("cnn", cnn), *result.rows.items()]
     ]
-    for name, row in result.rows.items():
-        title = "standard" if name == "fcn" else f"{_label(result)}, t_w = {name[3:]}"
-        rows.append(
-            {
-                "network": title,
-                "test, %": f"{100 * row['test_accuracy']:.2f}",
-                "train loss, start": f"{row['loss_start']:.4f}",
-                "train loss, end": f"{row['loss_end']:.4f}",
-                "δ, %": f"{100 * row['off_local']:.2f}",
-                "broken sharing, %": f"{100 * row['broken_sharing']:.2f}",
-                "local alone, %": f"{100 * row['local']:.2f}",
-                "off-local alone, %": f"{100 * row['off_local_accuracy']:.2f}",
-                "seconds": f"{row['seconds']:.0f}",
-            }
-        )
-    return rows
 
 
 def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure]]:
@@ -141,6 +149,7 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
                 result.histories["fcn"],
                 {t: result.histories[f"tw-{t}"] for t in times},
                 label=label,
+                baseline=_baseline(result),
             ),
         ),
         "switch-time": (
@@ -150,15 +159,20 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
                 rows,
                 {
                     "CNN": result.histories["cnn"]["test_accuracy"][-1],
-                    "standard": fcn["test_accuracy"],
+                    _baseline(result): fcn["test_accuracy"],
                 },
                 label=label,
             ),
         ),
         "deviation": (
             "Deviation from the convolutions, of the embedded kernels alone (no biases, no head, "
-            "no padded rows). Figures 4 and 10.",
-            plots.deviation_panels(rows, fcn if result.config.target == "dense" else None),
+            "no padded rows); numbers are switch times. Figures 4 and 10.",
+            plots.deviation_panels(
+                rows,
+                fcn,
+                column="off_local" if result.config.target == "dense" else "broken_sharing",
+                baseline_label=_baseline(result),
+            ),
         ),
         "masked": (
             "Test accuracy with part of the weights masked; biases and head stay. Figures 7, 11.",
@@ -180,7 +194,7 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
                 [found["start"], found["end"], found["end"] - found["start"]]
                 for found in images.values()
             ],
-            [_title(name) for name in images],
+            [_title(name, result) for name in images],
             ["before", "after", "difference"],
         ),
     )
@@ -188,7 +202,7 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
         "Slice of the first layer's weights in ln |w|, before and after training. Figure 8.",
         plots.log_weight_images(
             [[found["slice_start"], found["slice_end"]] for found in list(images.values())[1:]],
-            [_title(name) for name in list(images)[1:]],
+            [_title(name, result) for name in list(images)[1:]],
             ["before", "after"],
         ),
     )
@@ -210,8 +224,13 @@ def _label(result: SwitchTimeResult) -> str:
     return "eFCN" if result.config.target == "dense" else "LCN"
 
 
-def _title(name: str) -> str:
-    return "standard" if name == "fcn" else f"$t_w$ = {name.removeprefix('tw-')}"
+def _baseline(result: SwitchTimeResult) -> str:
+    """The network of the embedding's shape that starts from default initialisation."""
+    return "FCN" if result.config.target == "dense" else "standard LCN"
+
+
+def _title(name: str, result: SwitchTimeResult) -> str:
+    return _baseline(result) if name == "fcn" else f"$t_w$ = {name.removeprefix('tw-')}"
 
 
 def _three(times: tuple[int, ...]) -> list[int]:
