@@ -96,6 +96,8 @@ def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]
 
 
 def _models(config: DescriptionTableConfig) -> Iterator[tuple[str, keras.Model]]:
+    # Before the work, so that a fault in a path shows at once.
+    trained = {path: _last_model(path) for path in config.runs}
     shape = (config.image_size, config.image_size, 3)
     for letter, family, channels in (
         ("S", models.SConv, config.s_channels),
@@ -117,8 +119,8 @@ def _models(config: DescriptionTableConfig) -> Iterator[tuple[str, keras.Model]]
                 _keep_largest(model, share)
                 yield f"{name}, {100 * share:g} % kept", model
             keras.utils.clear_session()
-    for path in config.runs:
-        yield path, keras.saving.load_model(_last_model(path))
+    for path, file in trained.items():
+        yield path, keras.saving.load_model(file)
 
 
 def _draw(model: keras.Model) -> None:
