@@ -66,8 +66,16 @@ def nonzero_curves(
                 axis.plot([0, *history["epoch"]], counts, label=name)
         for label, count in (lines or {}).get(layer, {}).items():
             axis.axhline(count, color="grey", linestyle="--", linewidth=1)
+            # At the right, as the curves start at the left, and clear of the line.
             axis.annotate(
-                label, (0.02, count), xycoords=("axes fraction", "data"), fontsize="x-small"
+                label,
+                (0.98, count),
+                xycoords=("axes fraction", "data"),
+                xytext=(0, -3),
+                textcoords="offset points",
+                horizontalalignment="right",
+                verticalalignment="top",
+                fontsize="x-small",
             )
         axis.set(xlabel="epoch", ylabel="non-zero weights", title=layer, yscale="log")
         axis.grid(alpha=0.3)
