@@ -5,18 +5,18 @@ import keras
 import numpy as np
 import pytest
 
-from tfconvbias import data, surgery, training
+from tfconvbias import data, models, surgery, training
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers import Complexity, KernelNumber, KernelSize
 from tfconvbias.training import sparsity_steps
 from tfconvbias.training.sparsity_report import sparsity_findings, sparsity_table
 
-# Seven convolutions; the α that matters is on the scale of a kernel's norm over a few steps.
+# Two pairs of convolutions behind the first; α is large enough for three steps.
 TINY = training.SparsityConfig(
-    base="imagenet8",
-    width=0.06,
+    base="tiny",
     augment="none",
-    alphas=(0.0, 20.0),
+    alphas=(0.0, 14.0),
+    folded=False,
     epochs=1,
     sparse_epochs=1,
     fine_tune_epochs=1,
@@ -27,6 +27,14 @@ TINY = training.SparsityConfig(
     latency_batch=8,
     verbose="silent",
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tiny_base():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(models.BASES, "tiny", ((8, 3), (8, 3), (8, 3), (12, 3), (12, 3)))
+        patch.setitem(models.BASE_STRIDES, "tiny", (2, 1, 1, 2, 1))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +50,12 @@ def finished(tmp_path_factory, dataset):
 
 def test_the_path_goes_from_dense_to_sparse(finished, dataset):
     names = [row["name"] for row in finished.rows]
-    assert names == ["base", "alpha-0/tau-0", "alpha-20/tau-0", "uniform-0.5", "random-1"]
+    assert names == ["base", "alpha-0/tau-0", "alpha-14/tau-0", "uniform-0.5", "random-1"]
     base, dense, sparse = finished.rows[:3]
     assert dense["multiply_adds"] == base["multiply_adds"]
     assert sparse["multiply_adds"] < 0.9 * base["multiply_adds"]
     assert sparse["multiply_adds"] <= sparse["theoretical_multiply_adds"] * 9
-    live = finished.histories["alpha-20"]["live_kernels"]
+    live = finished.histories["alpha-14"]["live_kernels"]
     assert live[0] == finished.histories["alpha-0"]["live_kernels"][-1]
     assert live[-1] == sum(
         layer["live_kernels"] for layer in sparse["architecture"] if layer["kind"] != "Dense"
@@ -80,7 +88,7 @@ def test_the_report_shows_every_network(finished):
     assert figures >= {"frontier", "path", "snakes", "kernel-sizes", "kernels-base"}
     assert page.count("<img") == len(figures)
     table = sparsity_table(finished)
-    assert [row["network"] for row in table][1:3] == ["α = 0", "α = 20"]
+    assert [row["network"] for row in table][1:3] == ["α = 0", "α = 14"]
     assert any(
         sentence.startswith(("Within one", "No network"))
         for sentence in sparsity_findings(finished)
@@ -90,7 +98,7 @@ def test_the_report_shows_every_network(finished):
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_random_widths_have_the_multiply_adds_asked_for(dataset, residual):
-    config = dataclasses.replace(TINY, width=0.25, residual=residual)
+    config = dataclasses.replace(TINY, width=2.0, residual=residual)
     base = sparsity_steps.multiply_adds(sparsity_steps.build_network(config, dataset))
     rng = np.random.default_rng(0)
     layers = sparsity_steps.random_layers(config, dataset, base // 3, rng)

@@ -9,6 +9,12 @@ from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, sear
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search import search
 from tfconvbias.tuning.search_config import SearchConfig
+from tfconvbias.tuning.sparsity_search import (
+    SparsitySearchConfig,
+    search_sparsity,
+    sparsity_command,
+    sparsity_search_table,
+)
 
 
 def tune_recipe(
@@ -73,5 +79,35 @@ def search_augmentation_recipe(
     def work() -> None:
         policy = search_augmentation(chosen)
         print(f"Policy: {policy}\nTrain with it:\n  python recipes/train.py --augment {policy}")
+
+    entry_points.guarded(work)
+
+
+def tune_sparsity_recipe(
+    config: SparsitySearchConfig,
+    *,
+    description: str | None,
+    demo: Mapping[str, Any],
+    argv: Sequence[str] | None = None,
+) -> None:
+    """Parse the options, search (α, τ), print the trials and the command of the best one.
+
+    Args:
+        config: the recipe's search.
+        description: text of `--help`.
+        demo: the fields that `--demo` changes.
+        argv: arguments; `sys.argv[1:]` by default.
+    """
+    fixed = ("uniform_widths", "random_widths", "latency_batch", "warm_start", "num_test")
+    chosen = command_line.parse(config, description=description, demo=demo, fixed=fixed, argv=argv)
+
+    def work() -> None:
+        try:
+            rows = search_sparsity(chosen)
+        except SearchError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(1) from error
+        print(sparsity_search_table(rows))
+        print(f"Best on validation images:\n  {sparsity_command(chosen, rows[0])}")
 
     entry_points.guarded(work)

@@ -1,10 +1,12 @@
 """Run a search, alone or as the chief or a worker of several processes."""
 
+import contextlib
 import os
 import sys
 import threading
 import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import keras
@@ -65,9 +67,7 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
-        with warnings.catch_warnings():
-            # KerasTuner calls functions of `threading` that Python has renamed.
-            warnings.filterwarnings("ignore", message=r"(currentThread|getName)\(\) is deprecated")
+        with without_deprecations():
             oracle = build_oracle(config, hp)
             tuner = RunTuner(oracle, space, folder, _TRIALS, config.worker_timeout)
             if role == "chief":
@@ -82,6 +82,14 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
     if oracle.failure is not None:
         raise SearchError(f"The search stopped: {oracle.failure}") from oracle.failure
     return SearchResults.from_oracle(config, folder, oracle)
+
+
+@contextlib.contextmanager
+def without_deprecations() -> Iterator[None]:
+    """Silence what KerasTuner can't help: it calls functions of `threading` that were renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"(currentThread|getName)\(\) is deprecated")
+        yield
 
 
 def _role() -> str:
