@@ -1,0 +1,32 @@
+"""The README's examples run as they stand, and the commands that it names exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_examples_run_one_after_the_other(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) >= 3
+    names = {}
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    found = names["tcb"].embedding.deviation(names["local"])
+    assert found.off_local == 0
+    assert names["small"].count_params() < names["pruned"].count_params()
+    assert "multiply-adds" in capsys.readouterr().out
+
+
+def test_every_recipe_it_names_is_there():
+    named = re.findall(r"recipes/(\w+\.py)", TEXT)
+    assert named
+    for name in named:
+        assert (ROOT / "recipes" / name).is_file(), name
+
+
+def test_every_recipe_is_in_the_recipes_map():
+    listed = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    for recipe in (ROOT / "recipes").glob("*.py"):
+        assert recipe.name in listed, recipe.name
