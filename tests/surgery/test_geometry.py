@@ -70,3 +70,17 @@ def test_causal_padding():
     view = window(3, 1, 2, "causal", 9, 9)
     assert safe_taps(view).tolist() == [False, False, True]
     assert crop(view, 2, 2).low == 0
+
+
+@pytest.mark.parametrize("dilation", [1, 2, 3])
+@pytest.mark.parametrize(("first", "last"), [(0, 4), (1, 4), (0, 3), (2, 3)])
+def test_a_crop_on_an_axis_of_any_length_keeps_the_outputs_where_they_are(dilation, first, last):
+    extent = 4 * dilation + 1
+    low, high = (extent - 1) // 2, extent - 1 - (extent - 1) // 2
+    view = Window(5, 1, dilation, low, high, None, None)
+    cut = crop(view, first, last)
+    own_extent = (cut.size - 1) * dilation + 1
+    # As many outputs for every length, and the first tap reads what it read before.
+    assert cut.low + cut.high - own_extent == low + high - extent
+    assert cut.low == low - first * dilation
+    assert (cut.first, cut.size) == (first, last - first + 1)
