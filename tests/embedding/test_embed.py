@@ -111,7 +111,8 @@ def test_one_layer(name, dtype):
     with _precision(dtype):
         config = {**layer.get_config(), "dtype": dtype}
         model = _sequential(input_shape, type(layer).from_config(config))
-        for padding in ("folded", "explicit"):
+        # Every variant to the last digits; in float32 one is enough.
+        for padding in ("folded", "explicit") if dtype == "float64" else ("folded",):
             dense = embed(model, padding=padding)
             _assert_equal(model, dense, dtype)
             assert any(isinstance(layer, EmbeddedDense) for layer in dense.layers)
@@ -119,7 +120,7 @@ def test_one_layer(name, dtype):
             size = embedded_size(model, padding=padding)
             assert size.num_parameters == dense.count_params()
             assert size.num_bytes == size.num_parameters * (8 if dtype == "float64" else 4)
-        if name in CASES:
+        if name in CASES and dtype == "float64":
             local = embed(model, "local")
             _assert_equal(model, local, dtype)
             assert any(isinstance(layer, LOCAL) for layer in local.layers)
