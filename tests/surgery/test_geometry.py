@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfconvbias.surgery.geometry import crop, safe_taps, window
+from tfconvbias.surgery.geometry import Window, crop, safe_taps, window
 
 
 def read_positions(view):
