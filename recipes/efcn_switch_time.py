@@ -19,8 +19,8 @@ On N devices start N processes on one folder; worker 0 trains the CNN, and the o
 
 from tfconvbias import training
 
-# Small batches: 960 steps of the CNN and 400 of each embedded network, a fifth of that in batches of
-# 250. At these the paper's rate of 0.1 is unstable: whether the CNN learns hangs on rounding.
+# Small batches: 960 steps of the CNN and 400 of each embedded network, five times those of batches
+# of 250. At these the paper's rate of 0.1 is unstable: whether the CNN learns hangs on rounding.
 DEMO = {
     "dataset": "motifs10",
     "filters": 8,
