@@ -74,6 +74,23 @@ def test_equals_the_oracle(spatial, options, data_format):
     np.testing.assert_allclose(outputs, _to_format(expected, data_format), rtol=0, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("length", "kernel_size", "filters", "batch"), [(3, 3, 5, 5), (6, 2, 1, 5), (4, 1, 4, 4)]
+)
+@pytest.mark.parametrize("data_format", FORMATS)
+def test_the_bias_is_not_taken_for_one_of_the_batch(
+    length, kernel_size, filters, batch, data_format
+):
+    layer = LocallyConnected1D(filters, kernel_size, data_format=data_format, **NO_DRAWS)
+    inputs = _inputs((length,), batch=batch)
+    layer.build(_to_format(inputs, data_format).shape)
+    kernel, bias = _random_weights(layer)
+    expected = oracles.local(inputs, kernel, bias, (1,), "valid", (1,))
+    # Called on arrays, so that the backend knows the batch's length.
+    found = to_numpy(layer(_to_format(inputs, data_format)))
+    np.testing.assert_allclose(found, _to_format(expected, data_format), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("data_format", FORMATS)
 @pytest.mark.parametrize(("spatial", "options"), CASES, ids=str)
 def test_tied_kernel_equals_keras_conv(spatial, options, data_format):

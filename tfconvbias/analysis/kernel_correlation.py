@@ -21,7 +21,7 @@ def pairwise_correlation(kernel: np.ndarray) -> float:
         A number in [0, 1]; NaN with fewer than two live kernels.
 
     Example:
-        >>> pairwise_correlation(np.array([[1.0, 2.0, 1.0], [0.0, 0.0, -1.0]]))
+        >>> round(pairwise_correlation(np.array([[1.0, 2.0, 1.0], [0.0, 0.0, -1.0]])), 6)
         1.0
 
     Reference:

@@ -155,7 +155,9 @@ class BaseLocallyConnected(keras.layers.Layer):
         outputs = ops.reshape(outputs, (num_outputs, self.filters, batch))
         if self.bias is not None:
             bias = ops.reshape(self.bias, (num_outputs, self.filters, 1))
-            outputs = ops.add(outputs, bias)
+            # Not `ops.add`: on TensorFlow it adds a `bias` that can be squeezed to the length of
+            # the last axis along that axis, which is the batch here.
+            outputs = outputs + bias
         if self.data_format == "channels_last":
             outputs = ops.transpose(outputs, (2, 0, 1))
             outputs = ops.reshape(outputs, (batch, *output, self.filters))
