@@ -187,6 +187,24 @@ def test_gammas_shrink_in_place_of_the_kernels_they_scale():
     assert not left[..., 2].any()
 
 
+def test_a_kernel_removed_with_its_gamma_stays_removed():
+    model, _ = _normalized_model()
+    inner = keras.optimizers.SGD(0.5, momentum=0.9)
+    optimizer = Proximal(inner, KernelNumber(0.0), 0.1, gammas=following_gammas(model))
+    optimizer.build(model.trainable_variables)
+    push = [ops.ones_like(v.value) for v in model.trainable_variables]
+    still = [ops.zeros_like(v.value) for v in model.trainable_variables]
+    model.get_layer("norm").gamma.assign([3.0, 3.0, 0.52, 3.0])
+    optimizer.apply(push)  # takes the third γ to zero, with a velocity that leads on
+    optimizer.alpha = 0.0
+    for _ in range(2):
+        optimizer.apply(still)
+    gamma = ops.convert_to_numpy(model.get_layer("norm").gamma)
+    assert gamma[2] == 0
+    assert not kernel_of(model)[..., 2].any()
+    assert (gamma[[0, 1, 3]] != 0).all()
+
+
 def test_gammas_with_sizes_are_the_operator_on_the_unit_kernel_times_gamma():
     model, gamma = _normalized_model()
     kernel = keras.ops.convert_to_numpy(model.get_layer("conv").kernel)

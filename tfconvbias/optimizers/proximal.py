@@ -37,7 +37,8 @@ class Proximal(keras.optimizers.Optimizer):
     shrink alike and nothing but the effective rate would change. With `gammas` the operator acts on
     γ·k/‖k‖, of which the BatchNormalization sees the same, and its result is given back as a new γ
     and a k of the old length: for `KernelNumber` with ℓ2 norm, γ shrinks by η α. A kernel that is
-    removed is zero, and so is its γ.
+    removed is zero, and so is its γ, and it stays removed: however small the inner optimizer's
+    momentum made it again, the BatchNormalization would blow it up to the size of the others.
 
     Clipping, loss scaling and gradient accumulation are the inner optimizer's; with accumulation
     the proximal step follows real updates only. With `use_ema` the averages are not exactly zero.
@@ -145,18 +146,23 @@ class Proximal(keras.optimizers.Optimizer):
         rate = ops.convert_to_tensor(self.inner_optimizer.learning_rate)
         step = ops.cast(rate, "float32") * ops.cast(self._alpha.current, "float32")
         before = ops.convert_to_tensor(self.inner_optimizer.iterations) + 0
+        chosen = set(self._chosen)
+        alive = {
+            id(variable): _lengths(self.penalty.columns(ops.convert_to_tensor(variable))) > 0
+            for variable in trainable_variables
+            if id(variable) in self._gamma_of and id(variable) in chosen
+        }
         self.inner_optimizer.apply(grads, trainable_variables)
         if self.inner_optimizer.gradient_accumulation_steps:
             # Between real updates the weights stand still, and so must the proximal step.
             moved = ops.not_equal(ops.convert_to_tensor(self.inner_optimizer.iterations), before)
             step = step * ops.cast(moved, "float32")
-        chosen = set(self._chosen)
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             if gradient is not None and id(variable) in chosen:
-                self._shrink(variable, step)
+                self._shrink(variable, step, alive.get(id(variable)))
         self._iterations.assign_add(1)
 
-    def _shrink(self, variable, step):
+    def _shrink(self, variable, step, alive):
         value = ops.convert_to_tensor(variable)
         step = ops.cast(step, value.dtype)
         gamma = self._gamma_of.get(id(variable))
@@ -164,7 +170,7 @@ class Proximal(keras.optimizers.Optimizer):
             self.assign(variable, self.penalty.proximal(value, step))
             return
         lengths = _lengths(self.penalty.columns(value))
-        scale = ops.convert_to_tensor(gamma)
+        scale = ops.convert_to_tensor(gamma) * ops.cast(alive, value.dtype)
         tiny = keras.config.epsilon()
         units = self.penalty.columns(value) / ops.maximum(lengths, tiny)
         folded = self.penalty.restore(units * scale, value.shape)
