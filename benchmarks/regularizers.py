@@ -19,7 +19,7 @@ import numpy as np
 
 from tfconvbias.models import StructuredBase
 from tfconvbias.optimizers import Proximal
-from tfconvbias.regularizers import Complexity, KernelNumber, KernelSize
+from tfconvbias.regularizers import Complexity, KernelNumber, KernelSize, following_gammas
 
 AIM = 1.15
 
@@ -43,6 +43,10 @@ def variants():
     yield "Complexity folded", Complexity(StructuredBase(), 1e-12, folded=True), sgd()
     yield "Proximal number", StructuredBase(), Proximal(sgd(), KernelNumber(0.0), alpha)
     yield "Proximal size", StructuredBase(), Proximal(sgd(), KernelSize(0.0), alpha)
+    for name, penalty in (("number", KernelNumber(0.0)), ("size", KernelSize(0.0))):
+        model = StructuredBase()
+        gammas = following_gammas(model)
+        yield f"Proximal {name}, γ", model, Proximal(sgd(), penalty, alpha, gammas=gammas)
 
 
 def main():
