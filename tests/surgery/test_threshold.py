@@ -180,3 +180,32 @@ def test_bad_tau():
         threshold(model, 100)
     with pytest.raises(ValueError, match=r"'a'.*spatial axes of one size"):
         threshold(one_convolution(None, size=(1, 3)), 0.1, regularizer=KernelSize(0.0))
+
+
+@pytest.mark.parametrize("dead", ["conv2", "conv3"])
+def test_a_branch_with_one_dead_layer_goes_whole(dead):
+    model = StructuredBase(((4, 3), (4, 3), (4, 3)), input_shape=(8, 8, 3))
+    scramble(model, np.random.default_rng(0))
+    layer = model.get_layer(dead)
+    layer.set_weights([layer.get_weights()[0] * 1e-6])
+    zeroed = threshold(model, 1e-3, regularizer=KernelNumber(0.0))
+    small = compact(zeroed)
+    assert not {"conv2", "conv3"} & {layer.name for layer in small.layers}
+    images = random_images(np.random.default_rng(1), (8, 8, 3))
+    np.testing.assert_allclose(outputs_of(small, images), outputs_of(zeroed, images), atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid"])
+def test_zeros_go_on_through_activations_that_keep_them(activation):
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(3, 3, padding="same", name="first")(inputs)
+    x = layers.Activation(activation)(x)
+    x = layers.Conv2D(3, 3, padding="same", name="second")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([inputs, x]))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([kernel * 1e-6, bias])
+    zeroed = threshold(model, 1e-3, regularizer=KernelNumber(0.0))
+    assert not kernel_of(zeroed, "first").any()
+    # sigmoid(0) is no zero: what the second layer makes of it stays.
+    assert kernel_of(zeroed, "second").any() == (activation == "sigmoid")

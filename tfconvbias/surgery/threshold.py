@@ -34,8 +34,9 @@ def threshold(model, tau, relative=False, regularizer=None, folded=False):
     with it. Where a kernel is gone, its bias goes, and so do γ, β and the moving mean of a
     BatchNormalization that reads it: otherwise the dead channel would emit β − γμ/√(σ²+ε).
 
-    A layer that would lose all of its kernels while no shortcut goes around it keeps its largest
-    one, with a warning.
+    A layer behind which nothing but zeros arrives goes too, so that a branch with one dead layer
+    goes whole. A layer that would lose all of its kernels while no shortcut goes around it keeps
+    its largest one, with a warning.
 
     Args:
         model: A functional or sequential model; it is not modified.
@@ -87,6 +88,7 @@ def threshold(model, tau, relative=False, regularizer=None, folded=False):
             "goes around: the largest kernel of each is kept.",
             stacklevel=2,
         )
+    _spread(graph, cuts)
     for cut in cuts:
         cut.apply(graph)
     return copy
@@ -112,6 +114,10 @@ class _Cut:
     def keep_largest(self) -> None:
         """Takes the largest kernel back."""
         self.zero_groups[np.argmax(self.norms[-1])] = 0
+
+    def remove_all(self) -> None:
+        """Marks every kernel as dead."""
+        self.zero_groups = np.full_like(self.zero_groups, len(self.norms))
 
     def apply(self, graph: LayerGraph) -> None:
         kernel = to_numpy(self.variable).copy()
@@ -207,6 +213,48 @@ def _rescue(graph: LayerGraph, cuts: list[_Cut]) -> list[_Cut]:
         cut.keep_largest()
         rescued.append(cut)
     return rescued
+
+
+def _spread(graph: LayerGraph, cuts: list[_Cut]) -> None:
+    """Takes the layers that read zeros only along: what they emit is a constant of their own."""
+    by_number = {number: cut for cut in cuts for number in cut.numbers}
+    silent: set[TensorRef] = set()
+    for number, call in enumerate(graph.calls):
+        cut = by_number.get(number)
+        reads_zeros = bool(call.inputs) and silent.issuperset(call.inputs)
+        if cut is not None and reads_zeros and len(cut.numbers) == 1 and not cut.dead.all():
+            before = cut.zero_groups
+            cut.remove_all()
+            if not _is_connected(graph, [c for c in cuts if c.dead.all()]):
+                cut.zero_groups = before
+        if cut is not None:
+            is_silent = bool(cut.dead.all()) and _is_zero_at_zero(cut.layer)
+        elif isinstance(call.operation, keras.layers.BatchNormalization):
+            # The one that reads a dead layer is cleared with it; another one has its own shift.
+            writer = by_number.get(call.inputs[0].call)
+            is_silent = reads_zeros and writer is not None
+        else:
+            is_silent = reads_zeros and isinstance(call.operation, _ZERO_TO_ZERO)
+            is_silent = is_silent and _is_zero_at_zero(call.operation)
+        if is_silent:
+            silent.add(TensorRef(number, 0))
+
+
+_ZERO_TO_ZERO = (
+    keras.layers.Activation,
+    keras.layers.Add,
+    keras.layers.AveragePooling2D,
+    keras.layers.Dropout,
+    keras.layers.LeakyReLU,
+    keras.layers.MaxPooling2D,
+    keras.layers.ReLU,
+    keras.layers.ZeroPadding2D,
+)
+
+
+def _is_zero_at_zero(layer) -> bool:
+    activation = getattr(layer, "activation", None)
+    return activation is None or not to_numpy(activation(ops.zeros((1, 1)))).any()
 
 
 def _is_connected(graph: LayerGraph, dead: list[_Cut]) -> bool:
