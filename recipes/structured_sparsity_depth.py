@@ -16,7 +16,7 @@ continues with --resume.
 from tfconvbias import training
 
 CONFIG = training.SparsityConfig(
-    alphas=(0.004, 0.016, 0.064),
+    alphas=(0.0015, 0.0025, 0.004),
     run_dir="runs/structured-sparsity-depth",
 )
 
@@ -28,9 +28,9 @@ DEMO = {
     "augment": "none",
     "batch_size": 100,
     "epochs": 5,
-    "sparse_epochs": 3,
-    "fine_tune_epochs": 1,
-    "alphas": (0.2, 0.6),
+    "sparse_epochs": 4,
+    "fine_tune_epochs": 2,
+    "alphas": (0.3, 0.5, 0.8),
     "latency_batch": 64,
     "run_dir": "runs/structured-sparsity-depth-demo",
 }

@@ -23,9 +23,9 @@ DEMO = {
     "augment": "none",
     "batch_size": 100,
     "epochs": 4,
-    "sparse_epochs": 2,
-    "fine_tune_epochs": 1,
-    "alphas": (0.2, 0.6),
+    "sparse_epochs": 4,
+    "fine_tune_epochs": 2,
+    "alphas": (0.3, 0.5),
     "run_dir": "searches/structured-sparsity-demo",
 }
 

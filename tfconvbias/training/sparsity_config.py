@@ -45,7 +45,7 @@ class SparsityConfig:
         True, "penalize kernels together with the BatchNormalization that follows"
     )
     alphas: tuple[float, ...] = option(
-        (0.001, 0.002, 0.004, 0.008, 0.016), "α of the path, from dense to sparse; 0: a control"
+        (0.0015, 0.002, 0.0025, 0.003, 0.004), "α of the path, from dense to sparse; 0: a control"
     )
     taus: tuple[float, ...] = option((0.0,), "thresholds τ; 0 removes exact zeros only")
     relative: bool = option(
