@@ -15,7 +15,7 @@ kernel sizes, kernels, and their correlation. A killed sweep continues with --re
 
 A kernel in front of a BatchNormalization has no length of its own, so the proximal step shrinks it
 together with that one's γ; kernels and γ become exactly zero, and τ = 0 removes them. Against no
-resistance γ shrinks by α · rate · steps / 2 along one stage of the path: α should bring that near 1.
+resistance γ shrinks by α · rate · steps / 2 in a stage of the path: α should bring that near 1.
 
 Target: the draft has no figures for CIFAR-10. Ours: within one point of the base at no more than
 half of its multiply-adds.
