@@ -9,7 +9,8 @@
 "Optimal Convolutional Architectures Via Structured Sparsity Regularizers" (draft). The base trains
 without a penalty; then a path of growing α, each started from the one before; each network is
 thresholded at τ, made compact (really fewer and smaller kernels) and fine-tuned. Beside them train
-the base with narrower layers, and networks of random widths with as many multiply-adds. The report
+the base with narrower layers, and networks of random widths with as many multiply-adds, for as many
+epochs as the last network of the path has had in all. The report
 draws accuracy against multiply-adds, parameters and measured time, the widths along the depth,
 kernel sizes, kernels, and their correlation. A killed sweep continues with --resume.
 

@@ -52,6 +52,8 @@ def test_the_path_goes_from_dense_to_sparse(finished, dataset):
     names = [row["name"] for row in finished.rows]
     assert names == ["base", "alpha-0/tau-0", "alpha-14/tau-0", "uniform-0.5", "random-1"]
     base, dense, sparse = finished.rows[:3]
+    # A baseline sees the images as often as the last network of the path.
+    assert finished.histories["uniform-0.5"]["epoch"][-1] == 1 + 2 * 1 + 1
     assert dense["multiply_adds"] == base["multiply_adds"]
     assert sparse["multiply_adds"] < 0.9 * base["multiply_adds"]
     assert sparse["multiply_adds"] <= sparse["theoretical_multiply_adds"] * 9
@@ -165,6 +167,7 @@ def test_a_penalty_that_removes_everything_ends_the_path(tmp_path, dataset):
         ({"taus": (float("nan"),)}, "taus"),
         ({"uniform_widths": (1.0,)}, "uniform_widths"),
         ({"random_widths": -1}, "random_widths"),
+        ({"baseline_epochs": 0}, "baseline_epochs"),
         ({"penalty": "multiply_adds"}, "method='proximal' knows"),
         ({"method": "gradient"}, "no exact zeros"),
     ],

@@ -53,7 +53,7 @@ class SparsityConfig:
     )
     warm_start: bool = option(True, "start each α from the α before; without: from the base")
 
-    epochs: int = option(160, "epochs of the base and of the baselines")
+    epochs: int = option(160, "epochs of the base")
     sparse_epochs: int = option(40, "epochs with the penalty, for each α")
     fine_tune_epochs: int = option(40, "epochs of each compact network")
     learning_rate: float = option(0.1, "initial rate of the base and of the baselines")
@@ -68,6 +68,9 @@ class SparsityConfig:
     )
     random_widths: int = option(
         3, "baselines: networks of random widths, of the found ones' multiply-adds"
+    )
+    baseline_epochs: int | None = option(
+        None, "epochs of each baseline; none: those of base, path and fine-tuning together"
     )
     latency_batch: int = option(256, "images of the timed inference")
     seed: int = option(0, "seed of initial weights, batch order, augmentation, random widths")
@@ -84,6 +87,8 @@ class SparsityConfig:
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise ConfigError(f"{name} must be positive. Received: {getattr(self, name)}")
+        if self.baseline_epochs is not None and self.baseline_epochs < 1:
+            raise ConfigError(f"baseline_epochs must be positive. Received: {self.baseline_epochs}")
         for name in ("alphas", "taus"):
             values = getattr(self, name)
             if not values or any(not 0 <= v < float("inf") for v in values):
@@ -114,6 +119,13 @@ class SparsityConfig:
     def layers(self) -> tuple[tuple[int, int], ...]:
         """(width, kernel size) of the base's convolutions."""
         return tuple((max(1, round(self.width * w)), size) for w, size in models.BASES[self.base])
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs that the network of the last α has seen, or `baseline_epochs` where given."""
+        path = len(self.alphas) if self.warm_start else 1
+        spent = self.epochs + path * self.sparse_epochs + self.fine_tune_epochs
+        return spent if self.baseline_epochs is None else self.baseline_epochs
 
     @property
     def group_penalty(self) -> StructuredSparsity:

@@ -30,7 +30,7 @@ def sparsity_depth_recipe(
         demo: the fields that `--demo` changes.
         argv: arguments; `sys.argv[1:]` by default.
     """
-    fixed = ("residual", "uniform_widths", "random_widths")
+    fixed = ("residual", "uniform_widths", "random_widths", "baseline_epochs")
     chosen = command_line.parse(config, description=description, demo=demo, fixed=fixed, argv=argv)
 
     def work() -> None:

@@ -66,8 +66,9 @@ def run_sparsity(
 
     The base trains without a penalty. Along the path each α trains on from the α before (or from
     the base), and for each τ its network is thresholded, made compact and fine-tuned. Baselines
-    train from scratch as the base does. Every training keeps a checkpoint and every finished
-    network its row, so that a killed sweep loses `checkpoint_every` epochs at most.
+    train from scratch, as long as the last network of the path has in all. Every training keeps a
+    checkpoint and every finished network its row, so that a killed sweep loses `checkpoint_every`
+    epochs at most.
 
     Args:
         config: What to run, and where to keep it.
@@ -198,7 +199,7 @@ class _Sweep:
         if self._read(name):
             return
         network = build_network(self.config, self.dataset, layers)
-        epochs = self.config.epochs
+        epochs = self.config.total_epochs
         optimizer = momentum_sgd(self.config, self.config.learning_rate, self._steps(epochs))
         self._fit(name, network, epochs, optimizer)
         self._keep(name, kind, network, lambda: {"architecture": _layers(network), **extra})

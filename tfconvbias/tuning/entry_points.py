@@ -10,6 +10,7 @@ from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search import search
 from tfconvbias.tuning.search_config import SearchConfig
 from tfconvbias.tuning.sparsity_search import (
+    OF_SWEEPS,
     SparsitySearchConfig,
     search_sparsity,
     sparsity_command,
@@ -98,7 +99,7 @@ def tune_sparsity_recipe(
         demo: the fields that `--demo` changes.
         argv: arguments; `sys.argv[1:]` by default.
     """
-    fixed = ("uniform_widths", "random_widths", "latency_batch", "warm_start", "num_test")
+    fixed = (*OF_SWEEPS, "num_test")
     chosen = command_line.parse(config, description=description, demo=demo, fixed=fixed, argv=argv)
 
     def work() -> None:

@@ -31,7 +31,7 @@ from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search import without_deprecations
 
 _METRICS = ("val_accuracy", "multiply_adds_ratio", "parameters")
-_OF_SWEEPS = ("uniform_widths", "random_widths", "latency_batch", "warm_start")
+OF_SWEEPS = ("uniform_widths", "random_widths", "baseline_epochs", "latency_batch", "warm_start")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +76,7 @@ class SparsitySearchConfig(SparsityConfig):
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result: not those of sweeps alone."""
-        return {k: v for k, v in super().identity().items() if k not in _OF_SWEEPS}
+        return {k: v for k, v in super().identity().items() if k not in OF_SWEEPS}
 
 
 class StructuredSparsityHyperModel(keras_tuner.HyperModel):
