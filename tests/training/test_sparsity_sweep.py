@@ -11,6 +11,8 @@ from tfconvbias.regularizers import Complexity, KernelNumber, KernelSize
 from tfconvbias.training import sparsity_steps
 from tfconvbias.training.sparsity_report import sparsity_findings, sparsity_table
 
+# Whole sweeps run on TensorFlow alone, where compiling them takes seconds; their steps run
+# everywhere.
 # Two pairs of convolutions behind the first; α is large enough for three steps.
 TINY = training.SparsityConfig(
     base="tiny",
@@ -48,6 +50,7 @@ def finished(tmp_path_factory, dataset):
     return training.run_sparsity(config, dataset)
 
 
+@pytest.mark.tensorflow
 def test_the_path_goes_from_dense_to_sparse(finished, dataset):
     names = [row["name"] for row in finished.rows]
     assert names == ["base", "alpha-0/tau-0", "alpha-14/tau-0", "uniform-0.5", "random-1"]
@@ -74,6 +77,7 @@ def test_the_path_goes_from_dense_to_sparse(finished, dataset):
         assert found["accuracy"] == pytest.approx(row["test_accuracy"], abs=1e-6)
 
 
+@pytest.mark.tensorflow
 def test_a_finished_sweep_is_read_from_disk(finished, dataset):
     with pytest.raises(training.RunFolderError, match="--resume"):
         training.run_sparsity(finished.config, dataset)
@@ -84,6 +88,7 @@ def test_a_finished_sweep_is_read_from_disk(finished, dataset):
     assert again.histories == finished.histories
 
 
+@pytest.mark.tensorflow
 def test_the_report_shows_every_network(finished):
     page = training.write_sparsity_report(finished).read_text(encoding="utf-8")
     figures = {f.stem for f in (finished.folder / "figures").iterdir()}
@@ -145,6 +150,7 @@ def test_a_plain_network_keeps_the_last_kernel_of_a_layer_with_a_warning(dataset
     assert not names & {"conv2", "conv3"}
 
 
+@pytest.mark.tensorflow
 def test_a_penalty_that_removes_everything_ends_the_path(tmp_path, dataset):
     config = dataclasses.replace(
         TINY, alphas=(1e6,), uniform_widths=(), run_dir=str(tmp_path / "run")
