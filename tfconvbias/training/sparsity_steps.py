@@ -118,7 +118,8 @@ def random_layers(
         target: Multiply-adds per image.
         rng: Draws one number for each layer, one for each stage's residual stream.
     """
-    draws = rng.uniform(size=len(config.layers))
+    # A stream of one or two channels would starve all the others, whatever their widths.
+    draws = rng.uniform(0.25, 1.0, size=len(config.layers))
     if config.residual:
         # What is added up has one width in each stage.
         first = {width: i for i, (width, _) in reversed(list(enumerate(config.layers)))}
