@@ -118,14 +118,14 @@ def test_random_widths_have_the_multiply_adds_asked_for(dataset, residual):
 
 def test_the_penalty_acts_as_configured(dataset):
     network = sparsity_steps.build_network(TINY, dataset)
-    trained, optimizer = sparsity_steps.penalized(TINY, network, 0.5, 10)
+    trained, optimizer = sparsity_steps.penalized(TINY, dataset, network, 0.5)
     assert trained is network
     assert isinstance(optimizer, Proximal)
     assert isinstance(optimizer.penalty, KernelNumber)
     gradient = dataclasses.replace(
         TINY, method="gradient", penalty="multiply_adds", folded=True, taus=(0.1,), groups="ring"
     )
-    trained, optimizer = sparsity_steps.penalized(gradient, network, 0.5, 10)
+    trained, optimizer = sparsity_steps.penalized(gradient, dataset, network, 0.5)
     assert isinstance(trained, Complexity)
     assert (trained.form, trained.folded, trained.alpha_value()) == ("multiply_adds", True, 0.5)
     assert isinstance(optimizer, keras.optimizers.SGD)

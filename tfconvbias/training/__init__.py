@@ -25,8 +25,8 @@ from tfconvbias.training.run_config import RunConfig, option
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.sparsity_config import SparsityConfig
-from tfconvbias.training.sparsity_depth import sparsity_depth_recipe
-from tfconvbias.training.sparsity_report import sparsity_recipe, write_sparsity_report
+from tfconvbias.training.sparsity_depth import report_sparsity_depth
+from tfconvbias.training.sparsity_report import report_sparsity, write_sparsity_report
 from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
 from tfconvbias.training.stability_images import StabilityImages, run_stability_images
 from tfconvbias.training.stability_run import StabilityRun, stability_row
@@ -76,6 +76,8 @@ __all__ = [
     "experiment_recipe",
     "option",
     "paper_targets",
+    "report_sparsity",
+    "report_sparsity_depth",
     "run",
     "run_patch_geometry",
     "run_recipe",
@@ -84,8 +86,6 @@ __all__ = [
     "run_stability_images",
     "run_switch_time",
     "scaling_recipe",
-    "sparsity_depth_recipe",
-    "sparsity_recipe",
     "stability_row",
     "study_recipe",
     "switch_time_recipe",

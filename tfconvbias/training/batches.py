@@ -7,6 +7,15 @@ import numpy as np
 from tfconvbias.training.errors import ConfigError
 
 
+def check_batch_size(batch_size: int, num_train: int) -> None:
+    """A `ConfigError` where there are fewer samples than one batch."""
+    if batch_size > num_train:
+        raise ConfigError(
+            f"batch_size must not exceed the {num_train} training samples. "
+            f"Received: batch_size={batch_size}"
+        )
+
+
 class ShuffledBatches:
     """Full batches of arrays in an order that is a function of `(seed, epoch)`.
 
@@ -32,11 +41,7 @@ class ShuffledBatches:
     """
 
     def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
-        if batch_size > len(x):
-            raise ConfigError(
-                f"batch_size must not exceed the {len(x)} training samples. "
-                f"Received: batch_size={batch_size}"
-            )
+        check_batch_size(batch_size, len(x))
         self.x = x
         self.y = y
         self.batch_size = batch_size

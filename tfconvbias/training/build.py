@@ -21,15 +21,25 @@ def build_dataset(config: RunConfig) -> data.ImageDataset:
         ConfigError: If there is no such data set, or a folder of images is not as it should be.
         data.DatasetUnavailableError: If a named data set can't be had.
     """
-    try:
-        dataset = data.load(config.dataset, data_dir=config.data_dir)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise ConfigError(str(error)) from error
+    dataset = load_dataset(config.dataset, config.data_dir)
     if config.num_train is not None:
         dataset = dataset.limit(num_train=config.num_train, seed=config.seed)
     if config.permute_pixels is not None:
         dataset = data.permute_pixels(dataset, seed=config.permute_pixels)
     return dataset
+
+
+def load_dataset(name: str, data_dir: str | None = None) -> data.ImageDataset:
+    """A data set by its name or folder.
+
+    Raises:
+        ConfigError: If there is no such data set, or a folder of images is not as it should be.
+        data.DatasetUnavailableError: If a named data set can't be had.
+    """
+    try:
+        return data.load(name, data_dir=data_dir)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:

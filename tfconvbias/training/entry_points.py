@@ -9,12 +9,7 @@ from typing import Any, NoReturn
 from tfconvbias import data
 from tfconvbias.training import command_line
 from tfconvbias.training.comparison import compare
-from tfconvbias.training.errors import (
-    ConfigError,
-    RunFolderError,
-    RunPausedError,
-    TrainingDivergedError,
-)
+from tfconvbias.training.errors import RecipeError, RunPausedError, TrainingDivergedError
 from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.runner import run
@@ -108,7 +103,7 @@ def guarded(work: Callable[[], None]) -> None:
             f"  {program} --demo\n"
             f"  {program} --dataset FOLDER   (images as train/<class>/*, test/<class>/*)"
         )
-    except (ConfigError, RunFolderError, TrainingDivergedError) as error:
+    except RecipeError as error:
         _leave(str(error))
     except RunPausedError as pause:
         print(pause)

@@ -15,6 +15,7 @@ def experiment_recipe(
     *,
     description: str | None,
     demo: Mapping[str, Any],
+    fixed: Sequence[str] = (),
     argv: Sequence[str] | None = None,
 ) -> None:
     """Parse the options and run the experiment; errors that the user can mend end as a message.
@@ -24,11 +25,8 @@ def experiment_recipe(
         run: what runs one configuration and prints its results.
         description: text of `--help`.
         demo: the fields that `--demo` changes.
+        fixed: fields that get no option.
         argv: arguments; `sys.argv[1:]` by default.
     """
-    chosen = command_line.parse(config, description=description, demo=demo, argv=argv)
-
-    def work() -> None:
-        run(chosen)
-
-    guarded(work)
+    chosen = command_line.parse(config, description=description, demo=demo, fixed=fixed, argv=argv)
+    guarded(lambda: run(chosen))

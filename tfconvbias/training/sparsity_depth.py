@@ -1,75 +1,59 @@
 """Depth: which layers a residual network and a plain one lose on the same path of α."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from tfconvbias import plots
-from tfconvbias.training import command_line
-from tfconvbias.training.entry_points import guarded
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.sparsity_config import SparsityConfig
-from tfconvbias.training.sparsity_report import sparsity_findings, write_sparsity_report
+from tfconvbias.training.sparsity_report import (
+    sparsity_findings,
+    width_figure,
+    write_sparsity_report,
+)
 from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
 from tfconvbias.training.table import format_table
 
 
-def sparsity_depth_recipe(
-    config: SparsityConfig,
-    *,
-    description: str | None,
-    demo: Mapping[str, Any],
-    argv: Sequence[str] | None = None,
-) -> None:
-    """Parse the options, sweep both networks, print what each has lost and write the report.
+def report_sparsity_depth(config: SparsityConfig) -> None:
+    """Sweep a residual and a plain network, print what each has lost and write the reports.
 
     Args:
-        config: the recipe's configuration; `residual` is set here, and there are no baselines.
-        description: text of `--help`.
-        demo: the fields that `--demo` changes.
-        argv: arguments; `sys.argv[1:]` by default.
+        config: what to run, and where to keep it; `residual` is set here, and there are no
+            baselines.
+
+    Raises:
+        As `run_sparsity`.
     """
-    fixed = ("residual", "uniform_widths", "random_widths", "baseline_epochs")
-    chosen = command_line.parse(config, description=description, demo=demo, fixed=fixed, argv=argv)
-
-    def work() -> None:
-        results = {
-            name: run_sparsity(
-                dataclasses.replace(
-                    chosen,
-                    residual=name == "residual",
-                    uniform_widths=(),
-                    random_widths=0,
-                    run_dir=str(Path(chosen.run_dir) / name),
-                )
+    folder = Path(config.run_dir)
+    results = {
+        name: run_sparsity(
+            dataclasses.replace(
+                config,
+                residual=name == "residual",
+                uniform_widths=(),
+                random_widths=0,
+                run_dir=str(folder / name),
             )
-            for name in ("residual", "plain")
-        }
-        table = depth_table(results)
-        notes = []
-        for name, result in results.items():
-            write_sparsity_report(result)
-            notes += [f"{name}: {sentence}" for sentence in sparsity_findings(result)]
-        page = write_page(
-            Path(chosen.run_dir) / "report.html",
-            "Structured sparsity and depth",
-            {"": table},
-            {
-                name: (
-                    f"Live kernels along the depth, {name} network; dashed: the base.",
-                    plots.width_snakes(*_widths(result)),
-                )
-                for name, result in results.items()
-                if result.of_kind("found")
-            },
-            notes,
         )
+        for name in ("residual", "plain")
+    }
+    table = depth_table(results)
+    notes, figures = [], {}
+    for name, result in results.items():
+        write_sparsity_report(result)
+        notes += [f"{name}: {sentence}" for sentence in sparsity_findings(result)]
+        if result.of_kind("found"):
+            caption, figure = width_figure(result)
+            figures[name] = (f"{name.capitalize()} network. {caption}", figure)
+    tables = {"": table} if table else {}
+    page = write_page(
+        folder / "report.html", "Structured sparsity and depth", tables, figures, notes
+    )
+    if table:
         print("\n" + format_table(table) + "\n")
-        print("\n".join(notes))
-        print(f"Report: {page}")
-
-    guarded(work)
+    print("\n".join(notes))
+    print(f"Report: {page}")
 
 
 def depth_table(results: Mapping[str, SparsityResult]) -> list[dict[str, str]]:
@@ -99,18 +83,3 @@ def depth_table(results: Mapping[str, SparsityResult]) -> list[dict[str, str]]:
                 }
             )
     return table
-
-
-def _widths(result: SparsityResult) -> tuple[list[int], dict[str, list[int]]]:
-    """Kernels of the base's convolutions, and the live ones for each α."""
-
-    def column(row: Mapping[str, Any], field: str) -> list[int]:
-        return [layer[field] for layer in row["architecture"] if layer["kind"] != "Dense"]
-
-    found = {
-        f"α = {row['alpha']:g}" + (f", τ = {row['tau']:g}" if row["tau"] else ""): column(
-            row, "live_kernels"
-        )
-        for row in result.of_kind("found")
-    }
-    return column(result.base, "kernels"), found

@@ -9,8 +9,6 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias import analysis, plots
-from tfconvbias.training import command_line
-from tfconvbias.training.entry_points import guarded
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.sparsity_config import SparsityConfig
 from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
@@ -25,31 +23,20 @@ _MOST_PANELS = 5
 _MOST_KERNELS = 32
 
 
-def sparsity_recipe(
-    config: SparsityConfig,
-    *,
-    description: str | None,
-    demo: Mapping[str, Any],
-    argv: Sequence[str] | None = None,
-) -> None:
-    """Parse the options, run the sweep, print its table and findings and write its report.
+def report_sparsity(config: SparsityConfig) -> None:
+    """Run a sweep, print its table and findings and write its report.
 
     Args:
-        config: the recipe's configuration.
-        description: text of `--help`.
-        demo: the fields that `--demo` changes.
-        argv: arguments; `sys.argv[1:]` by default.
+        config: what to run, and where to keep it.
+
+    Raises:
+        As `run_sparsity`.
     """
-    chosen = command_line.parse(config, description=description, demo=demo, argv=argv)
-
-    def work() -> None:
-        result = run_sparsity(chosen)
-        page = write_sparsity_report(result)
-        print("\n" + format_table(sparsity_table(result)) + "\n")
-        print("\n".join(sparsity_findings(result)))
-        print(f"Report: {page}")
-
-    guarded(work)
+    result = run_sparsity(config)
+    page = write_sparsity_report(result)
+    print("\n" + format_table(sparsity_table(result)) + "\n")
+    print("\n".join(sparsity_findings(result)))
+    print(f"Report: {page}")
 
 
 def write_sparsity_report(result: SparsityResult) -> Path:
@@ -170,16 +157,7 @@ def sparsity_figures(result: SparsityResult) -> dict[str, tuple[str, Figure]]:
     if found:
         shown = _spread(found)
         convolutions = [i for i, x in enumerate(base["architecture"]) if x["kind"] != "Dense"]
-        figures["snakes"] = (
-            "Live kernels along the depth; dashed: the base. Figures 1 and 3.",
-            plots.width_snakes(
-                [base["architecture"][i]["kernels"] for i in convolutions],
-                {
-                    _title(row): [row["architecture"][i]["live_kernels"] for i in convolutions]
-                    for row in shown
-                },
-            ),
-        )
+        figures["snakes"] = width_figure(result)
         figures["kernel-sizes"] = (
             "Sizes of the live kernels of each layer.",
             plots.kernel_size_histograms(
@@ -198,6 +176,21 @@ def sparsity_figures(result: SparsityResult) -> dict[str, tuple[str, Figure]]:
             plots.filter_images(_first_kernels(result.folder / row["name"] / "model.keras")),
         )
     return figures
+
+
+def width_figure(result: SparsityResult) -> tuple[str, Figure]:
+    """Caption and figure: live kernels of each convolution, of the base and of what was found."""
+
+    def column(row: Mapping[str, Any], field: str) -> list[int]:
+        return [layer[field] for layer in row["architecture"] if layer["kind"] != "Dense"]
+
+    return (
+        "Live kernels along the depth; dashed: the base. Figures 1 and 3.",
+        plots.width_snakes(
+            column(result.base, "kernels"),
+            {_title(row): column(row, "live_kernels") for row in _spread(result.of_kind("found"))},
+        ),
+    )
 
 
 def _series(result: SparsityResult) -> list[plots.Series]:

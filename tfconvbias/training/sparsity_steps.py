@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -10,7 +11,9 @@ import numpy as np
 from tfconvbias import data, models, surgery
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers import Complexity, following_gammas
+from tfconvbias.training.checkpointed_fit import checkpointed_fit
 from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.run_folder import History
 from tfconvbias.training.sparsity_config import SparsityConfig
 
 
@@ -67,17 +70,18 @@ def build_network(
 
 
 def penalized(
-    config: SparsityConfig, network: keras.Model, alpha: float, steps: int
+    config: SparsityConfig, dataset: data.ImageDataset, network: keras.Model, alpha: float
 ) -> tuple[keras.Model, keras.optimizers.Optimizer]:
     """What to train, and with which optimizer, so that the penalty acts on a network.
 
     Args:
         config: The sweep's configuration.
+        dataset: Its size gives the steps over which the rate falls to 0.
         network: From `build_network`; its weights are the ones that are trained.
         alpha: α.
-        steps: Steps over which the rate falls to 0.
     """
-    optimizer = momentum_sgd(config, config.sparse_learning_rate, steps)
+    rate, epochs = config.sparse_learning_rate, config.sparse_epochs
+    optimizer = momentum_sgd(config, dataset, rate, epochs)
     if config.method == "proximal":
         gammas = following_gammas(network) if config.folded else None
         return network, Proximal(optimizer, config.group_penalty, alpha, gammas=gammas)
@@ -140,10 +144,38 @@ def random_layers(
     return layers
 
 
-def momentum_sgd(config: SparsityConfig, rate: float, steps: int) -> keras.optimizers.SGD:
-    """SGD with the sweep's momentum, whose rate falls from `rate` to 0 over `steps`."""
+def momentum_sgd(
+    config: SparsityConfig, dataset: data.ImageDataset, rate: float, epochs: int
+) -> keras.optimizers.SGD:
+    """SGD with the sweep's momentum, whose rate falls from `rate` to 0 over the epochs."""
+    steps = epochs * (len(dataset.x_train) // config.batch_size)
     schedule = keras.optimizers.schedules.CosineDecay(rate, decay_steps=steps)
     return keras.optimizers.SGD(schedule, momentum=config.momentum)
+
+
+def train(
+    config: SparsityConfig,
+    dataset: data.ImageDataset,
+    folder: Path,
+    model: keras.Model,
+    epochs: int,
+    optimizer: keras.optimizers.Optimizer,
+    extra: Sequence[keras.callbacks.Callback] = (),
+) -> History:
+    """Train with the sweep's batches, or what is left of it; see `checkpointed_fit`."""
+    return checkpointed_fit(
+        model,
+        dataset,
+        folder,
+        epochs=epochs,
+        optimizer=optimizer,
+        batch_size=config.batch_size,
+        shuffle=True,
+        seed=config.seed,
+        checkpoint_every=config.checkpoint_every,
+        verbose=config.verbose,
+        extra=extra,
+    )
 
 
 def multiply_adds(network: keras.Model) -> int:

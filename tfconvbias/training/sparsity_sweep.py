@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, callbacks, data, surgery
-from tfconvbias.training.checkpointed_fit import checkpointed_fit, read_history
+from tfconvbias.training.batches import check_batch_size
+from tfconvbias.training.build import load_dataset
+from tfconvbias.training.checkpointed_fit import read_history
 from tfconvbias.training.claimed_folder import check_folder, write_json
 from tfconvbias.training.environment import environment
 from tfconvbias.training.run_folder import History
@@ -23,6 +24,7 @@ from tfconvbias.training.sparsity_steps import (
     penalized,
     random_layers,
     reduce,
+    train,
 )
 
 _EVALUATION_BATCH = 500
@@ -77,13 +79,15 @@ def run_sparsity(
     Raises:
         RunFolderError: If the folder holds another sweep, or this one without `config.resume`.
         TrainingDivergedError: If a loss became NaN or infinite.
-        ConfigError: If the augmentation is unknown.
+        ConfigError: If the data set is not there or too small, or the augmentation is unknown.
+        data.DatasetUnavailableError: If a named data set can't be had.
     """
     folder = Path(config.run_dir)
     claimed = check_folder(folder / "config.json", config.identity(), config.resume, "sweep")
     if dataset is None:
-        dataset = data.load(config.dataset, data_dir=config.data_dir)
+        dataset = load_dataset(config.dataset, config.data_dir)
     dataset = dataset.limit(num_train=config.num_train, num_test=config.num_test, seed=config.seed)
+    check_batch_size(config.batch_size, len(dataset.x_train))
     network = build_network(config, dataset)
     if not claimed:
         write_json(folder / "config.json", config.identity())
@@ -110,14 +114,10 @@ class _Sweep:
 
     def train_base(self, network: keras.Model) -> None:
         self.base = network
-        self._fit(
-            "base",
-            network,
-            self.config.epochs,
-            momentum_sgd(self.config, self.config.learning_rate, self._steps(self.config.epochs)),
-            self._watchers(),
-        )
-        self._keep("base", "base", network, lambda: {"architecture": _layers(network)})
+        optimizer = self._sgd(self.config.learning_rate, self.config.epochs)
+        self._fit("base", network, self.config.epochs, optimizer, self._watchers())
+        if not self._read("base"):
+            self._keep("base", "base", network, {"architecture": _layers(network)})
 
     def follow_path(self) -> None:
         config = self.config
@@ -126,12 +126,16 @@ class _Sweep:
             name = f"alpha-{alpha:g}"
             started = build_network(config, self.dataset)
             started.set_weights((network if config.warm_start else self.base).get_weights())
-            trained, optimizer = penalized(
-                config, started, alpha, self._steps(config.sparse_epochs)
-            )
+            trained, optimizer = penalized(config, self.dataset, started, alpha)
             self._fit(name, trained, config.sparse_epochs, optimizer, self._watchers())
             network = started
-            if not all(self._reduce(name, network, alpha, tau) for tau in config.taus):
+            left = False
+            for tau in config.taus:
+                if not self._reduce(name, network, alpha, tau):
+                    break  # a larger τ leaves no more
+                left = True
+            if not left:
+                self._tell(f"{name} leaves no kernel: the path ends here.")
                 break
 
     def _reduce(self, name: str, network: keras.Model, alpha: float, tau: float) -> bool:
@@ -143,8 +147,8 @@ class _Sweep:
         try:
             reduced = reduce(config, network, tau)
         except ValueError as error:
-            self._tell(f"{place}: {error} The path ends here.")
-            return tau > 0
+            self._tell(f"{place}: {error}")
+            return False
         for message in reduced.messages:
             self._tell(f"{place}: {message}")
         difference = _difference(reduced.thresholded, reduced.compact, self.timed)
@@ -154,8 +158,7 @@ class _Sweep:
                 f"the largest; {_TOLERANCE} is allowed."
             )
         correlation = analysis.kernel_correlation(network)
-        steps = self._steps(config.fine_tune_epochs)
-        optimizer = momentum_sgd(config, config.fine_tune_learning_rate, steps)
+        optimizer = self._sgd(config.fine_tune_learning_rate, config.fine_tune_epochs)
         history = self._fit(place, reduced.compact, config.fine_tune_epochs, optimizer)
         before, after = reduced.report.before, reduced.report.after
         kept = {layer.name for layer in after.layers}
@@ -163,7 +166,7 @@ class _Sweep:
             place,
             "found",
             reduced.compact,
-            lambda: {
+            {
                 "alpha": alpha,
                 "tau": tau,
                 "test_accuracy_penalized": self.histories[name]["test_accuracy"][-1],
@@ -200,9 +203,8 @@ class _Sweep:
             return
         network = build_network(self.config, self.dataset, layers)
         epochs = self.config.total_epochs
-        optimizer = momentum_sgd(self.config, self.config.learning_rate, self._steps(epochs))
-        self._fit(name, network, epochs, optimizer)
-        self._keep(name, kind, network, lambda: {"architecture": _layers(network), **extra})
+        self._fit(name, network, epochs, self._sgd(self.config.learning_rate, epochs))
+        self._keep(name, kind, network, {"architecture": _layers(network), **extra})
 
     def _fit(
         self,
@@ -212,34 +214,23 @@ class _Sweep:
         optimizer: keras.optimizers.Optimizer,
         extra: Sequence[keras.callbacks.Callback] = (),
     ) -> History:
-        config = self.config
         self._tell(f"[{name}] {epochs} epochs")
-        self.histories[name] = checkpointed_fit(
-            model,
-            self.dataset,
-            self.folder / name,
-            epochs=epochs,
-            optimizer=optimizer,
-            batch_size=config.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            checkpoint_every=config.checkpoint_every,
-            verbose=config.verbose,
-            extra=extra,
+        self.histories[name] = train(
+            self.config, self.dataset, self.folder / name, model, epochs, optimizer, extra
         )
         return self.histories[name]
+
+    def _sgd(self, rate: float, epochs: int) -> keras.optimizers.SGD:
+        return momentum_sgd(self.config, self.dataset, rate, epochs)
 
     def _watchers(self) -> list[keras.callbacks.Callback]:
         config = self.config
         live = callbacks.LiveKernels(config.group_penalty, min(config.taus), config.relative)
         return [live, callbacks.KernelCorrelation()]
 
-    def _keep(self, name: str, kind: str, network: keras.Model, details: Any) -> None:
-        """Measure a trained network and write its row, unless that is done."""
-        if self._read(name):
-            return
+    def _keep(self, name: str, kind: str, network: keras.Model, details: Mapping[str, Any]) -> None:
+        """Measure a trained network and write its row."""
         place = self.folder / name
-        started = time.perf_counter()
         history = self.histories[name]
         times = analysis.inference_times({"base": self.base, "this": network}, self.timed)
         cost = multiply_adds(network)
@@ -261,12 +252,11 @@ class _Sweep:
             "num_train": len(self.dataset.x_train),
             "num_test": len(self.dataset.x_test),
             "environment": environment(),
-            **details(),
+            **details,
         }
         unfinished = place / "unfinished-model.keras"
         network.save(unfinished)
         unfinished.replace(place / "model.keras")
-        row["measuring_seconds"] = round(time.perf_counter() - started, 1)
         write_json(place / "result.json", row)
         self.rows.append(row)
         if kind != "base":
@@ -283,9 +273,6 @@ class _Sweep:
         self.rows.append(json.loads(file.read_text(encoding="utf-8")))
         self.histories[name] = read_history(self.folder / name / "history.csv")
         return True
-
-    def _steps(self, epochs: int) -> int:
-        return epochs * (len(self.dataset.x_train) // self.config.batch_size)
 
     def _tell(self, text: str) -> None:
         if self.config.verbose != "silent":

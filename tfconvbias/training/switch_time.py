@@ -11,6 +11,7 @@ import numpy as np
 
 from tfconvbias import analysis, callbacks, data, embedding, models
 from tfconvbias.embedding.memory import available_bytes, readable
+from tfconvbias.training.build import load_dataset
 from tfconvbias.training.checkpointed_fit import checkpointed_fit, read_history
 from tfconvbias.training.claimed_folder import check_folder, write_json
 from tfconvbias.training.environment import environment
@@ -153,13 +154,13 @@ def run_switch_time(
     is_claimed = check_folder(file, config.identity(), config.resume or config.num_workers > 1)
     try:
         if dataset is None:
-            dataset = data.load(config.dataset, data_dir=config.data_dir)
+            dataset = load_dataset(config.dataset, config.data_dir)
         limits = {"num_train": config.num_train, "num_test": config.num_test}
         dataset = dataset.limit(**limits, seed=config.seed)
         keras.utils.set_random_seed(config.seed)
         cnn = build_cnn(config, dataset)
-    except (FileNotFoundError, ValueError) as error:
-        # No such folder, too few images or too small ones: for the user to mend.
+    except ValueError as error:
+        # Too few images or too small ones: for the user to mend.
         raise ConfigError(str(error)) from error
     _check_memory(cnn, config)
     if not is_claimed:

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias import embedding, plots
-from tfconvbias.training import command_line
-from tfconvbias.training.entry_points import guarded
+from tfconvbias.training.experiment import experiment_recipe
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
 from tfconvbias.training.table import format_table
@@ -39,19 +38,20 @@ def switch_time_recipe(
         demo: the fields that `--demo` changes.
         argv: arguments; `sys.argv[1:]` by default.
     """
-    config = command_line.parse(SwitchTimeConfig(), description=description, demo=demo, argv=argv)
+    experiment_recipe(
+        SwitchTimeConfig(), _run_and_report, description=description, demo=demo, argv=argv
+    )
 
-    def work() -> None:
-        result = run_switch_time(config)
-        if result is None:
-            print("This worker is done; the one that ends last writes the report.")
-            return
-        page = write_switch_time_report(result)
-        print("\n" + format_table(switch_time_table(result)) + "\n")
-        print(format_table(findings(result)))
-        print(f"Report: {page}")
 
-    guarded(work)
+def _run_and_report(config: SwitchTimeConfig) -> None:
+    result = run_switch_time(config)
+    if result is None:
+        print("This worker is done; the one that ends last writes the report.")
+        return
+    page = write_switch_time_report(result)
+    print("\n" + format_table(switch_time_table(result)) + "\n")
+    print(format_table(findings(result)))
+    print(f"Report: {page}")
 
 
 def write_switch_time_report(result: SwitchTimeResult) -> Path:

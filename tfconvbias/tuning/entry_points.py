@@ -1,12 +1,10 @@
 """What the recipes of searches call."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tfconvbias.training import command_line, entry_points
+from tfconvbias.training import experiment_recipe
 from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
-from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search import search
 from tfconvbias.tuning.search_config import SearchConfig
 from tfconvbias.tuning.sparsity_search import (
@@ -33,29 +31,19 @@ def tune_recipe(
         demo: the fields that `--demo` changes.
         argv: arguments; `sys.argv[1:]` by default.
     """
-    chosen = command_line.parse(
-        config,
-        description=description,
-        demo=demo,
-        fixed=(
-            *("momentum", "weight_decay", "l1", "l1_conv", "learning_rate", "dropout_rate"),
-            *("checkpoint_every", "max_minutes", "device_epochs", "tensorboard"),
-        ),
-        argv=argv,
+    fixed = (
+        *("momentum", "weight_decay", "l1", "l1_conv", "learning_rate", "dropout_rate"),
+        *("checkpoint_every", "max_minutes", "device_epochs", "tensorboard"),
     )
+    experiment_recipe(config, _tune, description=description, demo=demo, fixed=fixed, argv=argv)
 
-    def work() -> None:
-        try:
-            results = search(chosen)
-        except SearchError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(1) from error
-        if results is not None:
-            print(results.table())
-            print(f"All trials: {results.folder / 'results.csv'}")
-            print(f"Best on validation images:\n  {results.command()}")
 
-    entry_points.guarded(work)
+def _tune(config: SearchConfig) -> None:
+    results = search(config)
+    if results is not None:
+        print(results.table())
+        print(f"All trials: {results.folder / 'results.csv'}")
+        print(f"Best on validation images:\n  {results.command()}")
 
 
 def search_augmentation_recipe(
@@ -73,15 +61,19 @@ def search_augmentation_recipe(
         demo: the fields that `--demo` changes.
         argv: arguments; `sys.argv[1:]` by default.
     """
-    chosen = command_line.parse(
-        config, description=description, demo=demo, fixed=("max_minutes",), argv=argv
+    experiment_recipe(
+        config,
+        _search_augmentation,
+        description=description,
+        demo=demo,
+        fixed=("max_minutes",),
+        argv=argv,
     )
 
-    def work() -> None:
-        policy = search_augmentation(chosen)
-        print(f"Policy: {policy}\nTrain with it:\n  python recipes/train.py --augment {policy}")
 
-    entry_points.guarded(work)
+def _search_augmentation(config: AugmentationSearchConfig) -> None:
+    policy = search_augmentation(config)
+    print(f"Policy: {policy}\nTrain with it:\n  python recipes/train.py --augment {policy}")
 
 
 def tune_sparsity_recipe(
@@ -100,15 +92,12 @@ def tune_sparsity_recipe(
         argv: arguments; `sys.argv[1:]` by default.
     """
     fixed = (*OF_SWEEPS, "num_test")
-    chosen = command_line.parse(config, description=description, demo=demo, fixed=fixed, argv=argv)
+    experiment_recipe(
+        config, _tune_sparsity, description=description, demo=demo, fixed=fixed, argv=argv
+    )
 
-    def work() -> None:
-        try:
-            rows = search_sparsity(chosen)
-        except SearchError as error:
-            print(f"error: {error}", file=sys.stderr)
-            raise SystemExit(1) from error
-        print(sparsity_search_table(rows))
-        print(f"Best on validation images:\n  {sparsity_command(chosen, rows[0])}")
 
-    entry_points.guarded(work)
+def _tune_sparsity(config: SparsitySearchConfig) -> None:
+    rows = search_sparsity(config)
+    print(sparsity_search_table(rows))
+    print(f"Best on validation images:\n  {sparsity_command(config, rows[0])}")

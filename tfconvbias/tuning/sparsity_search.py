@@ -17,7 +17,8 @@ from tfconvbias.training import (
     command_line,
     option,
 )
-from tfconvbias.training.checkpointed_fit import checkpointed_fit
+from tfconvbias.training.batches import check_batch_size
+from tfconvbias.training.build import load_dataset
 from tfconvbias.training.claimed_folder import check_folder, write_json
 from tfconvbias.training.sparsity_steps import (
     build_network,
@@ -25,6 +26,7 @@ from tfconvbias.training.sparsity_steps import (
     multiply_adds,
     penalized,
     reduce,
+    train,
 )
 from tfconvbias.training.table import format_table
 from tfconvbias.tuning.errors import SearchError
@@ -107,7 +109,9 @@ class StructuredSparsityHyperModel(keras_tuner.HyperModel):
             dataset, x_test=dataset.x_validation, y_test=dataset.y_validation
         )
         self.base = build_network(config, self.dataset)
-        self._fit("base", self.base, config.epochs, config.learning_rate)
+        self._train(
+            "base", self.base, config.epochs, self._sgd(config.learning_rate, config.epochs)
+        )
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Enter α and τ."""
@@ -145,15 +149,12 @@ class StructuredSparsityHyperModel(keras_tuner.HyperModel):
         config, alpha, tau = self.config, hp.get("alpha"), hp.get("tau")
         place = f"alpha-{alpha:g}"
         try:
-            trained, optimizer = penalized(config, model, alpha, self._steps(config.sparse_epochs))
-            self._fit(place, trained, config.sparse_epochs, optimizer)
+            trained, optimizer = penalized(config, self.dataset, model, alpha)
+            self._train(place, trained, config.sparse_epochs, optimizer)
             smaller = reduce(config, model, tau).compact
-            history = self._fit(
-                f"{place}/tau-{tau:g}",
-                smaller,
-                config.fine_tune_epochs,
-                config.fine_tune_learning_rate,
-            )
+            epochs = config.fine_tune_epochs
+            optimizer = self._sgd(config.fine_tune_learning_rate, epochs)
+            history = self._train(f"{place}/tau-{tau:g}", smaller, epochs, optimizer)
         except (TrainingDivergedError, ValueError) as error:
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         accuracy = history["test_accuracy"][-1]
@@ -165,31 +166,13 @@ class StructuredSparsityHyperModel(keras_tuner.HyperModel):
             "parameters": float(smaller.count_params()),
         }
 
-    def _fit(
-        self,
-        name: str,
-        model: keras.Model,
-        epochs: int,
-        optimizer: keras.optimizers.Optimizer | float,
+    def _train(
+        self, name: str, model: keras.Model, epochs: int, optimizer: keras.optimizers.Optimizer
     ) -> dict[str, list[float]]:
-        config = self.config
-        if isinstance(optimizer, float):
-            optimizer = momentum_sgd(config, optimizer, self._steps(epochs))
-        return checkpointed_fit(
-            model,
-            self.dataset,
-            self.folder / name,
-            epochs=epochs,
-            optimizer=optimizer,
-            batch_size=config.batch_size,
-            shuffle=True,
-            seed=config.seed,
-            checkpoint_every=config.checkpoint_every,
-            verbose=config.verbose,
-        )
+        return train(self.config, self.dataset, self.folder / name, model, epochs, optimizer)
 
-    def _steps(self, epochs: int) -> int:
-        return epochs * (len(self.dataset.x_train) // self.config.batch_size)
+    def _sgd(self, rate: float, epochs: int) -> keras.optimizers.SGD:
+        return momentum_sgd(self.config, self.dataset, rate, epochs)
 
 
 def search_sparsity(
@@ -217,8 +200,9 @@ def search_sparsity(
     file = folder / "search.json"
     claimed = check_folder(file, config.identity(), config.resume, "search")
     if dataset is None:
-        dataset = data.load(config.dataset, data_dir=config.data_dir)
+        dataset = load_dataset(config.dataset, config.data_dir)
     dataset = dataset.limit(num_train=config.num_train, seed=config.seed)
+    check_batch_size(config.batch_size, len(dataset.x_train))
     if not claimed:
         write_json(file, config.identity())
     space = StructuredSparsityHyperModel(config, dataset, folder / "trainings")
