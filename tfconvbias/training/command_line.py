@@ -1,39 +1,39 @@
-"""A frozen configuration dataclass as a command line."""
+"""A configuration as a command line."""
 
 import argparse
 import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
+from tfconvbias.training.config import Config
 from tfconvbias.training.errors import ConfigError
 
-Config = TypeVar("Config")
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def parse(
-    config: Config,
+    config: AnyConfig,
     *,
     description: str | None = None,
     demo: Mapping[str, Any] | None = None,
-    fixed: Sequence[str] = (),
     argv: Sequence[str] | None = None,
-) -> Config:
-    """Read a configuration from the command line; every field is an option.
+) -> AnyConfig:
+    """Read a configuration from the command line; every `option` field is an option.
 
     A field `base_channels` becomes `--base-channels`, a bool `--resume` / `--no-resume`, a
     `Literal` a choice, a `T | None` accepts the word none, a `tuple[T, ...]` takes several values.
-    The field's `help` metadata and its default make the line in `--help`.
+    The field's help and its default make the line in `--help`. Fields of a configuration that this
+    one holds are options too; those in `config.fixed` are not.
 
     Args:
-        config: dataclass instance that holds the defaults.
-        description: text above the options, usually the recipe's `__doc__`.
-        demo: fields that `--demo` changes (small, embedded data). Options given beside `--demo`
+        config: The configuration that holds the defaults.
+        description: Text above the options, usually the recipe's `__doc__`.
+        demo: Fields that `--demo` changes (small, embedded data). Options given beside `--demo`
             win over it. `None`: no such option.
-        fixed: fields that a recipe sets itself; they get no option.
-        argv: arguments; `sys.argv[1:]` by default.
+        argv: Arguments; `sys.argv[1:]` by default.
 
     Returns:
         A configuration of the same class.
@@ -49,25 +49,38 @@ def parse(
         parser.add_argument(
             "--demo", action="store_true", help=f"small and offline, in minutes: {shown}"
         )
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        if field.name not in fixed:
-            _add_option(parser, field, hints[field.name], getattr(config, field.name))
+    for field, hint, default in options_of(config):
+        _add_option(parser, field, hint, default)
     given = vars(parser.parse_args(argv))
     changes: dict[str, Any] = dict(demo or {}) if given.pop("demo", False) else {}
     changes.update(given)
     try:
-        return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+        return config.replace(**changes)
     except ConfigError as error:
         parser.error(str(error))
 
 
-def arguments_of(config: Any, default: Any) -> str:
-    """The options that turn `default` into `config`, ready to paste behind a recipe's name."""
+def options_of(config: Config) -> Iterator[tuple[dataclasses.Field, Any, Any]]:
+    """Field, type and value of each option, those of inner configurations after the own ones."""
+    seen = set(config.fixed)
+    pending: list[Config] = [config]
+    while pending:
+        part = pending.pop(0)
+        hints = typing.get_type_hints(type(part))
+        for field in dataclasses.fields(part):
+            if "help" in field.metadata and field.name not in seen:
+                yield field, hints[field.name], getattr(part, field.name)
+            seen.add(field.name)
+        pending += part.inner().values()
+
+
+def arguments_of(config: Config, default: Config) -> str:
+    """The options that turn `default` into `config`, ready to paste after a recipe's name."""
     words = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value == getattr(default, field.name):
+    values = {field.name: value for field, _, value in options_of(config)}
+    for field, _, usual in options_of(default):
+        value = values.get(field.name, usual)
+        if value == usual:
             continue
         flag = "--" + field.name.replace("_", "-")
         if isinstance(value, bool):

@@ -2,11 +2,11 @@
 
 
 class RecipeError(Exception):
-    """Any of the errors here, and of searches; a recipe ends with its message alone."""
+    """Base of the errors that the user of a recipe can mend; the recipe ends with the message."""
 
 
 class ConfigError(RecipeError, ValueError):
-    """A configuration field has a value that can't be used."""
+    """A configuration field has a value that cannot be used."""
 
 
 class RunFolderError(RecipeError, RuntimeError):
@@ -18,4 +18,4 @@ class RunPausedError(RuntimeError):
 
 
 class TrainingDivergedError(RecipeError, RuntimeError):
-    """The loss became NaN or infinite; the last good model is kept in the run folder."""
+    """The loss became NaN or infinite; the last good checkpoint stays in the run folder."""

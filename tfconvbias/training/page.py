@@ -5,14 +5,18 @@ import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
+from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
+from tfconvbias.training.files import replacing, write_text
 from tfconvbias.training.run_folder import RunFolder
 
 Tables = Mapping[str, Sequence[Mapping[str, str]]]
 Figures = dict[str, tuple[str, Figure]]
+"""Name → caption and figure."""
 
 _STYLE = """
 body { font-family: sans-serif; margin: 2em auto; max-width: 80em; color: #222; }
@@ -34,7 +38,8 @@ def write_page(
     Args:
         path: HTML file to write.
         title: heading of the page.
-        tables: heading → rows of equal columns; an empty heading shows none.
+        tables: heading → rows of equal columns; an empty heading shows none. Tables without rows
+            are left out.
         figures: name → caption and figure.
         notes: sentences on how the numbers were measured.
 
@@ -43,14 +48,11 @@ def write_page(
     """
     path = Path(path)
     drawn = {name: (caption, _png(figure)) for name, (caption, figure) in figures.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(title, tables, drawn, notes), encoding="utf-8")
-    folder = path.parent / "figures"
-    if drawn:
-        folder.mkdir(exist_ok=True)
     for name, (_, png) in drawn.items():
         stem = "".join(c if c.isalnum() else "-" for c in name.lower())
-        (folder / f"{stem}.png").write_bytes(png)
+        with replacing(path.parent / "figures" / f"{stem}.png") as unfinished:
+            unfinished.write_bytes(png)
+    write_text(path, _page(title, tables, drawn, notes))
     return path
 
 
@@ -65,14 +67,26 @@ def run_notes(folders: Mapping[str, RunFolder]) -> list[str]:
         row, found = folder.result(), folder.environment()
         if row is None:
             raise RunFolderError(f"{folder.path} holds no finished run.")
-        versions = ", ".join(f"{package} {v}" for package, v in found["versions"].items())
         notes.append(
             f"{name}: data set {row['dataset']}, {row['num_train']} training images, "
             f"{row['epochs']} epochs, seed {row['seed']}, {row['seconds']} s on "
-            f"{row['hardware']}, backend {found['backend']}, {versions}, "
-            f"commit {found['commit']}. Folder: {folder.path}"
+            f"{environment_note(found)}. Folder: {folder.path}"
         )
     return notes
+
+
+def environment_note(environment: Mapping[str, Any]) -> str:
+    """Hardware, backend, versions and commit, as a run folder keeps them, in a sentence."""
+    versions = ", ".join(f"{package} {v}" for package, v in environment["versions"].items())
+    return (
+        f"{environment['hardware']}, backend {environment['backend']}, {versions}, "
+        f"commit {environment['commit']}"
+    )
+
+
+def config_note(config: Config) -> str:
+    """The fields that decide the result, in a sentence."""
+    return ", ".join(f"{name} = {value}" for name, value in config.identity().items())
 
 
 def _page(
@@ -84,6 +98,7 @@ def _page(
     shown = "".join(
         (f"<h2>{html.escape(heading)}</h2>" if heading else "") + _table(rows)
         for heading, rows in tables.items()
+        if rows
     )
     pictures = "".join(
         f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
