@@ -17,10 +17,13 @@ On N devices start N processes on one folder; worker 0 trains the CNN, and the o
     CUDA_VISIBLE_DEVICES=I python recipes/efcn_switch_time.py --num-workers N --worker I
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-# Small batches: 960 steps of the CNN and 400 of each embedded network, five times those of batches
-# of 250. At these the paper's rate of 0.1 is unstable: whether the CNN learns hangs on rounding.
+CONFIG = studies.dascoli2019.SwitchTimeConfig()
+
+# Batches of 50 give 960 steps of the CNN and 400 of each embedded network, five times as many as
+# batches of 250 would. With them the paper's learning rate of 0.1 is unstable: rounding decides
+# whether the CNN learns.
 DEMO = {
     "dataset": "motifs10",
     "filters": 8,
@@ -40,4 +43,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.switch_time_recipe(description=__doc__, demo=DEMO)
+    training.main(CONFIG, studies.dascoli2019.report_switch_time, description=__doc__, demo=DEMO)

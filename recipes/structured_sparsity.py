@@ -8,23 +8,24 @@
 
 "Optimal Convolutional Architectures Via Structured Sparsity Regularizers" (draft). The base trains
 without a penalty; then a path of growing α, each started from the one before; each network is
-thresholded at τ, made compact (really fewer and smaller kernels) and fine-tuned. Beside them train
-the base with narrower layers, and networks of random widths with as many multiply-adds, for as many
-epochs as the last network of the path has had in all. The report
+thresholded at τ, made compact (really fewer and smaller kernels) and fine-tuned. Two kinds of
+baselines train for as many epochs as the last network of the path has had in all: the base with
+narrower layers, and networks of random widths with as many multiply-adds as those found. The report
 draws accuracy against multiply-adds, parameters and measured time, the widths along the depth,
 kernel sizes, kernels, and their correlation. A killed sweep continues with --resume.
 
-A kernel in front of a BatchNormalization has no length of its own, so the proximal step shrinks it
-together with that one's γ; kernels and γ become exactly zero, and τ = 0 removes them. Against no
-resistance γ shrinks by α · rate · steps / 2 in a stage of the path: α should bring that near 1.
+The length of a kernel that a BatchNormalization follows has no effect, so the proximal step shrinks
+the kernel together with γ; both become exactly zero, and τ = 0 removes them. Where the loss does
+not resist, γ shrinks by α · rate · steps / 2 in a stage of the path: choose α so that this is near
+1.
 
 Target: the draft has no figures for CIFAR-10. Ours: within one point of the base at no more than
 half of its multiply-adds.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.SparsityConfig()
+CONFIG = studies.structured_sparsity.SparsityConfig()
 
 DEMO = {
     "dataset": "motifs10",
@@ -44,4 +45,6 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.experiment_recipe(CONFIG, training.report_sparsity, description=__doc__, demo=DEMO)
+    training.main(
+        CONFIG, studies.structured_sparsity.report_sparsity, description=__doc__, demo=DEMO
+    )

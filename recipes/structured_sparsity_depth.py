@@ -4,21 +4,19 @@
     python recipes/structured_sparsity_depth.py --dataset FOLDER --num-train 10000 --epochs 20
     python recipes/structured_sparsity_depth.py --demo            embedded data, offline
 
-"Optimal Convolutional Architectures Via Structured Sparsity Regularizers" (draft), depth. Of a
-residual network a pair of convolutions goes whole once either is dead, since the shortcut goes
-round it. A plain network would fall apart: it keeps the largest kernel of a dead layer, with a
-warning, or may learn to hand channels on unchanged (identity kernels, eq. 24), which are counted.
+"Optimal Convolutional Architectures Via Structured Sparsity Regularizers" (draft), depth. A
+residual network loses a pair of convolutions as soon as one of them is dead, since the shortcut
+leads around the pair. A plain network would fall apart: it keeps the largest kernel of a dead
+layer, with a warning, or it may learn to hand channels on unchanged (identity kernels, eq. 24),
+which are counted.
 
 Target: the draft has no figures; layers vanish from the residual network alone. A killed run
 continues with --resume.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.SparsityConfig(
-    alphas=(0.0015, 0.0025, 0.004),
-    run_dir="runs/structured-sparsity-depth",
-)
+CONFIG = studies.structured_sparsity.DepthConfig().replace(alphas=(0.0015, 0.0025, 0.004))
 
 DEMO = {
     "dataset": "motifs10",
@@ -36,10 +34,6 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.experiment_recipe(
-        CONFIG,
-        training.report_sparsity_depth,
-        description=__doc__,
-        demo=DEMO,
-        fixed=("residual", "uniform_widths", "random_widths", "baseline_epochs"),
+    training.main(
+        CONFIG, studies.structured_sparsity.report_sparsity_depth, description=__doc__, demo=DEMO
     )

@@ -12,9 +12,9 @@ with its baselines and tests it. A search that was killed continues with --resum
 Target: none of its own; see structured_sparsity.py.
 """
 
-from tfconvbias import tuning
+from tfconvbias import studies, training
 
-CONFIG = tuning.SparsitySearchConfig(run_dir="searches/structured-sparsity")
+CONFIG = studies.structured_sparsity.SparsitySearchConfig()
 
 DEMO = {
     "dataset": "motifs10",
@@ -30,4 +30,6 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    tuning.tune_sparsity_recipe(CONFIG, description=__doc__, demo=DEMO)
+    training.main(
+        CONFIG, studies.structured_sparsity.report_sparsity_search, description=__doc__, demo=DEMO
+    )

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import keras
@@ -8,14 +7,16 @@ import pytest
 from tfconvbias import data, models, surgery, training
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers import Complexity, KernelNumber, KernelSize
-from tfconvbias.training import sparsity_steps
-from tfconvbias.training.sparsity_report import sparsity_findings, sparsity_table
+from tfconvbias.studies import structured_sparsity
+from tfconvbias.studies.structured_sparsity import steps
+from tfconvbias.studies.structured_sparsity.report import sparsity_findings, sparsity_table
 
 # Whole sweeps run on TensorFlow alone, where compiling them takes seconds; their steps run
 # everywhere.
-# Two pairs of convolutions behind the first; α is large enough for three steps.
-TINY = training.SparsityConfig(
-    base="tiny",
+# The base is replaced by two pairs of convolutions that follow a first one; α is large enough for
+# three steps.
+TINY = structured_sparsity.SparsityConfig(
+    base="cifar20",
     augment="none",
     alphas=(0.0, 14.0),
     folded=False,
@@ -34,8 +35,8 @@ TINY = training.SparsityConfig(
 @pytest.fixture(scope="module", autouse=True)
 def _tiny_base():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(models.BASES, "tiny", ((8, 3), (8, 3), (8, 3), (12, 3), (12, 3)))
-        patch.setitem(models.BASE_STRIDES, "tiny", (2, 1, 1, 2, 1))
+        patch.setitem(models.BASES, "cifar20", ((8, 3), (8, 3), (8, 3), (12, 3), (12, 3)))
+        patch.setitem(models.BASE_STRIDES, "cifar20", (2, 1, 1, 2, 1))
         yield
 
 
@@ -46,8 +47,8 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, dataset):
-    config = dataclasses.replace(TINY, run_dir=str(tmp_path_factory.mktemp("sweep") / "run"))
-    return training.run_sparsity(config, dataset)
+    config = TINY.replace(run_dir=str(tmp_path_factory.mktemp("sweep") / "run"))
+    return structured_sparsity.run_sparsity(config, dataset)
 
 
 @pytest.mark.tensorflow
@@ -70,7 +71,7 @@ def test_the_path_goes_from_dense_to_sparse(finished, dataset):
         history = finished.histories[row["name"]]
         assert history["test_accuracy"][0] == row["test_accuracy_thresholded"]
         assert row["difference"] < 1e-5
-        model = keras.saving.load_model(finished.folder / row["name"] / "model.keras")
+        model = keras.saving.load_model(finished.model_file(row["name"]))
         assert model.count_params() == row["parameters"]
         assert surgery.architecture(model).total("multiply_adds") == row["multiply_adds"]
         found = model.evaluate(dataset.x_test, dataset.y_test, verbose=0, return_dict=True)
@@ -80,18 +81,18 @@ def test_the_path_goes_from_dense_to_sparse(finished, dataset):
 @pytest.mark.tensorflow
 def test_a_finished_sweep_is_read_from_disk(finished, dataset):
     with pytest.raises(training.RunFolderError, match="--resume"):
-        training.run_sparsity(finished.config, dataset)
+        structured_sparsity.run_sparsity(finished.config, dataset)
     with pytest.raises(training.RunFolderError, match="seed: 0 there, 1 asked for"):
-        training.run_sparsity(dataclasses.replace(finished.config, seed=1), dataset)
-    again = training.run_sparsity(dataclasses.replace(finished.config, resume=True), dataset)
+        structured_sparsity.run_sparsity(finished.config.replace(seed=1), dataset)
+    again = structured_sparsity.run_sparsity(finished.config.replace(resume=True), dataset)
     assert again.rows == finished.rows
     assert again.histories == finished.histories
 
 
 @pytest.mark.tensorflow
 def test_the_report_shows_every_network(finished):
-    page = training.write_sparsity_report(finished).read_text(encoding="utf-8")
-    figures = {f.stem for f in (finished.folder / "figures").iterdir()}
+    page = structured_sparsity.write_sparsity_report(finished).read_text(encoding="utf-8")
+    figures = {f.stem for f in (finished.folder.path / "figures").iterdir()}
     assert figures >= {"frontier", "path", "snakes", "kernel-sizes", "kernels-base"}
     assert page.count("<img") == len(figures)
     table = sparsity_table(finished)
@@ -105,27 +106,27 @@ def test_the_report_shows_every_network(finished):
 
 @pytest.mark.parametrize("residual", [True, False])
 def test_random_widths_have_the_multiply_adds_asked_for(dataset, residual):
-    config = dataclasses.replace(TINY, width=2.0, residual=residual)
-    base = sparsity_steps.multiply_adds(sparsity_steps.build_network(config, dataset))
+    config = TINY.replace(width=2.0, residual=residual)
+    base = steps.multiply_adds(steps.build_network(config, dataset))
     rng = np.random.default_rng(0)
-    layers = sparsity_steps.random_layers(config, dataset, base // 3, rng)
-    network = sparsity_steps.build_network(config, dataset, layers)
-    assert sparsity_steps.multiply_adds(network) == pytest.approx(base / 3, rel=0.25)
+    layers = steps.random_layers(config, dataset, base // 3, rng)
+    network = steps.build_network(config, dataset, layers)
+    assert steps.multiply_adds(network) == pytest.approx(base / 3, rel=0.25)
     assert all(1 <= w <= b for (w, _), (b, _) in zip(layers, config.layers, strict=True))
     if residual:
         assert layers[0][0] == layers[2][0]  # one stage, one stream
 
 
 def test_the_penalty_acts_as_configured(dataset):
-    network = sparsity_steps.build_network(TINY, dataset)
-    trained, optimizer = sparsity_steps.penalized(TINY, dataset, network, 0.5)
+    network = steps.build_network(TINY, dataset)
+    trained, optimizer = steps.penalized(TINY, dataset, network, 0.5)
     assert trained is network
     assert isinstance(optimizer, Proximal)
     assert isinstance(optimizer.penalty, KernelNumber)
-    gradient = dataclasses.replace(
-        TINY, method="gradient", penalty="multiply_adds", folded=True, taus=(0.1,), groups="ring"
+    gradient = TINY.replace(
+        method="gradient", penalty="multiply_adds", folded=True, taus=(0.1,), groups="ring"
     )
-    trained, optimizer = sparsity_steps.penalized(gradient, dataset, network, 0.5)
+    trained, optimizer = steps.penalized(gradient, dataset, network, 0.5)
     assert isinstance(trained, Complexity)
     assert (trained.form, trained.folded, trained.alpha_value()) == ("multiply_adds", True, 0.5)
     assert isinstance(optimizer, keras.optimizers.SGD)
@@ -134,17 +135,17 @@ def test_the_penalty_acts_as_configured(dataset):
 
 
 def test_a_plain_network_keeps_the_last_kernel_of_a_layer_with_a_warning(dataset):
-    config = dataclasses.replace(TINY, residual=False)
-    network = sparsity_steps.build_network(config, dataset)
+    config = TINY.replace(residual=False)
+    network = steps.build_network(config, dataset)
     layer = network.get_layer("conv4")
     layer.kernel.assign(0.5 * layer.kernel / keras.ops.max(keras.ops.abs(layer.kernel)) * 1e-3)
-    reduced = sparsity_steps.reduce(config, network, tau=0.05)
+    reduced = steps.reduce(config, network, tau=0.05)
     assert any("'conv4'" in message for message in reduced.messages)
     assert reduced.compact.get_layer("conv4").filters == 1
-    residual = sparsity_steps.build_network(dataclasses.replace(config, residual=True), dataset)
+    residual = steps.build_network(config.replace(residual=True), dataset)
     layer = residual.get_layer("conv3")
     layer.kernel.assign(layer.kernel * 1e-3)
-    reduced = sparsity_steps.reduce(config, residual, tau=0.05)
+    reduced = steps.reduce(config, residual, tau=0.05)
     assert not reduced.messages
     names = {layer.name for layer in reduced.compact.layers}
     assert not names & {"conv2", "conv3"}
@@ -152,15 +153,74 @@ def test_a_plain_network_keeps_the_last_kernel_of_a_layer_with_a_warning(dataset
 
 @pytest.mark.tensorflow
 def test_a_penalty_that_removes_everything_ends_the_path(tmp_path, dataset):
-    config = dataclasses.replace(
-        TINY, alphas=(1e6,), uniform_widths=(), run_dir=str(tmp_path / "run")
-    )
-    result = training.run_sparsity(config, dataset)
+    config = TINY.replace(alphas=(1e6,), uniform_widths=(), run_dir=str(tmp_path / "run"))
+    result = structured_sparsity.run_sparsity(config, dataset)
     assert [row["kind"] for row in result.rows] == ["base"]
     assert sparsity_findings(result) == [
         "The smallest α has removed every kernel: no network was found."
     ]
-    training.write_sparsity_report(result)
+    structured_sparsity.write_sparsity_report(result)
+
+
+@pytest.mark.tensorflow
+def test_a_compact_network_that_computes_something_else_is_an_error(tmp_path, dataset, monkeypatch):
+    right = surgery.compact
+
+    def wrong(model):
+        smaller = right(model)
+        smaller.layers[-1].bias.assign(smaller.layers[-1].bias + 0.01)
+        return smaller
+
+    monkeypatch.setattr(surgery, "compact", wrong)
+    config = TINY.replace(run_dir=str(tmp_path / "run"))
+    with pytest.raises(structured_sparsity.CompactionError, match=r"^alpha-0/tau-0: .*--resume"):
+        structured_sparsity.run_sparsity(config, dataset)
+    # The error is one that a recipe shows as a message.
+    assert issubclass(structured_sparsity.CompactionError, training.RecipeError)
+    # What was trained before is kept, and the sweep goes on once compact is right again.
+    trained = (tmp_path / "run" / "alpha-0" / "history.csv").read_bytes()
+    monkeypatch.setattr(surgery, "compact", right)
+    config = config.replace(resume=True, uniform_widths=(), random_widths=0)
+    with pytest.raises(training.RunFolderError, match="uniform_widths"):
+        structured_sparsity.run_sparsity(config, dataset)
+    config = config.replace(uniform_widths=TINY.uniform_widths, random_widths=TINY.random_widths)
+    structured_sparsity.run_sparsity(config, dataset)
+    assert (tmp_path / "run" / "alpha-0" / "history.csv").read_bytes() == trained
+
+
+@pytest.mark.tensorflow
+def test_a_sweep_that_pauses_is_continued(finished, tmp_path, dataset):
+    config = finished.config.replace(run_dir=str(tmp_path / "run"), max_minutes=1e-9)
+    # The base has one epoch; the next training is not begun.
+    with pytest.raises(training.RunPausedError, match=r"alpha-0 is still to be trained.*--resume"):
+        structured_sparsity.run_sparsity(config, dataset)
+    assert not (tmp_path / "run" / "alpha-0").exists()
+    continued = structured_sparsity.run_sparsity(
+        config.replace(max_minutes=None, resume=True), dataset
+    )
+    for name, history in finished.histories.items():
+        for column in ("epoch", "loss", "test_loss", "test_accuracy"):
+            np.testing.assert_allclose(
+                continued.histories[name][column], history[column], rtol=1e-5
+            )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_test": 21}, "20 images. Received: num_test=21"),
+        ({"batch_size": 61}, "60 training samples. Received: batch_size=61"),
+        ({"augment": "wobble"}, "augment: .*wobble"),
+    ],
+)
+def test_a_sweep_that_can_not_be_run_leaves_no_folder(
+    tmp_path, dataset, monkeypatch, changes, message
+):
+    monkeypatch.setattr(data, "load", lambda *_, **__: dataset)
+    config = TINY.replace(run_dir=str(tmp_path / "run"), **changes)
+    with pytest.raises(training.ConfigError, match=message):
+        structured_sparsity.run_sparsity(config)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
@@ -176,8 +236,10 @@ def test_a_penalty_that_removes_everything_ends_the_path(tmp_path, dataset):
         ({"baseline_epochs": 0}, "baseline_epochs"),
         ({"penalty": "multiply_adds"}, "method='proximal' knows"),
         ({"method": "gradient"}, "no exact zeros"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"sparse_learning_rate": float("nan")}, "sparse_learning_rate"),
     ],
 )
 def test_bad_values_are_refused(changes, message):
     with pytest.raises(training.ConfigError, match=message):
-        dataclasses.replace(TINY, **changes)
+        TINY.replace(**changes)

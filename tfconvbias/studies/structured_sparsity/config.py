@@ -1,40 +1,32 @@
 """What decides a sweep over the strength of structured sparsity."""
 
-import dataclasses
-import json
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
 from tfconvbias import models
 from tfconvbias.regularizers import KernelNumber, KernelSize, StructuredSparsity
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.run_config import option
+from tfconvbias.training import ConfigError, DataConfig, Execution, option
 
-_HOW = ("run_dir", "resume", "checkpoint_every", "verbose")
 _COUNTED = ("number", "number_squared")
 
 
-@dataclasses.dataclass(frozen=True)
-class SparsityConfig:
-    """What decides the result of a sweep over α and τ, and where it is kept.
+@dataclass(frozen=True)
+class SparsityConfig(DataConfig, Execution):
+    """The base, the path of α, the thresholds τ, the compact networks and the baselines.
 
     Raises:
         ConfigError: If a value is out of its range, or two fields contradict each other.
     """
 
     base: Literal["imagenet8", "imagenet18", "cifar20", "cifar20_square"] = option(
-        "cifar20", "base architecture, see StructuredBase"
+        "cifar20", "base architecture, see models.StructuredBase"
     )
-    width: float = option(1.0, "times the widths of the base architecture")
+    width: float = option(1.0, "factor on the widths of the base architecture")
     residual: bool = option(True, "shortcuts over pairs of convolutions; without: a plain network")
-
-    dataset: str = option("cifar10", "cifar10, cifar100, svhn, motifs10, or a folder of images")
-    data_dir: str | None = option(None, "where TensorFlow Datasets keeps its files")
-    num_train: int | None = option(None, "train on this many images; none: all")
-    num_test: int | None = option(None, "measure on this many test images; none: all")
     augment: str = option("flip_crop", "augmentation policy, see tfconvbias.data.augmentation")
 
     penalty: Literal["number", "size", "number_squared", "size_squared", "multiply_adds"] = option(
-        "number", "Ω: number or size of the kernels, or a coupled form, see Complexity"
+        "number", "Ω: number or size of the kernels, or a coupled form, see regularizers.Complexity"
     )
     method: Literal["proximal", "gradient"] = option(
         "proximal", "proximal: exact zeros (number and size); gradient: Ω in the loss, then τ"
@@ -56,53 +48,51 @@ class SparsityConfig:
     epochs: int = option(160, "epochs of the base")
     sparse_epochs: int = option(40, "epochs with the penalty, for each α")
     fine_tune_epochs: int = option(40, "epochs of each compact network")
-    learning_rate: float = option(0.1, "initial rate of the base and of the baselines")
-    sparse_learning_rate: float = option(0.05, "initial rate with the penalty")
-    fine_tune_learning_rate: float = option(0.02, "initial rate of the compact networks")
-    momentum: float = option(0.9, "momentum")
+    learning_rate: float = option(0.1, "initial learning rate of the base and of the baselines")
+    sparse_learning_rate: float = option(0.05, "initial learning rate with the penalty")
+    fine_tune_learning_rate: float = option(0.02, "initial learning rate of the compact networks")
+    momentum: float = option(0.9, "momentum of the optimizer")
     weight_decay: float = option(1e-4, "coupled decay of the kernels")
-    batch_size: int = option(128, "images a step")
+    batch_size: int = option(128, "images per step; the last, partial batch of an epoch is dropped")
 
     uniform_widths: tuple[float, ...] = option(
         (0.7, 0.5, 0.35), "baselines: the base with all widths times these"
     )
     random_widths: int = option(
-        3, "baselines: networks of random widths, of the found ones' multiply-adds"
+        3, "baselines: networks of random widths, with the multiply-adds of the networks found"
     )
     baseline_epochs: int | None = option(
         None, "epochs of each baseline; none: those of base, path and fine-tuning together"
     )
     latency_batch: int = option(256, "images of the timed inference")
-    seed: int = option(0, "seed of initial weights, batch order, augmentation, random widths")
 
-    run_dir: str = option("runs/structured-sparsity", "folder of models, results and the report")
-    resume: bool = option(False, "continue the sweep in the run folder")
-    checkpoint_every: int = option(1, "epochs between checkpoints")
-    verbose: Literal["line", "silent"] = option("line", "progress: a line an epoch, or nothing")
+    run_dir: str = option(
+        "runs/structured-sparsity", "folder of models, results and the report", decides=False
+    )
 
     def __post_init__(self):
-        positive = (
-            "width epochs sparse_epochs fine_tune_epochs batch_size latency_batch checkpoint_every"
-        )
-        for name in positive.split():
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be positive. Received: {getattr(self, name)}")
-        if self.baseline_epochs is not None and self.baseline_epochs < 1:
-            raise ConfigError(f"baseline_epochs must be positive. Received: {self.baseline_epochs}")
+        super().__post_init__()
+        self._positive("epochs", "sparse_epochs", "fine_tune_epochs", "batch_size", "latency_batch")
+        self._positive("baseline_epochs", optional=True)
+        self._above_zero("width")
+        self._at_least_zero("learning_rate", "sparse_learning_rate", "fine_tune_learning_rate")
+        self._at_least_zero("weight_decay", "random_widths")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"momentum must be in [0, 1). Received: momentum={self.momentum}")
         for name in ("alphas", "taus"):
             values = getattr(self, name)
             if not values or any(not 0 <= v < float("inf") for v in values):
                 raise ConfigError(
-                    f"{name} must hold one or more finite numbers >= 0. Received: {values}"
+                    f"{name} must hold one or more finite numbers that are not negative. "
+                    f"Received: {name}={values}"
                 )
             if list(values) != sorted(set(values)):
-                raise ConfigError(f"{name} must increase. Received: {values}")
+                raise ConfigError(f"{name} must increase. Received: {name}={values}")
         if any(not 0 < width < 1 for width in self.uniform_widths):
             raise ConfigError(
-                f"uniform_widths must lie between 0 and 1. Received: {self.uniform_widths}"
+                "uniform_widths must lie between 0 and 1. "
+                f"Received: uniform_widths={self.uniform_widths}"
             )
-        if self.random_widths < 0:
-            raise ConfigError(f"random_widths must not be negative. Received: {self.random_widths}")
         if self.method == "proximal":
             if self.penalty not in ("number", "size"):
                 raise ConfigError(
@@ -133,8 +123,3 @@ class SparsityConfig:
         if self.penalty in _COUNTED:
             return KernelNumber(0.0, norm=self.norm)
         return KernelSize(0.0, groups=self.groups, norm=self.norm)
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the result, as JSON holds them."""
-        fields = {k: v for k, v in dataclasses.asdict(self).items() if k not in _HOW}
-        return json.loads(json.dumps(fields))

@@ -1,54 +1,81 @@
 """Depth: which layers a residual network and a plain one lose on the same path of α."""
 
-import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from tfconvbias.training.report_page import write_page
-from tfconvbias.training.sparsity_config import SparsityConfig
-from tfconvbias.training.sparsity_report import (
-    sparsity_findings,
-    width_figure,
-    write_sparsity_report,
+from tfconvbias.studies.structured_sparsity.config import SparsityConfig
+from tfconvbias.studies.structured_sparsity.figures import width_figure
+from tfconvbias.studies.structured_sparsity.report import sparsity_findings, write_sparsity_report
+from tfconvbias.studies.structured_sparsity.result import SparsityResult
+from tfconvbias.studies.structured_sparsity.sweep import run_sparsity
+from tfconvbias.training import (
+    Config,
+    Deadline,
+    Figures,
+    build_dataset,
+    format_table,
+    write_page,
 )
-from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
-from tfconvbias.training.table import format_table
+
+NETWORKS = ("residual", "plain")
+"""The networks, by the folders of their sweeps."""
+
+_SWEEP = SparsityConfig(run_dir="runs/structured-sparsity-depth")
 
 
-def report_sparsity_depth(config: SparsityConfig) -> None:
+@dataclass(frozen=True)
+class DepthConfig(Config):
+    """Two sweeps without baselines, one of the residual network and one of the plain one.
+
+    Args:
+        sweep: What both share; its `run_dir` is the folder in which each has its own.
+    """
+
+    fixed = ("residual", "uniform_widths", "random_widths", "baseline_epochs")
+
+    sweep: SparsityConfig = _SWEEP
+
+    def sweep_of(self, network: str) -> SparsityConfig:
+        """The sweep of one of `NETWORKS`."""
+        return self.sweep.replace(
+            residual=network == "residual",
+            uniform_widths=(),
+            random_widths=0,
+            run_dir=str(Path(self.sweep.run_dir) / network),
+        )
+
+
+def report_sparsity_depth(config: DepthConfig) -> None:
     """Sweep a residual and a plain network, print what each has lost and write the reports.
 
     Args:
-        config: what to run, and where to keep it; `residual` is set here, and there are no
-            baselines.
+        config: What to run, and where to keep it.
 
     Raises:
-        As `run_sparsity`.
+        CompactionError: If a compact network computes something else than the thresholded one.
+        ConfigError: If the data set is too small, or the augmentation is unknown.
+        RunFolderError: If the folder holds another sweep, or this one without `resume`.
+        RunPausedError: If the time was over before the last training.
+        TrainingDivergedError: If a loss became NaN or infinite.
+        data.DatasetUnavailableError: If a named data set is not available.
     """
-    folder = Path(config.run_dir)
-    results = {
-        name: run_sparsity(
-            dataclasses.replace(
-                config,
-                residual=name == "residual",
-                uniform_widths=(),
-                random_widths=0,
-                run_dir=str(folder / name),
-            )
-        )
-        for name in ("residual", "plain")
-    }
+    results = run_depth(config, config.sweep.deadline())
     table = depth_table(results)
-    notes, figures = [], {}
+    notes: list[str] = []
+    figures: Figures = {}
     for name, result in results.items():
         write_sparsity_report(result)
         notes += [f"{name}: {sentence}" for sentence in sparsity_findings(result)]
         if result.of_kind("found"):
             caption, figure = width_figure(result)
             figures[name] = (f"{name.capitalize()} network. {caption}", figure)
-    tables = {"": table} if table else {}
     page = write_page(
-        folder / "report.html", "Structured sparsity and depth", tables, figures, notes
+        Path(config.sweep.run_dir) / "report.html",
+        "Structured sparsity and depth",
+        {"": table},
+        figures,
+        notes,
     )
     if table:
         print("\n" + format_table(table) + "\n")
@@ -56,11 +83,17 @@ def report_sparsity_depth(config: SparsityConfig) -> None:
     print(f"Report: {page}")
 
 
+def run_depth(config: DepthConfig, deadline: Deadline) -> dict[str, SparsityResult]:
+    """Run both sweeps, or what is left of them, on the same images."""
+    dataset = build_dataset(config.sweep)
+    return {name: run_sparsity(config.sweep_of(name), dataset, deadline) for name in NETWORKS}
+
+
 def depth_table(results: Mapping[str, SparsityResult]) -> list[dict[str, str]]:
     """One row for each network and α: what is left of its convolutions.
 
     Args:
-        results: name of the network → its sweep.
+        results: Name of the network → its sweep.
     """
     table = []
     for name, result in results.items():

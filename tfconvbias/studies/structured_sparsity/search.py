@@ -1,224 +1,107 @@
 """KerasTuner over α and τ: how hard to penalize, and what to remove."""
 
 import csv
-import dataclasses
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import keras
 import keras_tuner
 
 from tfconvbias import data
+from tfconvbias.studies.structured_sparsity.config import SparsityConfig
+from tfconvbias.studies.structured_sparsity.search_config import SparsitySearchConfig
+from tfconvbias.studies.structured_sparsity.search_space import StructuredSparsityHyperModel
 from tfconvbias.training import (
-    ConfigError,
-    SparsityConfig,
-    TrainingDivergedError,
+    Deadline,
+    RunFolder,
+    RunPausedError,
+    build_dataset,
     command_line,
-    option,
+    environment,
+    format_table,
+    write_text,
 )
 from tfconvbias.training.batches import check_batch_size
-from tfconvbias.training.build import load_dataset
-from tfconvbias.training.claimed_folder import check_folder, write_json
-from tfconvbias.training.sparsity_steps import (
-    build_network,
-    momentum_sgd,
-    multiply_adds,
-    penalized,
-    reduce,
-    train,
-)
-from tfconvbias.training.table import format_table
 from tfconvbias.tuning.errors import SearchError
+from tfconvbias.tuning.oracles import BayesianOracle, GridOracle
 from tfconvbias.tuning.search import without_deprecations
 
 _METRICS = ("val_accuracy", "multiply_adds_ratio", "parameters")
-OF_SWEEPS = ("uniform_widths", "random_widths", "baseline_epochs", "latency_batch", "warm_start")
 
 
-@dataclasses.dataclass(frozen=True)
-class SparsitySearchConfig(SparsityConfig):
-    """Everything that decides a search over (α, τ), and where it is kept.
-
-    `alphas` and `taus` are what the grid tries; the other algorithms look between the smallest and
-    the largest of each. Fields of `SparsityConfig` that only a sweep has are not used.
-
-    Raises:
-        ConfigError: If a value is out of its range.
-    """
-
-    algorithm: Literal["grid", "bayesian", "random"] = option(
-        "grid", "grid: every combination; bayesian, random: between the smallest and the largest"
-    )
-    max_trials: int = option(20, "most trials of bayesian and random")
-    multiply_add_price: float = option(
-        0.1, "accuracy that a network is worth less with all of the base's multiply-adds"
-    )
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.max_trials < 1:
-            raise ConfigError(f"max_trials must be positive. Received: {self.max_trials}")
-        if not 0 <= self.multiply_add_price < float("inf"):
-            raise ConfigError(
-                "multiply_add_price must be a finite number >= 0. "
-                f"Received: {self.multiply_add_price}"
-            )
-        if self.algorithm != "grid" and self.alphas[0] == 0:
-            raise ConfigError(
-                f"algorithm={self.algorithm!r} looks on a logarithmic scale: alphas must be "
-                f"positive. Received: {self.alphas}"
-            )
-
-    def sweep(self, alpha: float, tau: float) -> SparsityConfig:
-        """The sweep that runs one (α, τ), in a folder of its own."""
-        names = {f.name for f in dataclasses.fields(SparsityConfig)} - {"run_dir", "resume"}
-        fields = {name: getattr(self, name) for name in names}
-        return SparsityConfig(**fields | {"alphas": (alpha,), "taus": (tau,)})
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the result: not those of sweeps alone."""
-        return {k: v for k, v in super().identity().items() if k not in OF_SWEEPS}
-
-
-class StructuredSparsityHyperModel(keras_tuner.HyperModel):
-    """From the trained base: penalize with α, threshold at τ, make compact, fine-tune.
-
-    Fits any KerasTuner tuner with the objective `score` (the larger the better), in one process:
-    trials of the same α share its training in `folder`.
+def report_sparsity_search(config: SparsitySearchConfig) -> None:
+    """Search (α, τ), print the trials and the command that runs the best one as a sweep.
 
     Args:
-        config: what all trials share, and the values that are tried.
-        dataset: its training and validation images are used, its test images never.
-        folder: where trainings keep their checkpoints.
+        config: What to search, and where to keep it.
 
     Raises:
-        ConfigError: If there is no validation split.
+        ConfigError: If the data set is too small or has no validation images, or the augmentation
+            is unknown.
+        RunFolderError: If the folder holds another search, or this one without `resume`.
+        RunPausedError: If the time was over before the last trial.
+        SearchError: If no trial succeeded.
+        TrainingDivergedError: If the base's loss became NaN or infinite.
+        data.DatasetUnavailableError: If a named data set is not available.
     """
-
-    def __init__(self, config: SparsitySearchConfig, dataset: data.ImageDataset, folder: Path):
-        super().__init__(name="structured_sparsity")
-        if len(dataset.x_validation) == 0:
-            raise ConfigError(
-                f"A search needs validation images. Received: data set {dataset.name} without any"
-            )
-        self.config = config
-        self.folder = folder
-        # Trainings measure themselves on these alone.
-        self.dataset = dataclasses.replace(
-            dataset, x_test=dataset.x_validation, y_test=dataset.y_validation
-        )
-        self.base = build_network(config, self.dataset)
-        self._train(
-            "base", self.base, config.epochs, self._sgd(config.learning_rate, config.epochs)
-        )
-
-    def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
-        """Enter α and τ."""
-        for name, values in (("alpha", self.config.alphas), ("tau", self.config.taus)):
-            if self.config.algorithm == "grid" or len(values) == 1:
-                hp.Choice(name, list(values), default=values[0], ordered=True)
-            else:
-                sampling = "log" if values[0] > 0 else "linear"
-                hp.Float(name, values[0], values[-1], sampling=sampling)
-
-    def build(self, hp: keras_tuner.HyperParameters) -> keras.Model:
-        """The base with its trained weights."""
-        self.declare_hyperparameters(hp)
-        network = build_network(self.config, self.dataset)
-        network.set_weights(self.base.get_weights())
-        return network
-
-    def fit(
-        self, hp: keras_tuner.HyperParameters, model: keras.Model, **_: Any
-    ) -> dict[str, float]:
-        """One trial.
-
-        Args:
-            hp: α and τ.
-            model: from `build`.
-
-        Returns:
-            `score`: validation accuracy less the price of the multiply-adds; `val_accuracy`,
-            `multiply_adds_ratio` to the base, `parameters`.
-
-        Raises:
-            keras_tuner.errors.FailedTrialError: If the loss became NaN or infinite, or τ removed
-                everything.
-        """
-        config, alpha, tau = self.config, hp.get("alpha"), hp.get("tau")
-        place = f"alpha-{alpha:g}"
-        try:
-            trained, optimizer = penalized(config, self.dataset, model, alpha)
-            self._train(place, trained, config.sparse_epochs, optimizer)
-            smaller = reduce(config, model, tau).compact
-            epochs = config.fine_tune_epochs
-            optimizer = self._sgd(config.fine_tune_learning_rate, epochs)
-            history = self._train(f"{place}/tau-{tau:g}", smaller, epochs, optimizer)
-        except (TrainingDivergedError, ValueError) as error:
-            raise keras_tuner.errors.FailedTrialError(str(error)) from error
-        accuracy = history["test_accuracy"][-1]
-        ratio = multiply_adds(smaller) / multiply_adds(self.base)
-        return {
-            "score": accuracy - config.multiply_add_price * ratio,
-            "val_accuracy": accuracy,
-            "multiply_adds_ratio": ratio,
-            "parameters": float(smaller.count_params()),
-        }
-
-    def _train(
-        self, name: str, model: keras.Model, epochs: int, optimizer: keras.optimizers.Optimizer
-    ) -> dict[str, list[float]]:
-        return train(self.config, self.dataset, self.folder / name, model, epochs, optimizer)
-
-    def _sgd(self, rate: float, epochs: int) -> keras.optimizers.SGD:
-        return momentum_sgd(self.config, self.dataset, rate, epochs)
+    rows = search_sparsity(config)
+    print(sparsity_search_table(rows))
+    print(f"All trials: {Path(config.sweep.run_dir) / 'results.csv'}")
+    print(f"Best on validation images:\n  {sparsity_command(config, rows[0])}")
 
 
 def search_sparsity(
-    config: SparsitySearchConfig, dataset: data.ImageDataset | None = None
+    config: SparsitySearchConfig,
+    dataset: data.ImageDataset | None = None,
+    deadline: Deadline | None = None,
 ) -> list[dict[str, Any]]:
     """Search (α, τ) by validation accuracy less a price for multiply-adds.
 
     Trials are written to disk as they end, and trainings keep checkpoints, so that a search that
-    was killed continues with `config.resume`.
+    was killed continues with `config.sweep.resume`.
 
     Args:
-        config: what to search, and where to keep it.
-        dataset: the data set, where the caller has loaded it already.
+        config: What to search, and where to keep it.
+        dataset: The configured data set, where the caller has loaded it already.
+        deadline: When to stop; by default `config.sweep.max_minutes` from now on.
 
     Returns:
         The trials, best first: `trial`, `alpha`, `tau`, `score` and the metrics, as they stand in
         `results.csv`. Trials that failed come last, with `message`.
 
     Raises:
-        RunFolderError: If the folder holds another search, or this one without `config.resume`.
+        ConfigError: If the data set is too small or has no validation images, or the augmentation
+            is unknown.
+        RunFolderError: If the folder holds another search, or this one without `resume`.
+        RunPausedError: If the time was over before the last trial.
         SearchError: If no trial succeeded.
-        ConfigError: If the data set has no validation images.
+        TrainingDivergedError: If the base's loss became NaN or infinite.
+        data.DatasetUnavailableError: If a named data set is not available.
     """
-    folder = Path(config.run_dir)
-    file = folder / "search.json"
-    claimed = check_folder(file, config.identity(), config.resume, "search")
+    sweep = config.sweep
+    deadline = deadline or sweep.deadline()
     if dataset is None:
-        dataset = load_dataset(config.dataset, config.data_dir)
-    dataset = dataset.limit(num_train=config.num_train, seed=config.seed)
-    check_batch_size(config.batch_size, len(dataset.x_train))
-    if not claimed:
-        write_json(file, config.identity())
-    space = StructuredSparsityHyperModel(config, dataset, folder / "trainings")
-    with without_deprecations():
-        tuner = _tuner(config, space, folder)
-        tuner.search(verbose=0)
-    rows = [_row(trial) for trial in tuner.oracle.trials.values()]
-    rows.sort(key=lambda row: (row["score"] is None, -(row["score"] or 0.0)))
+        dataset = build_dataset(sweep)
+    folder = RunFolder(sweep.run_dir)
+    is_claimed = folder.check(config, sweep.resume, dataset, "search")
+    check_batch_size(sweep.batch_size, len(dataset.x_train))
+    space = StructuredSparsityHyperModel(config, dataset, folder.part("trainings"), deadline)
+    if not is_claimed:
+        folder.claim(config, dataset)
+        folder.write_environment(environment())
+    space.train_base()
+    trials = _run_trials(config, space, folder.path)
+    rows = sorted(map(_row, trials), key=lambda row: (row["score"] is None, -(row["score"] or 0.0)))
     if not rows or rows[0]["score"] is None:
         raise SearchError(
             f"No trial succeeded. The first one's end: {rows[0]['message'] if rows else 'none ran'}"
         )
-    with (folder / "results.csv").open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(folder.path / "results.csv", text.getvalue())
     return rows
 
 
@@ -243,29 +126,50 @@ def sparsity_search_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 def sparsity_command(config: SparsitySearchConfig, row: Mapping[str, Any]) -> str:
     """The command that runs one trial as a sweep, tested on the test images."""
-    words = command_line.arguments_of(config.sweep(row["alpha"], row["tau"]), SparsityConfig())
+    words = command_line.arguments_of(config.trial(row["alpha"], row["tau"]), SparsityConfig())
     return f"python recipes/structured_sparsity.py {words}".strip()
 
 
-def _tuner(
+def _run_trials(
     config: SparsitySearchConfig, space: StructuredSparsityHyperModel, folder: Path
-) -> keras_tuner.Tuner:
+) -> list[Any]:
+    """Run the trials that are left; KerasTuner's records of all of them."""
+    with without_deprecations():
+        oracle = _oracle(config, space)
+        tuner = keras_tuner.Tuner(
+            oracle, space, directory=str(folder), project_name="trials", overwrite=False
+        )
+        tuner.save()  # So that a search that is killed in its first trial is found again.
+        try:
+            tuner.search(verbose=0)
+        except keras_tuner.errors.FatalError as error:
+            if isinstance(error.__cause__, RunPausedError):
+                raise error.__cause__ from None
+            raise
+    if isinstance(oracle, GridOracle | BayesianOracle) and oracle.failure is not None:
+        raise SearchError(f"The search stopped: {oracle.failure}") from oracle.failure
+    return list(oracle.trials.values())
+
+
+def _oracle(
+    config: SparsitySearchConfig, space: StructuredSparsityHyperModel
+) -> keras_tuner.Oracle:
     kinds = {
-        "grid": keras_tuner.GridSearch,
-        "bayesian": keras_tuner.BayesianOptimization,
-        "random": keras_tuner.RandomSearch,
+        # KerasTuner's own grid does not store its place in it, and so cannot be continued.
+        "grid": GridOracle,
+        "bayesian": BayesianOracle,
+        "random": keras_tuner.oracles.RandomSearchOracle,
     }
-    most = (
-        len(config.alphas) * len(config.taus) if config.algorithm == "grid" else config.max_trials
-    )
+    sweep = config.sweep
+    is_grid = config.algorithm == "grid"
+    most = len(sweep.alphas) * len(sweep.taus) if is_grid else config.max_trials
+    values = keras_tuner.HyperParameters()
+    space.declare_hyperparameters(values)
     return kinds[config.algorithm](
-        space,
         objective=keras_tuner.Objective("score", "max"),
+        hyperparameters=values,
         max_trials=most,
-        seed=config.seed,
-        directory=str(folder),
-        project_name="trials",
-        overwrite=False,
+        seed=sweep.seed + 1,  # KerasTuner draws a seed in place of 0.
         # An α that removes everything fails, and others go on.
         max_consecutive_failed_trials=most + 1,
     )

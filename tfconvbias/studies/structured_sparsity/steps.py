@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -11,10 +10,25 @@ import numpy as np
 from tfconvbias import data, models, surgery
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers import Complexity, following_gammas
-from tfconvbias.training.checkpointed_fit import checkpointed_fit
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.run_folder import History
-from tfconvbias.training.sparsity_config import SparsityConfig
+from tfconvbias.studies.structured_sparsity.config import SparsityConfig
+from tfconvbias.training import (
+    EVALUATION_BATCH,
+    ConfigError,
+    Deadline,
+    History,
+    RecipeError,
+    RunFolder,
+    RunPausedError,
+    compile_classifier,
+    fit,
+)
+
+TOLERANCE = 1e-5
+"""Largest difference of outputs, relative to the largest output, that rounding explains."""
+
+
+class CompactionError(RecipeError, RuntimeError):
+    """A compact network computes something else than the network that it was made from."""
 
 
 class Reduced(NamedTuple):
@@ -45,7 +59,8 @@ def build_network(
         config: The sweep's configuration.
         dataset: Gives image shape, classes and normalisation.
         layers: (width, kernel size) of each convolution; the base's by default.
-        kernel_initializer: of every kernel; "zeros" spares the draws of a network that is counted.
+        kernel_initializer: Initializer of every kernel; "zeros" is quicker where a network's
+            multiply-adds are counted only.
 
     Raises:
         ConfigError: If the augmentation is unknown.
@@ -111,6 +126,35 @@ def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
     return Reduced(thresholded, smaller, report, messages)
 
 
+def output_difference(name: str, reduced: Reduced, images: np.ndarray) -> float:
+    """The largest difference of the outputs of both networks, relative to the largest output.
+
+    Args:
+        name: What the networks are called in an error.
+        reduced: From `reduce`.
+        images: uint8 `(n, height, width, channels)`.
+
+    Raises:
+        CompactionError: If it is above `TOLERANCE`: both should compute the same function.
+    """
+    first, second = (
+        network.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
+        for network in (reduced.thresholded, reduced.compact)
+    )
+    found = float(np.abs(first - second).max() / max(1.0, np.abs(first).max()))
+    # A NaN is no agreement either.
+    if not found <= TOLERANCE:
+        raise CompactionError(
+            f"{name}: the outputs of the compact network differ by {found:.2e} from those of the "
+            f"thresholded network, relative to the largest; {TOLERANCE:g} is allowed. On a GPU, "
+            "set the environment variable NVIDIA_TF32_OVERRIDE=0, so that float32 is not rounded "
+            "to fewer digits, and continue with --resume. If that does not help, please report it "
+            "as an error of surgery.compact; other --alphas or --taus in another --run-dir may "
+            "avoid it."
+        )
+    return found
+
+
 def random_layers(
     config: SparsityConfig, dataset: data.ImageDataset, target: int, rng: np.random.Generator
 ) -> list[tuple[int, int]]:
@@ -156,25 +200,52 @@ def momentum_sgd(
 def train(
     config: SparsityConfig,
     dataset: data.ImageDataset,
-    folder: Path,
+    folder: RunFolder,
     model: keras.Model,
     epochs: int,
     optimizer: keras.optimizers.Optimizer,
-    extra: Sequence[keras.callbacks.Callback] = (),
+    deadline: Deadline,
+    *,
+    measured_on: str,
+    watchers: Sequence[keras.callbacks.Callback] = (),
 ) -> History:
-    """Train with the sweep's batches, or what is left of it; see `checkpointed_fit`."""
-    return checkpointed_fit(
+    """Train with the configured batches, or do what is left of the training.
+
+    Args:
+        config: The sweep's configuration.
+        dataset: What to train on and to measure on.
+        folder: Where history and checkpoints are kept.
+        model: A built network.
+        epochs: Epochs in all.
+        optimizer: A new one.
+        deadline: When to stop.
+        measured_on: `"test"`, with a row of epoch 0 in the history, or `"validation"`.
+        watchers: Callbacks that run before a row of the history is written.
+
+    Raises:
+        RunPausedError: If the time was over before the last epoch.
+        TrainingDivergedError: If the loss became NaN or infinite.
+    """
+    checkpoint = folder.checkpoint()
+    is_done = checkpoint is not None and checkpoint[0] >= epochs
+    if not is_done and deadline.is_over():
+        raise RunPausedError(
+            f"{folder.path} is still to be trained, but max_minutes={deadline.minutes:g} are over. "
+            "The same command with --resume continues."
+        )
+    compile_classifier(model, optimizer)
+    return fit(
         model,
         dataset,
         folder,
         epochs=epochs,
-        optimizer=optimizer,
         batch_size=config.batch_size,
-        shuffle=True,
         seed=config.seed,
-        checkpoint_every=config.checkpoint_every,
-        verbose=config.verbose,
-        extra=extra,
+        measured_on=measured_on,
+        measure_start=measured_on == "test",
+        watchers=watchers,
+        execution=config,
+        deadline=deadline,
     )
 
 

@@ -1,17 +1,18 @@
 """The report of the switch-time protocol: what was found against the paper, and every figure."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from matplotlib.figure import Figure
-
-from tfconvbias import embedding, plots
-from tfconvbias.training.experiment import experiment_recipe
-from tfconvbias.training.report_page import write_page
-from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
-from tfconvbias.training.table import format_table
+from tfconvbias import plots
+from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
+from tfconvbias.studies.dascoli2019.measurements import as_interpolations
+from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult, run_switch_time
+from tfconvbias.training import (
+    Figures,
+    config_note,
+    environment_note,
+    format_table,
+    write_page,
+)
 
 _COLUMNS = (
     ("test, %", ("test_accuracy",), 100, ".2f"),
@@ -28,22 +29,19 @@ _COLUMNS = (
 """Heading, the measurements (joined by arrows), factor and format of each column of the table."""
 
 
-def switch_time_recipe(
-    *, description: str | None, demo: Mapping[str, Any], argv: Sequence[str] | None = None
-) -> None:
-    """Parse the options, run the protocol, print its table and findings and write its report.
+def report_switch_time(config: SwitchTimeConfig) -> None:
+    """Run the protocol, print its table and findings and write its report.
 
     Args:
-        description: text of `--help`.
-        demo: the fields that `--demo` changes.
-        argv: arguments; `sys.argv[1:]` by default.
+        config: What to run, and where to keep it.
+
+    Raises:
+        ConfigError: If the data set does not hold what is asked for, or the embedded network takes
+            more memory than there is.
+        RunFolderError: If the folder holds another run, or this one without `config.resume`.
+        RunPausedError: If the time was over before the last point.
+        TrainingDivergedError: If a loss became NaN or infinite.
     """
-    experiment_recipe(
-        SwitchTimeConfig(), _run_and_report, description=description, demo=demo, argv=argv
-    )
-
-
-def _run_and_report(config: SwitchTimeConfig) -> None:
     result = run_switch_time(config)
     if result is None:
         print("This worker is done; the one that ends last writes the report.")
@@ -55,19 +53,21 @@ def _run_and_report(config: SwitchTimeConfig) -> None:
 
 
 def write_switch_time_report(result: SwitchTimeResult) -> Path:
-    """Write findings, table and every figure into the run folder; the page's path."""
-    how = result.rows["fcn"]["environment"]
-    versions = ", ".join(f"{package} {v}" for package, v in how["versions"].items())
+    """Write findings, table and every figure into the run folder.
+
+    Returns:
+        The path of the page.
+    """
     return write_page(
-        result.folder / "report.html",
+        result.folder.path / "report.html",
         "From the CNN to its embedding, at each switch time",
         {"Beside the paper": findings(result), "Each network": switch_time_table(result)},
         switch_time_figures(result),
         [
-            ", ".join(f"{name} = {value}" for name, value in result.config.identity().items()),
-            f"{how['hardware']}, backend {how['backend']}, {versions}, commit {how['commit']}",
-            "Training losses are means over an epoch's steps, and of one pass before the first. "
-            "Arrows lead from the start of a training to its end.",
+            config_note(result.config),
+            environment_note(result.folder.part("fcn").environment()),
+            "Training losses are means over the steps of an epoch; the one before the first step "
+            "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],
     )
 
@@ -114,7 +114,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
 
 
 def switch_time_table(result: SwitchTimeResult) -> list[dict[str, str]]:
-    """One row a network."""
+    """One row per network."""
     history = result.histories["cnn"]
     cnn = {
         "test_accuracy": history["test_accuracy"][-1],
@@ -134,16 +134,16 @@ def switch_time_table(result: SwitchTimeResult) -> list[dict[str, str]]:
     ]
 
 
-def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure]]:
+def switch_time_figures(result: SwitchTimeResult) -> Figures:
     """File name → caption and figure."""
     label = _label(result)
     times = result.config.times
     rows = {t: result.rows[f"tw-{t}"] for t in times}
     fcn = result.rows["fcn"]
-    figures: dict[str, tuple[str, Figure]] = {
+    figures: Figures = {
         "curves": (
-            "Training loss and test accuracy over time; right, the embedded runs above the CNN's "
-            "time. Figures 2 and 9.",
+            "Training loss and test accuracy over time. On the right the embedded networks' "
+            "curves begin at their switch times. Figures 2 and 9.",
             plots.switch_time_curves(
                 result.histories["cnn"],
                 result.histories["fcn"],
@@ -165,8 +165,8 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
             ),
         ),
         "deviation": (
-            "Deviation from the convolutions, of the embedded kernels alone (no biases, no head, "
-            "no padded rows); numbers are switch times. Figures 4 and 10.",
+            "Deviation from the convolutions. Only the embedded kernels count: no biases, no head, "
+            "no rows of padding. Numbers are switch times. Figures 4 and 10.",
             plots.deviation_panels(
                 rows,
                 fcn,
@@ -175,7 +175,8 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
             ),
         ),
         "masked": (
-            "Test accuracy with part of the weights masked; biases and head stay. Figures 7, 11.",
+            "Test accuracy with part of the weights set to zero; biases and head stay. Figures 7 "
+            "and 11.",
             plots.masked_accuracy(
                 {
                     t: {k: row[k] for k in ("full", "local")}
@@ -186,7 +187,7 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
         ),
     }
     chosen = _three(times)
-    images = {name: _images(result, name) for name in ("fcn", *(f"tw-{t}" for t in chosen))}
+    images = {name: result.images(name) for name in ("fcn", *(f"tw-{t}" for t in chosen))}
     figures["filters"] = (
         "A first-layer filter in ln |w| before and after training. Figures 5, 6 and 11.",
         plots.log_weight_images(
@@ -199,7 +200,7 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
         ),
     )
     figures["weights"] = (
-        "Slice of the first layer's weights in ln |w|, before and after training. Figure 8.",
+        "A slice of the first layer's weights in ln |w|, before and after training. Figure 8.",
         plots.log_weight_images(
             [[found["slice_start"], found["slice_end"]] for found in list(images.values())[1:]],
             [_title(name, result) for name in list(images)[1:]],
@@ -212,10 +213,7 @@ def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure
             figures[f"interpolation-{t}"] = (
                 f"Between the CNN after its last epoch and the {label} of switch time {t}. "
                 "Figure 12.",
-                plots.interpolation_panels(
-                    {method: _path(method, values) for method, values in stored.items()},
-                    title=f"$t_w$ = {t}",
-                ),
+                plots.interpolation_panels(as_interpolations(stored), title=f"$t_w$ = {t}"),
             )
     return figures
 
@@ -236,17 +234,3 @@ def _title(name: str, result: SwitchTimeResult) -> str:
 def _three(times: tuple[int, ...]) -> list[int]:
     """First, middle and last switch time."""
     return sorted({times[0], times[len(times) // 2], times[-1]})
-
-
-def _images(result: SwitchTimeResult, name: str) -> dict[str, np.ndarray]:
-    with np.load(result.folder / name / "images.npz") as stored:
-        return dict(stored)
-
-
-def _path(method: str, stored: dict[str, Any]) -> embedding.Interpolation:
-    return embedding.Interpolation(
-        method,
-        np.array(stored["alphas"]),
-        {name: np.array(values) for name, values in stored["loss"].items()},
-        {name: np.array(values) for name, values in stored["accuracy"].items()},
-    )

@@ -1,0 +1,86 @@
+"""What decides the result of the switch-time protocol."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from tfconvbias import callbacks
+from tfconvbias.training import ConfigError, DataConfig, Execution, option
+
+
+@dataclass(frozen=True)
+class SwitchTimeConfig(DataConfig, Execution):
+    """The CNN, the networks that it is embedded in, their trainings, and what is measured.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    network: Literal["vanilla", "alexnet"] = option("vanilla", "the CNN")
+    filters: int = option(64, "channels of VanillaCNN's convolutions")
+    target: Literal["dense", "local"] = option(
+        "dense", "layers that the convolutions become; dense: eFCN; local: LCN"
+    )
+    padding: Literal["folded", "explicit"] = option(
+        "folded",
+        "zeros around the images of a dense target; folded: they have no weights; explicit: they "
+        "are inputs with weights",
+    )
+    epochs: int = option(150, "epochs of the CNN")
+    learning_rate: float = option(0.1, "learning rate of the CNN")
+    embedded_epochs: int = option(100, "epochs of each embedded network and of the FCN")
+    embedded_learning_rate: float = option(
+        0.01, "learning rate of the embedded networks and of the FCN"
+    )
+    switch_times: tuple[int, ...] = option(
+        (), "epochs of the CNN after which it is embedded; none given: log-spaced"
+    )
+    batch_size: int = option(250, "images per step; the last, partial batch of an epoch is dropped")
+    shuffle: bool = option(
+        True, "a new order of the images in each epoch; the paper's code keeps one order"
+    )
+    curvature_samples: int = option(
+        1000, "training images for ‖∇L‖ and the Hessian; 0: neither is measured"
+    )
+    num_points: int = option(11, "points of each interpolation; 0: no interpolations")
+    string_steps: int = option(10, "optimization steps of the string; 0: no string")
+    string_samples: int = option(1000, "training images whose loss the string follows")
+    stiffness: float = option(1.0, "stiffness k of the string")
+
+    run_dir: str = option(
+        "runs/efcn-switch-time", "folder of histories, results and the report", decides=False
+    )
+    checkpoint_every: int = option(5, "epochs between checkpoints", decides=False)
+    worker: int = option(
+        0, "number of this process, from 0, where several share the work", decides=False
+    )
+    num_workers: int = option(
+        1, "processes, one per device, that share the work in one run folder", decides=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._positive("filters", "epochs", "embedded_epochs", "batch_size", "string_samples")
+        self._positive("num_workers")
+        self._above_zero("learning_rate", "embedded_learning_rate")
+        self._at_least_zero("curvature_samples", "num_points", "string_steps", "stiffness")
+        if not 0 <= self.worker < self.num_workers:
+            raise ConfigError(
+                "worker must lie in 0 … num_workers-1. "
+                f"Received: worker={self.worker}, num_workers={self.num_workers}"
+            )
+        if any(not 0 <= t <= self.epochs for t in self.switch_times):
+            raise ConfigError(
+                f"switch_times must lie in 0 … {self.epochs}. "
+                f"Received: switch_times={self.switch_times}"
+            )
+        if self.num_points and self.num_points < 3:
+            raise ConfigError(
+                f"num_points must be 0 or at least 3. Received: num_points={self.num_points}"
+            )
+
+    @property
+    def times(self) -> tuple[int, ...]:
+        """The switch times, increasing; the last epoch is always among them."""
+        if not self.switch_times:
+            return callbacks.log_spaced_epochs(self.epochs)
+        return tuple(sorted({*self.switch_times, self.epochs}))

@@ -1,0 +1,285 @@
+"""The switch-time protocol: train a CNN, embed its snapshots in a larger space, train on there."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfconvbias import callbacks, data, embedding, models
+from tfconvbias.embedding.memory import available_bytes, readable
+from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
+from tfconvbias.studies.dascoli2019.measurements import (
+    first_layer_image,
+    landscape,
+    measure_paths,
+    weight_slice,
+)
+from tfconvbias.training import (
+    EVALUATION_BATCH,
+    ConfigError,
+    Deadline,
+    History,
+    RunFolder,
+    RunPausedError,
+    build_dataset,
+    compile_classifier,
+    environment,
+    fit,
+    replacing,
+)
+from tfconvbias.training.batches import check_batch_size
+
+_LANCZOS_COPIES = 30
+"""Peak memory of the Hessian's eigenvalue, as a multiple of that of the embedded network's weights:
+as measured; most of it are float64 vectors."""
+_PATH_COPIES = 9
+"""The same for an interpolation, without its points."""
+_POLL_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class SwitchTimeResult:
+    """A finished protocol, as it is read from its folder.
+
+    Attributes:
+        config: What was run.
+        histories: `"cnn"`, `"fcn"` and `"tw-N"` → columns such as epoch (from 0), loss, accuracy,
+            test_loss, test_accuracy.
+        rows: `"fcn"` and `"tw-N"` → measurements.
+        folder: The run folder; each training has a part of it.
+    """
+
+    config: SwitchTimeConfig
+    histories: dict[str, History]
+    rows: dict[str, dict[str, Any]]
+    folder: RunFolder
+
+    def images(self, name: str) -> dict[str, np.ndarray]:
+        """Pictures of a network's weights at the start and at the end of its training."""
+        with np.load(_image_file(self.folder.part(name))) as stored:
+            return dict(stored)
+
+
+def run_switch_time(
+    config: SwitchTimeConfig,
+    dataset: data.ImageDataset | None = None,
+    deadline: Deadline | None = None,
+) -> SwitchTimeResult | None:
+    """Run the protocol, or what is left of it.
+
+    Every training keeps a checkpoint, and every finished point its measurements, so that a killed
+    run loses `checkpoint_every` epochs at most.
+
+    Args:
+        config: What to run, and where to keep it.
+        dataset: The configured data set, where the caller has loaded it already.
+        deadline: When to stop; by default `config.max_minutes` from now on.
+
+    Returns:
+        The result; `None` in a worker that is not the last to finish.
+
+    Raises:
+        ConfigError: If the data set does not hold what is asked for, or the embedded network takes
+            more memory than there is.
+        RunFolderError: If the folder holds another run, or this one without `config.resume`.
+        RunPausedError: If the time was over before the last point.
+        TrainingDivergedError: If a loss became NaN or infinite.
+        data.DatasetUnavailableError: If a named data set is not available.
+    """
+    deadline = deadline or config.deadline()
+    folder = RunFolder(config.run_dir)
+    if config.worker:
+        _wait_for(folder.path / "config.json", config, deadline)
+    if dataset is None:
+        dataset = build_dataset(config)
+    # Each of several workers finds the folder claimed by the others.
+    is_claimed = folder.check(config, config.resume or config.num_workers > 1, dataset)
+    check_batch_size(config.batch_size, len(dataset.x_train))
+    keras.utils.set_random_seed(config.seed)
+    try:
+        cnn = build_cnn(config, dataset)
+    except ValueError as error:
+        # The images are too small for the network.
+        raise ConfigError(str(error)) from error
+    _check_memory(cnn, config)
+    if not is_claimed:
+        folder.claim(config, dataset)
+        folder.write_environment(environment())
+    snapshots = callbacks.Snapshots(folder.part("cnn").path / "snapshots", config.times)
+    protocol = _Protocol(config, dataset, folder, deadline, cnn, snapshots)
+    histories = {"cnn": protocol.train_cnn()}
+    names = ["fcn", *(f"tw-{t}" for t in config.times)]
+    for number, name in enumerate(names):
+        if number % config.num_workers == config.worker:
+            config.tell(f"[{number + 1}/{len(names)}] {name}")
+            protocol.run_point(name)
+    rows = {}
+    for name in names:
+        row = folder.part(name).result()
+        if row is None:
+            return None
+        rows[name] = row
+        histories[name] = folder.part(name).history()
+    return SwitchTimeResult(config, histories, rows, folder)
+
+
+def build_cnn(config: SwitchTimeConfig, dataset: data.ImageDataset) -> keras.Model:
+    """The CNN on raw uint8 images, normalised inside."""
+    arguments: dict[str, Any] = {
+        "input_shape": dataset.image_shape,
+        "classes": dataset.num_classes,
+        "preprocessing": data.preprocessing(dataset),
+    }
+    if config.network == "alexnet":
+        return models.AlexNet(**arguments)
+    return models.VanillaCNN(config.filters, **arguments)
+
+
+@dataclass(frozen=True)
+class _Protocol:
+    """The trainings of one run, which share the CNN and its snapshots."""
+
+    config: SwitchTimeConfig
+    dataset: data.ImageDataset
+    folder: RunFolder
+    deadline: Deadline
+    cnn: keras.Model
+    snapshots: callbacks.Snapshots
+
+    def train_cnn(self) -> History:
+        """Train the CNN, in worker 0; the others wait for its last checkpoint."""
+        config, place = self.config, self.folder.part("cnn")
+        if config.worker:
+            last = place.path / f"checkpoint-{config.epochs}.weights.h5"
+            _wait_for(last, config, self.deadline)
+            return place.history()
+        return self._fit(
+            self.cnn, place, config.epochs, config.learning_rate, watchers=[self.snapshots]
+        )
+
+    def run_point(self, name: str) -> None:
+        """Embed, train and measure the network of one switch time, or the FCN, unless it is done.
+
+        Raises:
+            RunPausedError: If the time is over.
+        """
+        config, dataset, cnn = self.config, self.dataset, self.cnn
+        place = self.folder.part(name)
+        if place.result() is not None:
+            config.tell("done before")
+            return
+        if self.deadline.is_over():
+            raise RunPausedError(
+                f"{name} is still to run, but max_minutes={self.deadline.minutes:g} are over. "
+                "The same command with --resume continues."
+            )
+        model = self._embedded(name)
+        started = time.perf_counter()
+        config.tell("measuring the start")
+        start = landscape(model, dataset, config)
+        images = {"start": first_layer_image(model), "slice_start": weight_slice(model)}
+        history = self._fit(model, place, config.embedded_epochs, config.embedded_learning_rate)
+        config.tell("measuring the end")
+        end = landscape(model, dataset, config)
+        images |= {"end": first_layer_image(model), "slice_end": weight_slice(model)}
+        found = embedding.deviation(model)
+        of_all = embedding.deviation(model, include_biases=True, include_head=True)
+        parts = embedding.evaluate_parts(model, dataset.x_test, dataset.y_test, EVALUATION_BATCH)
+        cnn.load_weights(self.snapshots.path(config.epochs))
+        row: dict[str, Any] = {
+            **{f"{key}_start": value for key, value in start.items()},
+            **{f"{key}_end": value for key, value in end.items()},
+            "test_accuracy": history["test_accuracy"][-1],
+            "best_test_accuracy": max(history["test_accuracy"]),
+            "loss_start": history["loss"][0],
+            "loss_end": history["loss"][-1],
+            "off_local": found.off_local,
+            "broken_sharing": found.broken_sharing,
+            "off_local_of_all": of_all.off_local,
+            "parameters": model.count_params(),
+            "full": parts["full"]["accuracy"],
+            "local": parts["local"]["accuracy"],
+            "off_local_accuracy": parts["off_local"]["accuracy"],
+            "paths": {} if name == "fcn" else measure_paths(cnn, model, dataset, config),
+            "seconds": round(time.perf_counter() - started, 1),
+        }
+        with replacing(_image_file(place)) as unfinished:
+            np.savez_compressed(unfinished, allow_pickle=False, **images)
+        place.write_environment(environment())
+        place.write_result(row)
+        place.drop_checkpoints()
+
+    def _embedded(self, name: str) -> keras.Model:
+        """The network of a switch time, or the FCN, before its first step."""
+        config = self.config
+        if name == "fcn":
+            model = embedding.embed(self.cnn, config.target, config.padding)
+            embedding.reinitialize(model, config.seed)
+            return model
+        self.cnn.load_weights(self.snapshots.path(int(name.removeprefix("tw-"))))
+        return embedding.embed(self.cnn, config.target, config.padding)
+
+    def _fit(
+        self,
+        model: keras.Model,
+        place: RunFolder,
+        epochs: int,
+        rate: float,
+        watchers: list[keras.callbacks.Callback] | None = None,
+    ) -> History:
+        """Plain SGD; the paper's figures show the accuracy on test images over time."""
+        compile_classifier(model, keras.optimizers.SGD(rate))
+        return fit(
+            model,
+            self.dataset,
+            place,
+            epochs=epochs,
+            batch_size=self.config.batch_size,
+            seed=self.config.seed,
+            shuffle=self.config.shuffle,
+            measured_on="test",
+            measure_start=True,
+            watchers=watchers or (),
+            execution=self.config,
+            deadline=self.deadline,
+        )
+
+
+def _image_file(place: RunFolder) -> Path:
+    return place.path / "images.npz"
+
+
+def _wait_for(file: Path, config: SwitchTimeConfig, deadline: Deadline) -> None:
+    """Wait until worker 0 has written a file."""
+    if not file.exists():
+        config.tell(f"Waiting for worker 0 to write {file}")
+    while not file.exists():
+        if deadline.is_over(_POLL_SECONDS):
+            raise RunPausedError(
+                f"Worker 0 has not yet written {file}, and another look at it would be later than "
+                f"max_minutes={deadline.minutes:g} allow. The same command with --resume continues."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _check_memory(cnn: keras.Model, config: SwitchTimeConfig) -> None:
+    """Refuse at the start what would fail hours later."""
+    size = embedding.embedded_size(cnn, config.target, config.padding)
+    stages = {"training": 3}
+    if config.curvature_samples:
+        stages["the Hessian's eigenvalue (--curvature-samples)"] = _LANCZOS_COPIES
+    if config.num_points and config.string_steps:
+        copies = config.num_points + _PATH_COPIES
+        stages["the string (--string-steps, --num-points)"] = copies
+    stage = max(stages, key=stages.__getitem__)
+    available = available_bytes()
+    if available is not None and size.num_bytes * stages[stage] > available:
+        raise ConfigError(
+            f"The embedded network has {size.num_parameters:,} parameters, "
+            f"{readable(size.num_bytes)}, and {stage} takes about {stages[stage]} times that; "
+            f"{readable(available)} are left. Use fewer --filters, --target local, "
+            "--curvature-samples 0, --string-steps 0 or fewer --num-points."
+        )
