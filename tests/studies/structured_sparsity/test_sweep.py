@@ -163,7 +163,21 @@ def test_a_penalty_that_removes_everything_ends_the_path(tmp_path, dataset):
 
 
 @pytest.mark.tensorflow
-def test_a_compact_network_that_computes_something_else_is_an_error(tmp_path, dataset, monkeypatch):
+def test_a_sweep_pauses_goes_on_and_refuses_a_wrong_compact_network(
+    finished, tmp_path, dataset, monkeypatch
+):
+    config = finished.config.replace(run_dir=str(tmp_path / "run"))
+
+    class UntilTheBaseIsDone(training.Deadline):
+        def is_over(self, seconds=0.0):
+            return (tmp_path / "run" / "base" / "result.json").exists()
+
+    with pytest.raises(training.RunPausedError, match=r"alpha-0 is still to be trained.*--resume"):
+        structured_sparsity.run_sparsity(config, dataset, UntilTheBaseIsDone(5.0))
+    history = tmp_path / "run" / "base" / "history.csv"
+    assert not (tmp_path / "run" / "alpha-0").exists()
+    trained = history.stat().st_mtime_ns
+
     right = surgery.compact
 
     def wrong(model):
@@ -172,37 +186,16 @@ def test_a_compact_network_that_computes_something_else_is_an_error(tmp_path, da
         return smaller
 
     monkeypatch.setattr(surgery, "compact", wrong)
-    config = TINY.replace(run_dir=str(tmp_path / "run"))
-    with pytest.raises(structured_sparsity.CompactionError, match=r"^alpha-0/tau-0: .*--resume"):
-        structured_sparsity.run_sparsity(config, dataset)
-    # The error is one that a recipe shows as a message.
+    # An error that a recipe shows as a message, and the sweep can be resumed.
     assert issubclass(structured_sparsity.CompactionError, training.RecipeError)
-    # What was trained before is kept, and the sweep goes on once compact is right again.
-    trained = (tmp_path / "run" / "alpha-0" / "history.csv").read_bytes()
-    monkeypatch.setattr(surgery, "compact", right)
-    config = config.replace(resume=True, uniform_widths=(), random_widths=0)
-    with pytest.raises(training.RunFolderError, match="uniform_widths"):
-        structured_sparsity.run_sparsity(config, dataset)
-    config = config.replace(uniform_widths=TINY.uniform_widths, random_widths=TINY.random_widths)
-    structured_sparsity.run_sparsity(config, dataset)
-    assert (tmp_path / "run" / "alpha-0" / "history.csv").read_bytes() == trained
-
-
-@pytest.mark.tensorflow
-def test_a_sweep_that_pauses_is_continued(finished, tmp_path, dataset):
-    config = finished.config.replace(run_dir=str(tmp_path / "run"), max_minutes=1e-9)
-    # The base has one epoch; the next training is not begun.
-    with pytest.raises(training.RunPausedError, match=r"alpha-0 is still to be trained.*--resume"):
-        structured_sparsity.run_sparsity(config, dataset)
-    assert not (tmp_path / "run" / "alpha-0").exists()
-    continued = structured_sparsity.run_sparsity(
-        config.replace(max_minutes=None, resume=True), dataset
-    )
-    for name, history in finished.histories.items():
-        for column in ("epoch", "loss", "test_loss", "test_accuracy"):
-            np.testing.assert_allclose(
-                continued.histories[name][column], history[column], rtol=1e-5
-            )
+    with pytest.raises(structured_sparsity.CompactionError, match=r"^alpha-0/tau-0: .*--resume"):
+        structured_sparsity.run_sparsity(config.replace(resume=True), dataset)
+    assert history.stat().st_mtime_ns == trained
+    assert not (tmp_path / "run" / "alpha-0" / "tau-0").exists()
+    path = training.RunFolder(tmp_path / "run" / "alpha-0").history()
+    for column in ("epoch", "loss", "test_loss", "test_accuracy"):
+        expected = finished.histories["alpha-0"][column]
+        np.testing.assert_allclose(path[column], expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
