@@ -8,10 +8,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from tfconvbias.training.switch_time_report import findings, switch_time_table
 
 from tfconvbias import data, embedding, training
 from tfconvbias.training import checkpointed_fit as fitting
-from tfconvbias.training.switch_time_report import findings, switch_time_table
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "efcn_switch_time.py"
 RECIPE_OPTIONS = (

@@ -4,12 +4,12 @@ import json
 import keras
 import numpy as np
 import pytest
+from tfconvbias.training.sparsity_report import sparsity_findings, sparsity_table
 
 from tfconvbias import data, models, surgery, training
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers import Complexity, KernelNumber, KernelSize
 from tfconvbias.training import sparsity_steps
-from tfconvbias.training.sparsity_report import sparsity_findings, sparsity_table
 
 # Whole sweeps run on TensorFlow alone, where compiling them takes seconds; their steps run
 # everywhere.

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+from tfconvbias.training.checkpointed_fit import checkpointed_fit, read_history
+from tfconvbias.training.claimed_folder import check_folder, write_json
 
 from tfconvbias import analysis, callbacks, data, embedding, models
 from tfconvbias.embedding.memory import available_bytes, readable
 from tfconvbias.training.build import load_dataset
-from tfconvbias.training.checkpointed_fit import checkpointed_fit, read_history
-from tfconvbias.training.claimed_folder import check_folder, write_json
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import option

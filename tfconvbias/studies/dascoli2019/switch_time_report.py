@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-
-from tfconvbias import embedding, plots
 from tfconvbias.training.experiment import experiment_recipe
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
+
+from tfconvbias import embedding, plots
 from tfconvbias.training.table import format_table
 
 _COLUMNS = (

@@ -12,6 +12,7 @@ from tfconvbias.training.sparsity_report import (
     write_sparsity_report,
 )
 from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
+
 from tfconvbias.training.table import format_table
 
 

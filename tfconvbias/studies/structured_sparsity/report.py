@@ -7,11 +7,11 @@ from typing import Any
 import keras
 import numpy as np
 from matplotlib.figure import Figure
-
-from tfconvbias import analysis, plots
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.sparsity_config import SparsityConfig
 from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
+
+from tfconvbias import analysis, plots
 from tfconvbias.training.table import format_table
 
 _COSTS = {

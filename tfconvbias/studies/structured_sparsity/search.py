@@ -8,6 +8,15 @@ from typing import Any, Literal
 
 import keras
 import keras_tuner
+from tfconvbias.training.claimed_folder import check_folder, write_json
+from tfconvbias.training.sparsity_steps import (
+    build_network,
+    momentum_sgd,
+    multiply_adds,
+    penalized,
+    reduce,
+    train,
+)
 
 from tfconvbias import data
 from tfconvbias.training import (
@@ -19,15 +28,6 @@ from tfconvbias.training import (
 )
 from tfconvbias.training.batches import check_batch_size
 from tfconvbias.training.build import load_dataset
-from tfconvbias.training.claimed_folder import check_folder, write_json
-from tfconvbias.training.sparsity_steps import (
-    build_network,
-    momentum_sgd,
-    multiply_adds,
-    penalized,
-    reduce,
-    train,
-)
 from tfconvbias.training.table import format_table
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search import without_deprecations

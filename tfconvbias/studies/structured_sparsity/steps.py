@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
+from tfconvbias.training.checkpointed_fit import checkpointed_fit
+from tfconvbias.training.sparsity_config import SparsityConfig
 
 from tfconvbias import data, models, surgery
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers import Complexity, following_gammas
-from tfconvbias.training.checkpointed_fit import checkpointed_fit
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_folder import History
-from tfconvbias.training.sparsity_config import SparsityConfig
 
 
 class Reduced(NamedTuple):

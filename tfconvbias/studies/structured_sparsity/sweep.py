@@ -8,14 +8,8 @@ from typing import Any
 
 import keras
 import numpy as np
-
-from tfconvbias import analysis, callbacks, data, surgery
-from tfconvbias.training.batches import check_batch_size
-from tfconvbias.training.build import load_dataset
 from tfconvbias.training.checkpointed_fit import read_history
 from tfconvbias.training.claimed_folder import check_folder, write_json
-from tfconvbias.training.environment import environment
-from tfconvbias.training.run_folder import History
 from tfconvbias.training.sparsity_config import SparsityConfig
 from tfconvbias.training.sparsity_steps import (
     build_network,
@@ -26,6 +20,12 @@ from tfconvbias.training.sparsity_steps import (
     reduce,
     train,
 )
+
+from tfconvbias import analysis, callbacks, data, surgery
+from tfconvbias.training.batches import check_batch_size
+from tfconvbias.training.build import load_dataset
+from tfconvbias.training.environment import environment
+from tfconvbias.training.run_folder import History
 
 _EVALUATION_BATCH = 500
 _TOLERANCE = 1e-5
