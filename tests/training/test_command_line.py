@@ -138,5 +138,5 @@ def test_configurations_that_make_no_sense_are_refused(changes):
 
 
 def test_choices_are_checked_in_python_too():
-    with pytest.raises(training.ConfigError, match="'sgd', 'beta_lasso'.*'adam'"):
+    with pytest.raises(training.ConfigError, match=r"'sgd', 'beta_lasso'.*'adam'"):
         training.RunConfig(optimizer="adam")

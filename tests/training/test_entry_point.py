@@ -19,17 +19,13 @@ class _Config(training.Config):
 def test_options_and_demo_reach_the_run():
     seen = []
     for argv in ([], ["--demo"], ["--steps", "7"]):
-        training.main(
-            _Config(), seen.append, description="text", demo={"steps": 2}, argv=argv
-        )
+        training.main(_Config(), seen.append, description="text", demo={"steps": 2}, argv=argv)
     assert seen == [_Config(5), _Config(2), _Config(7)]
 
 
 def test_errors_that_the_user_can_mend_end_as_a_message(capsys):
     with pytest.raises(SystemExit) as exit_info:
-        training.main(
-            _Config(), print, description="text", demo={}, argv=["--steps", "0"]
-        )
+        training.main(_Config(), print, description="text", demo={}, argv=["--steps", "0"])
     assert exit_info.value.code == 2
 
     def diverge(config):

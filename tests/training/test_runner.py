@@ -48,7 +48,9 @@ def test_a_killed_run_resumes_to_the_same_history_and_model(
         kill_after(patch, 2)
         with pytest.raises(Killed):
             training.run(config, tiny_dataset)
-    assert [f.name for f in (tmp_path / "killed").glob("*checkpoint*")] == ["checkpoint-1.weights.h5"]
+    assert [f.name for f in (tmp_path / "killed").glob("*checkpoint*")] == [
+        "checkpoint-1.weights.h5"
+    ]
     resumed = training.run(dataclasses.replace(config, resume=True), tiny_dataset)
     assert without_seconds(resumed.history) == without_seconds(whole.history)
     models = [keras.saving.load_model(r.folder.last_model) for r in (whole, resumed)]

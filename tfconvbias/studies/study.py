@@ -4,19 +4,24 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
-from tfconvbias.training import command_line
-from tfconvbias.training.comparison import compare
-from tfconvbias.training.entry_points import guarded
-from tfconvbias.training.errors import ConfigError, TrainingDivergedError
-from tfconvbias.training.report_page import Figures, Tables, run_notes, write_page
-from tfconvbias.training.run_config import RunConfig, option
-from tfconvbias.training.runner import RunResult
-from tfconvbias.training.table import format_table
-
-PAPER_DATASETS = ("cifar10", "cifar100", "svhn")
-"""The data sets on which a published value is a fair neighbour."""
+from tfconvbias.training import (
+    Config,
+    ConfigError,
+    Figures,
+    RunConfig,
+    RunResult,
+    Tables,
+    TrainingDivergedError,
+    compare,
+    dataset_label,
+    format_table,
+    option,
+    run_notes,
+    slug,
+    write_page,
+)
 
 
 class Cell(NamedTuple):
@@ -38,17 +43,25 @@ class Findings(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Study(RunConfig):
-    """The fields that all runs share, and the data sets and seeds over which they go.
+class Study(Config):
+    """What all runs share, and the data sets and seeds over which they go.
 
-    A subclass adds the fields that it varies, names in `fixed` those that its rows set, and
-    defines `variants` and `findings`.
+    A subclass adds the fields that it varies, names in `fixed` those fields of `run` that its rows
+    set, and defines `variants` and `findings`.
+
+    Args:
+        run: What all runs share. Its `run_dir` is the study's folder, in which each run has one of
+            its own; its data set and seed are not used.
+        title: Heading of the report; it names the folder where `run_dir` is `None`.
 
     Raises:
         ConfigError: If two data sets or seeds are the same.
     """
 
-    fixed: ClassVar[tuple[str, ...]] = ()
+    fixed = ("dataset", "seed")
+
+    run: RunConfig = RunConfig()
+    title: str = "Study"
 
     datasets: tuple[str, ...] = option(
         ("cifar10",), "some of cifar10, cifar100, svhn, motifs10, motifs100, folders of images"
@@ -57,8 +70,7 @@ class Study(RunConfig):
 
     def __post_init__(self):
         super().__post_init__()
-        for name in ("datasets", "seeds"):
-            self._distinct(name)
+        self._distinct("datasets", "seeds")
         labels = [dataset_label(name) for name in self.datasets]
         if len(set(labels)) < len(labels):
             raise ConfigError(
@@ -74,58 +86,25 @@ class Study(RunConfig):
         raise NotImplementedError
 
     def runs(self) -> dict[str, tuple[Cell, RunConfig]]:
-        """Label → cell and configuration of every run, a data set after the other."""
-        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(RunConfig)}
+        """Label → cell and configuration of every run, one data set after the other."""
         return {
             f"{row}, {dataset_label(dataset)}, seed {seed}": (
                 Cell(row, dataset),
-                RunConfig(**shared | {"dataset": dataset, "seed": seed, **changes}),
+                self.run.replace(dataset=dataset, seed=seed, **changes),
             )
             for dataset in self.datasets
             for row, changes in self.variants().items()
             for seed in self.seeds
         }
 
-    def _distinct(self, name: str) -> None:
-        values = getattr(self, name)
-        if not values or len(set(values)) < len(values):
-            raise ConfigError(
-                f"`{name}` must hold one value or more, each once. Received: {name}={values}"
-            )
 
-
-def study_recipe(
-    study: Study,
-    *,
-    title: str,
-    description: str | None,
-    demo: Mapping[str, Any],
-    argv: Sequence[str] | None = None,
-) -> None:
-    """Parse the options, run what isn't on disk yet, print the tables and write the report.
-
-    Args:
-        study: the recipe's configuration.
-        title: heading of the report, and the name of its folder.
-        description: text of `--help`.
-        demo: the fields that `--demo` changes.
-        argv: arguments; `sys.argv[1:]` by default.
+def report_study(study: Study) -> None:
+    """Run what is not on disk yet, print the tables and write the report.
 
     Raises:
-        SystemExit: With a message, for faults that the user can mend.
+        TrainingDivergedError: If the loss of a run diverged; the others are reported first.
     """
-    chosen = command_line.parse(
-        study,
-        description=description,
-        demo=demo,
-        fixed=("dataset", "seed", *study.fixed),
-        argv=argv,
-    )
-    guarded(lambda: _run_study(chosen, title))
-
-
-def _run_study(study: Study, title: str) -> None:
-    folder = Path(study.run_dir or f"runs/{title.replace(' ', '-').lower()}")
+    folder = Path(study.run.run_dir or f"runs/{slug(study.title)}")
     planned = study.runs()
     finished, diverged = compare({name: run for name, (_, run) in planned.items()}, folder)
     if not finished:
@@ -134,22 +113,17 @@ def _run_study(study: Study, title: str) -> None:
     for name, result in finished.items():
         results.setdefault(planned[name][0], []).append(result)
     found = study.findings(results)
-    tables = {heading: rows for heading, rows in found.tables.items() if rows}
     notes = [*found.remarks, *(f"Diverged: {name}. {text}" for name, text in diverged.items())]
-    for heading, rows in tables.items():
-        print("\n" + (f"{heading}\n\n" if heading else "") + format_table(rows))
+    for heading, rows in found.tables.items():
+        if rows:
+            print("\n" + (f"{heading}\n\n" if heading else "") + format_table(rows))
     for note in notes:
         print(note)
     notes += run_notes({name: result.folder for name, result in finished.items()})
-    page = write_page(folder / "report.html", title, tables, found.figures, notes)
+    page = write_page(folder / "report.html", study.title, found.tables, found.figures, notes)
     print(f"Report: {page}")
     if diverged:
         raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
-
-
-def dataset_label(name: str) -> str:
-    """A data set's name, or the last part of its folder."""
-    return name.rstrip("/").rsplit("/", 1)[-1]
 
 
 def mean(results: Sequence[RunResult], column: str) -> float:

@@ -1,4 +1,4 @@
-"""Configure, train, resume, compare and report: the machinery of every recipe; it knows no paper."""
+"""Configure, train, resume, compare and report: what every recipe runs on; it knows no paper."""
 
 from tfconvbias.training import command_line
 from tfconvbias.training.batches import ShuffledBatches
@@ -11,7 +11,7 @@ from tfconvbias.training.build import (
 )
 from tfconvbias.training.comparison import compare, slug
 from tfconvbias.training.config import Config, option
-from tfconvbias.training.data_config import DataConfig, build_dataset
+from tfconvbias.training.data_config import DataConfig, build_dataset, dataset_label
 from tfconvbias.training.entry_point import PAUSED_STATUS, guarded, main
 from tfconvbias.training.environment import accelerators, environment, hardware
 from tfconvbias.training.errors import (
@@ -22,9 +22,23 @@ from tfconvbias.training.errors import (
     TrainingDivergedError,
 )
 from tfconvbias.training.execution import Deadline, Execution
-from tfconvbias.training.files import read_json, replacing, write_json, write_text
-from tfconvbias.training.page import Figures, Tables, config_note, environment_note, write_page
-from tfconvbias.training.report import Comparison, report_comparison, report_run, write_report
+from tfconvbias.training.files import read_json, replacing, write_json, write_rows, write_text
+from tfconvbias.training.page import (
+    Figures,
+    Tables,
+    config_note,
+    environment_note,
+    run_notes,
+    write_page,
+)
+from tfconvbias.training.report import (
+    MIN_NONZEROS,
+    Comparison,
+    first_layer_images,
+    report_comparison,
+    report_run,
+    write_report,
+)
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, RunFolder
 from tfconvbias.training.runner import RunResult, run
@@ -32,16 +46,17 @@ from tfconvbias.training.table import format_table, table_rows
 from tfconvbias.training.trainer import EVALUATION_BATCH, evaluate, fit
 
 __all__ = [
+    "EVALUATION_BATCH",
+    "MIN_NONZEROS",
+    "PAUSED_STATUS",
     "Comparison",
     "Config",
     "ConfigError",
     "DataConfig",
     "Deadline",
-    "EVALUATION_BATCH",
     "Execution",
     "Figures",
     "History",
-    "PAUSED_STATUS",
     "RecipeError",
     "RunConfig",
     "RunFolder",
@@ -60,9 +75,11 @@ __all__ = [
     "compile_classifier",
     "compile_model",
     "config_note",
+    "dataset_label",
     "environment",
     "environment_note",
     "evaluate",
+    "first_layer_images",
     "fit",
     "format_table",
     "guarded",
@@ -74,11 +91,13 @@ __all__ = [
     "report_comparison",
     "report_run",
     "run",
+    "run_notes",
     "slug",
     "table_rows",
     "write_json",
     "write_page",
     "write_report",
+    "write_rows",
     "write_text",
     "xla_pays",
 ]

@@ -2,14 +2,16 @@
 
 import argparse
 import dataclasses
+import inspect
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.execution import Execution
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -45,12 +47,17 @@ def parse(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if demo is not None:
-        shown = " ".join(f"{name}={value}" for name, value in demo.items())
+        shown = " ".join(
+            f"--{name.replace('_', '-')} {_shown(value)}" for name, value in demo.items()
+        )
         parser.add_argument(
             "--demo", action="store_true", help=f"small and offline, in minutes: {shown}"
         )
-    for field, hint, default in options_of(config):
-        _add_option(parser, field, hint, default)
+    groups: dict[str, Any] = {}
+    for option in options_of(config):
+        if option.section not in groups:
+            groups[option.section] = parser.add_argument_group(option.section)
+        _add_option(groups[option.section], option)
     given = vars(parser.parse_args(argv))
     changes: dict[str, Any] = dict(demo or {}) if given.pop("demo", False) else {}
     changes.update(given)
@@ -60,8 +67,27 @@ def parse(
         parser.error(str(error))
 
 
-def options_of(config: Config) -> Iterator[tuple[dataclasses.Field, Any, Any]]:
-    """Field, type and value of each option, those of inner configurations after the own ones."""
+class Option(NamedTuple):
+    """A field that is an option.
+
+    Attributes:
+        name: The field's name.
+        help: What `--help` says of it.
+        hint: Its type.
+        value: Its value, the option's default.
+        section: The heading under which `--help` shows it.
+    """
+
+    name: str
+    help: str
+    hint: Any
+    value: Any
+    section: str
+
+
+def options_of(config: Config) -> list[Option]:
+    """The options of a configuration and of those that it holds, section by section."""
+    found = []
     seen = set(config.fixed)
     pending: list[Config] = [config]
     while pending:
@@ -69,20 +95,37 @@ def options_of(config: Config) -> Iterator[tuple[dataclasses.Field, Any, Any]]:
         hints = typing.get_type_hints(type(part))
         for field in dataclasses.fields(part):
             if "help" in field.metadata and field.name not in seen:
-                yield field, hints[field.name], getattr(part, field.name)
+                found.append(
+                    Option(
+                        field.name,
+                        field.metadata["help"],
+                        hints[field.name],
+                        getattr(part, field.name),
+                        _section(type(part), field.name),
+                    )
+                )
             seen.add(field.name)
         pending += part.inner().values()
+    sections = [Config.section, *(option.section for option in found)]
+    # How a run is kept and shown comes last, since it matters least.
+    return sorted(found, key=lambda o: (o.section == Execution.section, sections.index(o.section)))
+
+
+def _section(kind: type, name: str) -> str:
+    """The section of the class that brought a field in; others may have changed its default."""
+    owners = [c for c in kind.__mro__ if name in inspect.get_annotations(c)]
+    return owners[-1].__dict__.get("section", Config.section)
 
 
 def arguments_of(config: Config, default: Config) -> str:
     """The options that turn `default` into `config`, ready to paste after a recipe's name."""
     words = []
-    values = {field.name: value for field, _, value in options_of(config)}
-    for field, _, usual in options_of(default):
-        value = values.get(field.name, usual)
-        if value == usual:
+    values = {option.name: option.value for option in options_of(config)}
+    for option in options_of(default):
+        value = values.get(option.name, option.value)
+        if value == option.value:
             continue
-        flag = "--" + field.name.replace("_", "-")
+        flag = "--" + option.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, tuple):
@@ -97,14 +140,11 @@ def program_name() -> str:
     return f"python {sys.argv[0]}"
 
 
-def _add_option(
-    parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, default: Any
-) -> None:
-    flag = "--" + field.name.replace("_", "-")
-    shown = "none" if default is None else default
-    text = f"{field.metadata.get('help', '')} [{shown}]".replace("%", "%%")
+def _add_option(parser: Any, option: Option) -> None:
+    flag = "--" + option.name.replace("_", "-")
+    text = f"{option.help} [{_shown(option.value)}]".replace("%", "%%")
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
-    kind, optional = _unwrap_optional(hint)
+    kind, optional = _unwrap_optional(option.hint)
     origin = typing.get_origin(kind)
     if kind is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
@@ -117,6 +157,13 @@ def _add_option(
     else:
         options.update(type=_optional(kind) if optional else kind, metavar=kind.__name__.upper())
     parser.add_argument(flag, **options)
+
+
+def _shown(value: Any) -> str:
+    """A default as it is typed."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 class _TupleAction(argparse.Action):

@@ -45,6 +45,9 @@ class Config:
     fixed: ClassVar[tuple[str, ...]] = ()
     """Fields that get no option on the command line, because the configuration sets them itself."""
 
+    section: ClassVar[str] = "this recipe"
+    """Heading in `--help` of the fields that a class adds."""
+
     def __post_init__(self):
         for name, choices in _literals(type(self)).items():
             value = getattr(self, name)
@@ -95,6 +98,13 @@ class Config:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} must be a positive integer. Received: {name}={value}")
+
+    def _all_positive(self, *names: str) -> None:
+        """Check sequences of counts."""
+        for name in names:
+            values = getattr(self, name)
+            if not all(isinstance(value, int) and value >= 1 for value in values):
+                raise ConfigError(f"{name} must be positive integers. Received: {name}={values}")
 
     def _above_zero(self, *names: str) -> None:
         """Check positive finite numbers."""

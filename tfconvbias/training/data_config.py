@@ -17,22 +17,20 @@ class DataConfig(Config):
         ConfigError: If a value is out of its range.
     """
 
+    section = "the images"
+
     dataset: str = option(
         "cifar10",
         "cifar10, cifar100, svhn, motifs10, motifs100, or a folder of images",
         decides=False,
     )
-    data_dir: str | None = option(
-        None, "where TensorFlow Datasets keeps its files", decides=False
-    )
+    data_dir: str | None = option(None, "where TensorFlow Datasets keeps its files", decides=False)
     num_train: int | None = option(None, "train on this many images, drawn by class; none: all")
     num_test: int | None = option(None, "measure on this many test images; none: all")
     permute_pixels: int | None = option(
         None, "seed of one fixed permutation of all pixels; none: leave them in place"
     )
-    seed: int = option(
-        0, "seed of subsets, initial weights, batch order, augmentation and dropout"
-    )
+    seed: int = option(0, "seed of subsets, initial weights, batch order, augmentation and dropout")
 
     def __post_init__(self):
         super().__post_init__()
@@ -45,11 +43,6 @@ class DataConfig(Config):
                 raise ConfigError(
                     f"{name} must be an integer from 0 to 2³² − 1. Received: {name}={value}"
                 )
-
-    @property
-    def dataset_label(self) -> str:
-        """The data set's name, or the last part of its folder."""
-        return self.dataset.rstrip("/").rsplit("/", 1)[-1]
 
 
 def build_dataset(config: DataConfig) -> data.ImageDataset:
@@ -68,3 +61,8 @@ def build_dataset(config: DataConfig) -> data.ImageDataset:
     if config.permute_pixels is not None:
         dataset = data.permute_pixels(dataset, seed=config.permute_pixels)
     return dataset
+
+
+def dataset_label(name: str) -> str:
+    """A data set's name, or the last part of its folder."""
+    return name.rstrip("/").rsplit("/", 1)[-1]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tfconvbias.training.config import Config, option
-from tfconvbias.training.errors import ConfigError
 
 
 class Deadline:
@@ -32,6 +31,8 @@ class Execution(Config):
     Raises:
         ConfigError: If a value is out of its range.
     """
+
+    section = "where it is kept, how it is carried out and shown"
 
     run_dir: str | None = option(
         None, "run folder; none: a name made from the configuration", decides=False

@@ -1,4 +1,4 @@
-"""Runs as a recipe shows them: a printed table, and a self-contained page from run folders alone."""
+"""Runs as a recipe shows them: a printed table, and a page made from run folders alone."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tfconvbias.training.config import option
-from tfconvbias.training.data_config import DataConfig
+from tfconvbias.training.data_config import DataConfig, dataset_label
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.execution import Execution
 
@@ -21,6 +21,8 @@ class RunConfig(DataConfig, Execution):
     Raises:
         ConfigError: If a value is out of its range, or two fields contradict each other.
     """
+
+    section = "network and training"
 
     family: Literal["s", "d", "three_fc", "resnet18"] = option("s", "model family")
     connectivity: Literal["conv", "local", "dense"] = option(
@@ -92,6 +94,6 @@ class RunConfig(DataConfig, Execution):
         """A readable folder name that differs between any two different runs."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
         return (
-            f"{self.model_name}{self.width}-{self.dataset_label}-{self.optimizer}"
+            f"{self.model_name}{self.width}-{dataset_label(self.dataset)}-{self.optimizer}"
             f"-e{self.epochs}-s{self.seed}-{digest[:8]}"
         )

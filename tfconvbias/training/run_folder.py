@@ -1,7 +1,6 @@
 """What a training leaves on disk, and how it is found again."""
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import keras
 from tfconvbias import data
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
-from tfconvbias.training.files import PREFIX, read_json, replacing, write_json, write_text
+from tfconvbias.training.files import PREFIX, read_json, replacing, write_json, write_rows
 
 History = dict[str, list[float]]
 """Column → one value per epoch."""
@@ -56,6 +55,11 @@ class RunFolder:
         """Folder of the TensorBoard logs."""
         return self.path / "tensorboard"
 
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the folder holds a configuration."""
+        return (self.path / "config.json").exists()
+
     def part(self, name: str) -> "RunFolder":
         """The folder of one training of a study."""
         return RunFolder(self.path / name)
@@ -82,7 +86,7 @@ class RunFolder:
             RunFolderError: If the folder holds another configuration or other images, holds this
                 work while `resume` is off, or holds files without a configuration.
         """
-        if not (self.path / "config.json").exists():
+        if not self.is_claimed:
             if self.path.exists() and any(
                 not file.name.startswith(PREFIX) for file in self.path.iterdir()
             ):
@@ -191,14 +195,7 @@ class RunFolder:
             return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
 
     def _write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        text = io.StringIO()
-        if rows:
-            writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            for row in rows:
-                # Whole numbers, such as the epoch's, are written as such.
-                writer.writerow({k: int(v) if k == "epoch" else v for k, v in row.items()})
-        write_text(self.path / "history.csv", text.getvalue())
+        write_rows(self.path / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
 
     def _checkpoints(self) -> list[Path]:
         return list(self.path.glob("checkpoint-*.weights.h5"))

@@ -2,10 +2,10 @@ import dataclasses
 import json
 
 import pytest
+from tfconvbias.training.stability_run import stored_run
 
 from tfconvbias import training
 from tfconvbias.training import stability_sweep
-from tfconvbias.training.stability_run import stored_run
 
 RUN = training.StabilityRun(
     "conv", 8, num_train=16, dimension=12, patch_size=3, steps=20, warmup_steps=5, num_test=30,

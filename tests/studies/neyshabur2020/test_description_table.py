@@ -2,7 +2,7 @@ import keras
 import pytest
 
 from tfconvbias import analysis, models, training
-from tfconvbias.training.description_table import description_rows
+from tfconvbias.studies.neyshabur2020 import DescriptionTableConfig, description_rows
 
 SMALL = {"s_channels": 1, "d_channels": 1, "image_size": 8, "num_classes": 3, "kept": (0.1,)}
 
@@ -12,7 +12,7 @@ def number(text):
 
 
 def test_every_member_is_described_dense_and_thinned_out():
-    rows = {row["model"]: row for row in description_rows(training.DescriptionTableConfig(**SMALL))}
+    rows = {row["model"]: row for row in description_rows(DescriptionTableConfig(**SMALL))}
     assert len(rows) == 12
     for letter in "SD":
         full = {c: rows[f"{letter}-{c}(1)"] for c in ("CONV", "LOCAL", "FC")}
@@ -47,13 +47,13 @@ def test_trained_models_stand_in_the_table(tmp_path):
     )
     training.run(config)
     small = {**SMALL, "kept": ()}
-    chosen = training.DescriptionTableConfig(**small, runs=(str(tmp_path / "run"),), bits=16)
+    chosen = DescriptionTableConfig(**small, runs=(str(tmp_path / "run"),), bits=16)
     *_, row = description_rows(chosen)
     model = keras.saving.load_model(tmp_path / "run" / "last.keras")
     found = analysis.description_length(model, include="kernels", bits_per_parameter=16)
     assert number(row["parameters"]) == found.num_parameters
     assert float(row["sparse, bits"]) == pytest.approx(found.bits, rel=1e-2)
-    missing = training.DescriptionTableConfig(**SMALL, runs=(str(tmp_path / "nowhere"),))
+    missing = DescriptionTableConfig(**SMALL, runs=(str(tmp_path / "nowhere"),))
     with pytest.raises(training.ConfigError, match="nowhere"):
         next(description_rows(missing))
 
@@ -61,7 +61,7 @@ def test_trained_models_stand_in_the_table(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"s_channels": 0}, "s_channels must be positive"),
+        ({"s_channels": 0}, "s_channels must be a positive integer"),
         ({"kept": (0.0,)}, "kept must lie"),
         ({"delta": 1.0}, "delta=1.0"),
         ({"train_error": 2.0}, "train_error=2.0"),
@@ -69,4 +69,4 @@ def test_trained_models_stand_in_the_table(tmp_path):
 )
 def test_bad_configurations(change, message):
     with pytest.raises(training.ConfigError, match=message):
-        training.DescriptionTableConfig(**change)
+        DescriptionTableConfig(**change)

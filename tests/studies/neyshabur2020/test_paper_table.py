@@ -1,18 +1,23 @@
 """Rows, widths and neighbours of the paper's tables; studies over data sets and seeds."""
 
-import dataclasses
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from tfconvbias import data, training
-from tfconvbias.training import paper_targets, study
-from tfconvbias.training.kernel_size_study import KernelSizeStudy
-from tfconvbias.training.parameter_scaling import parameter_counts
-from tfconvbias.training.permutation_study import PermutationStudy
-from tfconvbias.training.width_study import WidthStudy, over_parameterised
+from tfconvbias import data, studies, training
+from tfconvbias.studies.neyshabur2020 import (
+    TABLE_1,
+    TABLE_2,
+    KernelSizeStudy,
+    PaperTable,
+    PermutationStudy,
+    WidthStudy,
+    paper_targets,
+    parameter_counts,
+)
+from tfconvbias.studies.neyshabur2020.width_study import over_parameterised
 
 DEFINITIONS = {
     "D-FC": {"family": "d", "connectivity": "dense"},
@@ -26,14 +31,17 @@ TARGETS = {
     "S-FC β=50": {"cifar10": {4000: 85.19}},
     "3-FC": {},
 }
-TABLE = training.PaperTable(
-    definitions=DEFINITIONS, targets=TARGETS, rows=tuple(DEFINITIONS), epochs=400
+TABLE = PaperTable(
+    run=training.RunConfig(base_channels=150, epochs=400),
+    definitions=DEFINITIONS,
+    targets=TARGETS,
+    rows=tuple(DEFINITIONS),
 )
 
 
-def result(config, accuracy, seed=0):
+def result(study, accuracy, seed=0):
     row = {
-        "epochs": config.epochs,
+        "epochs": study.run.epochs,
         "seed": seed,
         "width": 4,
         "kernel_parameters": {"conv1": 100},
@@ -48,7 +56,7 @@ def result(config, accuracy, seed=0):
 
 
 def only_row(table, row, dataset, *accuracies):
-    results = {study.Cell(row, dataset): [result(table, a, s) for s, a in enumerate(accuracies)]}
+    results = {studies.Cell(row, dataset): [result(table, a, s) for s, a in enumerate(accuracies)]}
     (shown,) = table.findings(results).tables[""]
     return shown
 
@@ -59,7 +67,7 @@ def test_the_difference_is_measured_minus_published_at_the_same_epochs():
     assert shown["paper, 400 epochs"] == "72.77"
     assert shown["paper, 4000 epochs"] == "78.63"
     assert shown["difference"] == "+0.23"
-    longer = dataclasses.replace(TABLE, epochs=4000)
+    longer = TABLE.replace(epochs=4000)
     assert only_row(longer, "S-FC", "cifar10", 0.73)["difference"] == "-5.63"
 
 
@@ -67,7 +75,7 @@ def test_the_difference_is_measured_minus_published_at_the_same_epochs():
     "changes", [{"epochs": 399}, {"num_train": 100}, {"permute_pixels": 3}], ids=str
 )
 def test_unlike_runs_get_no_difference_but_keep_the_published_figures(changes):
-    shown = only_row(dataclasses.replace(TABLE, **changes), "S-FC", "cifar10", 0.73)
+    shown = only_row(TABLE.replace(**changes), "S-FC", "cifar10", 0.73)
     assert shown["difference"] == "–"
     assert shown["paper, 400 epochs"] == "72.77"
 
@@ -82,7 +90,7 @@ def test_stand_in_data_has_no_published_neighbour(dataset):
     assert not [name for name in only_row(TABLE, "S-FC", dataset, 0.5) if "paper" in name]
     study = KernelSizeStudy(datasets=(dataset,), kernel_sizes=(3,))
     row = next(iter(study.variants()))
-    found = study.findings({training.study.Cell(row, dataset): [result(study, 0.5)]})
+    found = study.findings({studies.Cell(row, dataset): [result(study, 0.5)]})
     assert "paper" not in str(found)
     (axis,) = found.figures["kernel size"][1].axes
     assert len(axis.get_lines()) == 1
@@ -97,13 +105,13 @@ def test_several_seeds_are_averaged():
 
 def test_an_unknown_row_lists_the_valid_ones():
     with pytest.raises(training.ConfigError, match=r"no row S-FOO.*D-FC \(d-fc\).*s-fc-beta-50"):
-        dataclasses.replace(TABLE, rows=("S-FC", "S-FOO"))
+        TABLE.replace(rows=("S-FC", "S-FOO"))
     with pytest.raises(training.ConfigError, match="each once"):
-        dataclasses.replace(TABLE, rows=("S-FC", "s-fc"))
+        TABLE.replace(rows=("S-FC", "s-fc"))
 
 
 def test_rows_are_known_by_their_folder_names_and_keep_the_tables_order():
-    chosen = dataclasses.replace(TABLE, rows=("s-fc-beta-50", "d-fc"))
+    chosen = TABLE.replace(rows=("s-fc-beta-50", "d-fc"))
     assert list(chosen.variants()) == ["D-FC", "S-FC β=50"]
     assert chosen.variants()["S-FC β=50"]["beta"] == 50.0
 
@@ -113,7 +121,7 @@ def test_widths_follow_the_papers_unless_given():
     assert runs["S-FC"].base_channels == 150
     assert runs["D-FC"].base_channels == 15
     assert 14_500 < runs["3-FC"].hidden_units < 14_600
-    given = dataclasses.replace(TABLE, base_channels=2, d_base_channels=3, three_fc_units=7)
+    given = TABLE.replace(base_channels=2, d_base_channels=3, three_fc_units=7)
     runs = {cell.row: config for cell, config in given.runs().values()}
     widths = (
         runs["S-FC"].base_channels,
@@ -184,7 +192,7 @@ def test_equal_widths_share_a_row_and_narrow_budgets_are_refused():
 )
 def test_bad_studies_are_refused(changes, message):
     with pytest.raises(training.ConfigError, match=message):
-        PermutationStudy(**changes)
+        PermutationStudy().replace(**changes)
 
 
 def test_a_diverged_run_is_reported_beside_the_finished_ones(
@@ -193,20 +201,41 @@ def test_a_diverged_run_is_reported_beside_the_finished_ones(
     monkeypatch.setattr(data, "load", lambda *args, **kwargs: tiny_dataset)
     rates = {"good": {}, "bad": {"learning_rate": 1e30}}
 
-    class TwoRows(training.Study):
+    class TwoRows(studies.Study):
         def variants(self):
             return rates
 
         def findings(self, results):
             rows = [{"row": cell.row} for cell in results]
-            return study.Findings({"": rows, "none": []}, {})
+            return studies.Findings({"": rows, "none": []}, {})
 
-    fields = dataclasses.asdict(tiny_config) | {"run_dir": str(tmp_path), "epochs": 1}
+    rows = TwoRows(title="t", run=tiny_config.replace(run_dir=str(tmp_path), epochs=1))
     with pytest.raises(SystemExit):
-        training.study_recipe(TwoRows(**fields), title="t", description="", demo={}, argv=[])
+        training.main(rows, studies.report_study, description="", argv=[])
     shown = capsys.readouterr()
     assert "Diverged: bad, cifar10, seed 0" in shown.err
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<td>good</td>" in page
     assert "<td>bad</td>" not in page
     assert "NaN or infinite" in page
+
+
+def test_a_row_trains_alike_alone_and_in_its_table():
+    """A published target is claimed by one configuration only."""
+    for table in (TABLE_1, TABLE_2):
+        chosen = table.replace(seeds=(3,))
+        for cell, config in chosen.runs().values():
+            assert table.row(cell.row, cell.dataset).replace(seed=3) == config
+    shared = [name for name in TABLE_2.rows if name.endswith(" SGD")]
+    assert len(shared) == 4
+    for name in shared:
+        one = TABLE_1.row(name.removesuffix(" SGD"), "svhn").replace(epochs=4000)
+        assert one == TABLE_2.row(name, "svhn")
+
+
+def test_rows_of_beta_lasso_have_neither_momentum_nor_decay():
+    for name in TABLE_2.rows:
+        config = TABLE_2.row(name, "cifar10")
+        is_sgd = config.optimizer == "sgd"
+        assert (config.momentum, config.weight_decay) == ((0.9, 5e-4) if is_sgd else (0.0, 0.0))
+    assert sum(TABLE_2.row(n, "cifar10").optimizer == "sgd" for n in TABLE_2.rows) == 4

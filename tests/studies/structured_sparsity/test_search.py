@@ -4,15 +4,15 @@ import shlex
 
 import keras_tuner
 import pytest
+
+from tfconvbias import data, models
+from tfconvbias.training import ConfigError, RunFolderError, SparsityConfig, command_line
+from tfconvbias.tuning import SearchError, SparsitySearchConfig, search_sparsity
 from tfconvbias.tuning.sparsity_search import (
     StructuredSparsityHyperModel,
     sparsity_command,
     sparsity_search_table,
 )
-
-from tfconvbias import data, models
-from tfconvbias.training import ConfigError, RunFolderError, SparsityConfig, command_line
-from tfconvbias.tuning import SearchError, SparsitySearchConfig, search_sparsity
 
 TINY = SparsitySearchConfig(
     base="tiny",

@@ -7,14 +7,14 @@ from typing import Any
 
 import keras
 import numpy as np
+from tfconvbias.training.claimed_folder import write_json
+from tfconvbias.training.stability_run import same_batch, steps_per_execution
 
 from tfconvbias import callbacks, data, models, plots
 from tfconvbias.training.build import build_dataset
-from tfconvbias.training.claimed_folder import write_json
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 from tfconvbias.training.run_config import RunConfig, option
-from tfconvbias.training.stability_run import same_batch, steps_per_execution
 
 CONNECTIVITIES = ("dense", "local", "conv")
 

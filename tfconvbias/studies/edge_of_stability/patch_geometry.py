@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfconvbias import analysis, data, plots
 from tfconvbias.training.claimed_folder import write_json
+from tfconvbias.training.stability_sweep import Check
+
+from tfconvbias import analysis, data, plots
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import option
-from tfconvbias.training.stability_sweep import Check
 
 NORMALIZATIONS: tuple[analysis.Normalization, ...] = ("none", "unit", "contrast")
 PHOTO = "photo"

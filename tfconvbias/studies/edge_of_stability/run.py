@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import keras
 import numpy as np
+from tfconvbias.training.claimed_folder import write_json
 
 from tfconvbias import callbacks, data, models
-from tfconvbias.training.claimed_folder import write_json
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 

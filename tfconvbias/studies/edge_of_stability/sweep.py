@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
+from tfconvbias.training.stability_run import StabilityRun, stored_run
 
 from tfconvbias import plots
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import option
-from tfconvbias.training.stability_run import StabilityRun, stored_run
 
 Row = dict[str, Any]
 

@@ -8,17 +8,13 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, models
-from tfconvbias.training.entry_points import guarded
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.run_config import option
-from tfconvbias.training.run_folder import RunFolder
-from tfconvbias.training.table import format_table
+from tfconvbias.training import Config, ConfigError, RunFolder, format_table, option
 
 _CONNECTIVITIES: tuple[Literal["conv", "local", "dense"], ...] = ("conv", "local", "dense")
 
 
 @dataclass(frozen=True)
-class DescriptionTableConfig:
+class DescriptionTableConfig(Config):
     """Which models are described, and for which bound.
 
     Raises:
@@ -39,9 +35,9 @@ class DescriptionTableConfig:
     train_error: float = option(0.0, "share of errors on the training samples")
 
     def __post_init__(self):
-        for name in ("s_channels", "d_channels", "image_size", "num_classes", "num_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be positive. Received: {getattr(self, name)}")
+        super().__post_init__()
+        self._positive("s_channels", "d_channels", "image_size", "num_classes", "num_samples")
+        self._positive("bits", optional=True)
         if not all(0 < share <= 1 for share in self.kept):
             raise ConfigError(f"kept must lie in (0, 1]. Received: kept={self.kept}")
         if not 0 < self.delta < 1 or not 0 <= self.train_error <= 1:
@@ -51,13 +47,13 @@ class DescriptionTableConfig:
             )
 
 
-def describe_models(config: DescriptionTableConfig) -> None:
-    """Print the table of `description_rows`; errors of the user end as a message."""
-    guarded(lambda: print(format_table(list(description_rows(config)))))
+def report_description_lengths(config: DescriptionTableConfig) -> None:
+    """Print the table of `description_rows`."""
+    print(format_table(list(description_rows(config))))
 
 
 def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]:
-    """One row a model: counts of the kernels, lengths in bits, both bounds.
+    """One row per model: counts of the kernels, lengths in bits, both bounds.
 
     - parameters, n, ‖w‖₀, k: as `analysis.description_length` with shared weights;
     - "plain, bits": all stored parameters; "sparse, bits": Theorem 2's description;

@@ -8,10 +8,14 @@ from typing import Any
 import keras
 
 from tfconvbias import analysis, plots
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.report import MIN_NONZEROS, first_layer_images
-from tfconvbias.training.run_config import option
-from tfconvbias.training.study import Findings, Results, Study, dataset_label, origin_cells, percent
+from tfconvbias.studies.study import Findings, Results, Study, origin_cells, percent
+from tfconvbias.training import (
+    MIN_NONZEROS,
+    ConfigError,
+    dataset_label,
+    first_layer_images,
+    option,
+)
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "S-FC, SGD": {"connectivity": "dense", "optimizer": "sgd"},
@@ -30,7 +34,7 @@ class FilterStudy(Study):
     share in the best window, against the same weights on permuted pixels.
     """
 
-    fixed = ("family", "connectivity", "optimizer", "hidden_units")
+    fixed = (*Study.fixed, "family", "connectivity", "optimizer", "hidden_units")
 
     num_filters: int = option(24, "units drawn")
     window: int = option(9, "side of the window of the locality")

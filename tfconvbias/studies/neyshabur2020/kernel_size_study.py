@@ -5,17 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfconvbias import plots
-from tfconvbias.training.paper_targets import FIGURE_5
-from tfconvbias.training.run_config import option
-from tfconvbias.training.study import (
-    Findings,
-    Results,
-    Study,
-    dataset_label,
-    mean,
-    origin_cells,
-    percent,
-)
+from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_5
+from tfconvbias.studies.study import Findings, Results, Study, mean, origin_cells, percent
+from tfconvbias.training import RunConfig, dataset_label, option
 
 _OPTIMIZERS = {"SGD": "sgd", "β-LASSO": "beta_lasso"}
 _PAPER_EPOCHS = 400
@@ -30,11 +22,12 @@ class KernelSizeStudy(Study):
     """
 
     fixed = (
+        *Study.fixed,
         *("family", "connectivity", "optimizer", "hidden_units"),
         *("kernel_size", "dropout_rate"),
     )
 
-    base_channels: int = option(64, "channels of the first stage")
+    run: RunConfig = RunConfig(family="resnet18", base_channels=64)
     kernel_sizes: tuple[int, ...] = option((3, 5, 7, 9, 11, 13, 15), "sides of the kernels")
 
     def __post_init__(self):
@@ -50,7 +43,7 @@ class KernelSizeStudy(Study):
         }
 
     def findings(self, results: Results) -> Findings:
-        """A table, and one figure with a panel a data set."""
+        """A table, and one figure with one panel per data set."""
         beside = any(cell.dataset in FIGURE_5 for cell in results)
         sizes = {
             _row(name, size): (name, size) for name in _OPTIMIZERS for size in self.kernel_sizes
@@ -88,7 +81,10 @@ class KernelSizeStudy(Study):
 
     def _paper(self, dataset: str, name: str, size: int, accuracy: float) -> dict[str, str]:
         theirs = FIGURE_5.get(dataset, {}).get(_OPTIMIZERS[name], {}).get(size)
-        alike = self.epochs == _PAPER_EPOCHS and self.num_train is None is self.permute_pixels
+        alike = (
+            self.run.epochs == _PAPER_EPOCHS
+            and self.run.num_train is None is self.run.permute_pixels
+        )
         return {
             "paper, 400 epochs": "–" if theirs is None else f"{theirs:.2f}",
             "difference": "–" if theirs is None or not alike else f"{accuracy - theirs:+.2f}",

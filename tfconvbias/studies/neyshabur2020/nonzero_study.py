@@ -8,9 +8,9 @@ from typing import Any
 import keras
 
 from tfconvbias import models, plots
-from tfconvbias.training.paper_targets import FIGURE_3_LAYERS, FIGURE_3_NONZEROS
-from tfconvbias.training.runner import RunResult
-from tfconvbias.training.study import Findings, Results, Study, dataset_label, origin_cells
+from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_3_LAYERS, FIGURE_3_NONZEROS
+from tfconvbias.studies.study import Findings, Results, Study, origin_cells
+from tfconvbias.training import RunResult, dataset_label
 
 _ROW = "S-FC, β-LASSO"
 
@@ -25,7 +25,7 @@ class NonzeroStudy(Study):
     channels.
     """
 
-    fixed = ("family", "connectivity", "optimizer", "hidden_units")
+    fixed = (*Study.fixed, "family", "connectivity", "optimizer", "hidden_units")
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """The one row."""
@@ -37,7 +37,7 @@ class NonzeroStudy(Study):
         for cell, runs in results.items():
             label = dataset_label(cell.dataset)
             sizes = runs[0].row["kernel_parameters"]
-            references = reference_counts(runs[0], self.base_channels, self.kernel_size)
+            references = reference_counts(runs[0], self.run.base_channels, self.run.kernel_size)
             theirs = FIGURE_3_NONZEROS.get(cell.dataset, {})
             for layer, size in sizes.items():
                 count = statistics.fmean(run.row["nonzeros"][layer] for run in runs)
@@ -54,7 +54,7 @@ class NonzeroStudy(Study):
                 )
             figures[f"nonzeros {label}"] = (
                 f"{label}: weights of S-FC that are not exactly zero; dashed, the counts of "
-                f"S-CONV and S-LOCAL with the same α = {self.base_channels}.",
+                f"S-CONV and S-LOCAL with the same α = {self.run.base_channels}.",
                 plots.nonzero_curves(
                     {f"{_ROW}, seed {run.row['seed']}": run.history for run in runs},
                     {

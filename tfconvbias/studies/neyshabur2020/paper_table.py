@@ -1,25 +1,21 @@
-"""Tables 1 and 2 of "Towards Learning Convolutions from Scratch", beside the paper's figures."""
+"""The paper's tables: rows of networks on data sets, beside the published accuracies."""
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from tfconvbias import models, plots
-from tfconvbias.training.comparison import slug
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.paper_targets import Accuracies
-from tfconvbias.training.run_config import option
-from tfconvbias.training.study import (
-    PAPER_DATASETS,
+from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS, Accuracies
+from tfconvbias.studies.study import (
     Cell,
     Findings,
     Results,
     Study,
-    dataset_label,
     mean,
     origin_cells,
     percent,
 )
+from tfconvbias.training import ConfigError, RunConfig, dataset_label, option, slug
 
 _NONE = "–"
 _S_TO_D = 10
@@ -42,15 +38,11 @@ class PaperTable(Study):
         ConfigError: If a row is unknown; the message lists the valid ones.
     """
 
-    fixed = (
-        *("family", "connectivity", "optimizer", "beta", "hidden_units"),
-        *("definitions", "targets"),
-    )
+    fixed = (*Study.fixed, "family", "connectivity", "optimizer", "beta", "hidden_units")
 
     definitions: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     targets: Accuracies = dataclasses.field(default_factory=dict)
 
-    base_channels: int = option(150, "α of the S rows")
     d_base_channels: int | None = option(
         None, f"α of the D rows; none: a {_S_TO_D}th of --base-channels, rounded, at least 1"
     )
@@ -79,6 +71,15 @@ class PaperTable(Study):
             for name in self.definitions
             if name in self.rows
         }
+
+    def row(self, name: str, dataset: str) -> RunConfig:
+        """The run of one row on one data set, as the table trains it.
+
+        Raises:
+            KeyError: If there is no such row.
+        """
+        definition = self.definitions[name]
+        return self.run.replace(dataset=dataset, **definition, **self._width(definition))
 
     def findings(self, results: Results) -> Findings:
         """One table, and the curves of each data set."""
@@ -122,9 +123,9 @@ class PaperTable(Study):
             f"paper, {epochs} epochs": f"{by_epochs[epochs]:.2f}" if epochs in by_epochs else _NONE
             for epochs in columns
         }
-        alike = self.num_train is None and self.permute_pixels is None
-        if alike and self.epochs in by_epochs:
-            cells["difference"] = f"{100 * measured - by_epochs[self.epochs]:+.2f}"
+        alike = self.run.num_train is None and self.run.permute_pixels is None
+        if alike and self.run.epochs in by_epochs:
+            cells["difference"] = f"{100 * measured - by_epochs[self.run.epochs]:+.2f}"
         else:
             cells["difference"] = _NONE
         return cells
@@ -132,10 +133,10 @@ class PaperTable(Study):
     def _width(self, definition: Mapping[str, Any]) -> dict[str, int]:
         family = definition["family"]
         if family == "d":
-            derived = max(1, round(self.base_channels / _S_TO_D))
+            derived = max(1, round(self.run.base_channels / _S_TO_D))
             return {"base_channels": self.d_base_channels or derived}
         if family == "three_fc":
-            budget = models.num_kernel_parameters("s_fc", self.base_channels)
+            budget = models.num_kernel_parameters("s_fc", self.run.base_channels)
             derived = models.base_channels_for_budget("three_fc", budget)
             return {"hidden_units": self.three_fc_units or derived}
         return {}
@@ -147,8 +148,9 @@ class PaperTable(Study):
             "The paper's widths are α = 150 (S), α = 15 (D) and 14,540 hidden units (3-FC); it "
             "picks learning rate, momentum, weight decay, the two λ and dropout for each row by "
             "validation accuracy and augments with Fast AutoAugment. Here: "
-            f"α = {self.base_channels}, augment {self.augment}, learning rate "
-            f"{self.learning_rate}, momentum {self.momentum}, weight decay {self.weight_decay}, "
-            f"λ {self.l1_conv} (layers that stand for convolutions) and {self.l1} (others), "
-            f"dropout {self.dropout_rate}."
+            f"α = {self.run.base_channels}, augment {self.run.augment}, learning rate "
+            f"{self.run.learning_rate}, momentum {self.run.momentum} and weight decay "
+            f"{self.run.weight_decay} with SGD, none with β-LASSO, "
+            f"λ {self.run.l1_conv} (layers that stand for convolutions) and {self.run.l1} "
+            f"(others), dropout {self.run.dropout_rate}."
         ]

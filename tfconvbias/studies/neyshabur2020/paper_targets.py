@@ -11,11 +11,15 @@ Accuracies = Mapping[str, Mapping[str, Mapping[int, float]]]
 """Row → data set → epochs → test accuracy, %."""
 
 
+PAPER_DATASETS = ("cifar10", "cifar100", "svhn")
+"""The data sets for which there are published values."""
+
+
 def _by_epochs(values: Mapping[str, Sequence[tuple[float, ...]]], epochs: Sequence[int]):
     return {
         row: {
             dataset: dict(zip(epochs, accuracies, strict=True))
-            for dataset, accuracies in zip(("cifar10", "cifar100", "svhn"), found, strict=True)
+            for dataset, accuracies in zip(PAPER_DATASETS, found, strict=True)
         }
         for row, found in values.items()
     }

@@ -1,17 +1,11 @@
 """Parameters against width and image size, exact and by the paper's formulas: no training."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tfconvbias import models, plots
-from tfconvbias.training import command_line
-from tfconvbias.training.entry_points import guarded
-from tfconvbias.training.environment import environment
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.report_page import write_page
-from tfconvbias.training.run_config import option
-from tfconvbias.training.table import format_table
+from tfconvbias.training import Config, environment, format_table, option, write_page
 
 FORMULAS: Mapping[str, Callable[[int, int, int], float]] = {
     "d_conv": lambda a, s, c: (9 * 2**8 + 4 * s**2) * a**2 + (27 + 64 * c) * a,
@@ -29,75 +23,66 @@ one of D-LOCAL is not its own: it counts a quarter of the layers' weights.
 
 
 @dataclasses.dataclass(frozen=True)
-class ParameterScaling:
-    """What the recipe's command line sets; the fields' help stands in their metadata."""
+class ParameterScaling(Config):
+    """Over which widths and image sizes parameters are counted.
 
-    alphas: tuple[int, ...] = option((1, 2, 4, 8, 15, 32, 64, 150, 256), "base channels α")
-    image_sizes: tuple[int, ...] = option((8, 16, 32, 64, 128, 224), "sides of square RGB images")
-    alpha: int = option(15, "α where the image size varies")
-    image_size: int = option(32, "side where α varies")
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    base_channels: tuple[int, ...] = option(
+        (1, 2, 4, 8, 15, 32, 64, 150, 256), "α: base channels, on images of --at-image-size"
+    )
+    image_sizes: tuple[int, ...] = option(
+        (8, 16, 32, 64, 128, 224), "sides of square RGB images, with --at-base-channels"
+    )
+    at_base_channels: int = option(15, "α where the image size varies")
+    at_image_size: int = option(32, "side of the images where α varies")
     classes: int = option(10, "number of logits")
-    run_dir: str = option("runs/figure-1-parameters", "folder of figure and report")
+    run_dir: str = option("runs/figure-1-parameters", "folder of figure and report", decides=False)
 
     def __post_init__(self):
-        single = (self.alpha, self.image_size, self.classes)
-        if not self.alphas or not self.image_sizes or min(*self.alphas, *self.image_sizes) < 1:
-            raise ConfigError(
-                "`alphas` and `image_sizes` must hold positive integers. "
-                f"Received: alphas={self.alphas}, image_sizes={self.image_sizes}"
-            )
-        if min(single) < 1:
-            raise ConfigError(
-                "`alpha`, `image_size` and `classes` must be positive integers. Received: "
-                f"alpha={self.alpha}, image_size={self.image_size}, classes={self.classes}"
-            )
+        super().__post_init__()
+        self._positive("at_base_channels", "at_image_size", "classes")
+        self._distinct("base_channels", "image_sizes")
+        self._all_positive("base_channels", "image_sizes")
 
 
-def scaling_recipe(
-    config: ParameterScaling, *, description: str | None, argv: Sequence[str] | None = None
-) -> None:
-    """Parse the options, print the tables and write the report.
-
-    Args:
-        config: the recipe's configuration.
-        description: text of `--help`.
-        argv: arguments; `sys.argv[1:]` by default.
-    """
-    chosen = command_line.parse(config, description=description, demo={}, argv=argv)
-    guarded(lambda: _run(chosen))
-
-
-def parameter_counts(alpha: int, image_size: int, classes: int) -> dict[str, tuple[int, float]]:
+def parameter_counts(
+    base_channels: int, image_size: int, classes: int
+) -> dict[str, tuple[int, float]]:
     """Member → exact number of kernel weights, and the paper's formula.
 
     Args:
-        alpha: base channels.
+        base_channels: α.
         image_size: side of square RGB images.
         classes: number of logits.
     """
     shape = (image_size, image_size, 3)
     return {
         name: (
-            models.num_kernel_parameters(name, alpha, input_shape=shape, classes=classes),
-            formula(alpha, image_size, classes),
+            models.num_kernel_parameters(name, base_channels, input_shape=shape, classes=classes),
+            formula(base_channels, image_size, classes),
         )
         for name, formula in FORMULAS.items()
     }
 
 
-def _run(config: ParameterScaling) -> None:
-    by_alpha = {a: parameter_counts(a, config.image_size, config.classes) for a in config.alphas}
-    by_size = {s: parameter_counts(config.alpha, s, config.classes) for s in config.image_sizes}
+def report_parameter_scaling(config: ParameterScaling) -> None:
+    """Count, print the tables and write the report."""
+    side, width = config.at_image_size, config.at_base_channels
+    by_width = {a: parameter_counts(a, side, config.classes) for a in config.base_channels}
+    by_size = {s: parameter_counts(width, s, config.classes) for s in config.image_sizes}
     tables = {
-        f"{config.image_size}×{config.image_size}×3 images": _rows("α", by_alpha),
-        f"α = {config.alpha}": _rows("image size", by_size),
+        f"{side}×{side}×3 images": _rows("α", by_width),
+        f"α = {width}": _rows("image size", by_size),
     }
     for heading, rows in tables.items():
         print(f"\n{heading}\n\n{format_table(rows)}")
     figure = plots.parameter_curves(
         {
-            f"base channels α, {config.image_size}×{config.image_size}×3 images": by_alpha,
-            f"image size, α = {config.alpha}": by_size,
+            f"base channels α, {side}×{side}×3 images": by_width,
+            f"image size, α = {width}": by_size,
         }
     )
     caption = (

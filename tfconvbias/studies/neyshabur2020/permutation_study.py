@@ -5,18 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfconvbias import plots
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.run_config import option
-from tfconvbias.training.study import (
+from tfconvbias.studies.study import (
     Cell,
     Findings,
     Results,
     Study,
-    dataset_label,
     mean,
     origin_cells,
     percent,
 )
+from tfconvbias.training import ConfigError, RunConfig, dataset_label
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
     "S-FC, SGD": {"connectivity": "dense", "optimizer": "sgd"},
@@ -36,13 +34,13 @@ class PermutationStudy(Study):
     leaves S-FC's problem unchanged.
     """
 
-    fixed = ("family", "connectivity", "optimizer", "hidden_units")
+    fixed = (*Study.fixed, "family", "connectivity", "optimizer", "hidden_units")
 
-    permute_pixels: int | None = option(1, "seed of the permutation")
+    run: RunConfig = RunConfig(permute_pixels=1)
 
     def __post_init__(self):
         super().__post_init__()
-        if self.permute_pixels is None:
+        if self.run.permute_pixels is None:
             raise ConfigError("permute_pixels must be a seed. Received: permute_pixels=None")
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
@@ -50,11 +48,11 @@ class PermutationStudy(Study):
         return {
             f"{name}, {pixels}": {"family": "s", **fields, "permute_pixels": seed}
             for name, fields in ROWS.items()
-            for pixels, seed in ((_PLAIN, None), (_PERMUTED, self.permute_pixels))
+            for pixels, seed in ((_PLAIN, None), (_PERMUTED, self.run.permute_pixels))
         }
 
     def findings(self, results: Results) -> Findings:
-        """A table and a figure a data set."""
+        """A table, and one figure per data set."""
         rows, figures = [], {}
         for dataset in dict.fromkeys(cell.dataset for cell in results):
             pairs = {}
@@ -81,7 +79,7 @@ class PermutationStudy(Study):
             label = dataset_label(dataset)
             figures[f"permutation {label}"] = (
                 f"{label}: test accuracy with the pixels in place, and after one fixed "
-                f"permutation of them (seed {self.permute_pixels}).",
+                f"permutation of them (seed {self.run.permute_pixels}).",
                 plots.accuracy_pairs(pairs, (_PLAIN, _PERMUTED), title=label),
             )
         return Findings({"": rows}, figures)

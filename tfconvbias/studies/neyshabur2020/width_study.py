@@ -5,18 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfconvbias import models, plots
-from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.run_config import option
-from tfconvbias.training.study import (
+from tfconvbias.studies.study import (
     Cell,
     Findings,
     Results,
     Study,
-    dataset_label,
     mean,
     origin_cells,
     percent,
 )
+from tfconvbias.training import ConfigError, dataset_label, option
 
 FAMILIES: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "ResNet18": ("resnet18", {"family": "resnet18", "connectivity": "conv"}),
@@ -36,7 +34,10 @@ class WidthStudy(Study):
     the mean over the last epoch's batches, augmentation and dropout included.
     """
 
-    fixed = ("family", "connectivity", "base_channels", "hidden_units", "kernel_size")
+    fixed = (
+        *Study.fixed,
+        *("family", "connectivity", "base_channels", "hidden_units", "kernel_size"),
+    )
 
     families: tuple[str, ...] = option(tuple(FAMILIES), f"some of {', '.join(FAMILIES)}")
     budgets: tuple[int, ...] = option(
@@ -78,7 +79,7 @@ class WidthStudy(Study):
         return found
 
     def findings(self, results: Results) -> Findings:
-        """A table of all members, one of the over-parameterised regime, a figure a data set."""
+        """A table of all members, one of the over-parameterised regime, one figure per data set."""
         members, regime, figures = [], [], {}
         for cell, runs in results.items():
             members.append(
