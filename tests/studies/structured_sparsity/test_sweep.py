@@ -151,6 +151,20 @@ def test_a_plain_network_keeps_the_last_kernel_of_a_layer_with_a_warning(dataset
     assert not names & {"conv2", "conv3"}
 
 
+def test_only_a_threshold_that_removes_everything_leaves_nothing(dataset, monkeypatch):
+    network = steps.build_network(TINY, dataset)
+    with pytest.raises(steps.NothingLeftError, match="removes every kernel"):
+        steps.reduce(TINY, network, tau=1e9)
+
+    def fails(model):
+        raise ValueError("a layer is unknown")
+
+    monkeypatch.setattr(surgery, "compact", fails)
+    with pytest.raises(ValueError, match="a layer is unknown") as caught:
+        steps.reduce(TINY, network, tau=0.0)
+    assert not isinstance(caught.value, steps.NothingLeftError)
+
+
 @pytest.mark.tensorflow
 def test_a_penalty_that_removes_everything_ends_the_path(tmp_path, dataset):
     config = TINY.replace(alphas=(1e6,), uniform_widths=(), run_dir=str(tmp_path / "run"))

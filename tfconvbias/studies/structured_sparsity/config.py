@@ -18,6 +18,8 @@ class SparsityConfig(DataConfig, Execution):
         ConfigError: If a value is out of its range, or two fields contradict each other.
     """
 
+    section = "the sweep"
+
     base: Literal["imagenet8", "imagenet18", "cifar20", "cifar20_square"] = option(
         "cifar20", "base architecture, see models.StructuredBase"
     )

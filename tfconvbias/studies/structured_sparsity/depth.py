@@ -21,8 +21,6 @@ from tfconvbias.training import (
 NETWORKS = ("residual", "plain")
 """The networks, by the folders of their sweeps."""
 
-_SWEEP = SparsityConfig(run_dir="runs/structured-sparsity-depth")
-
 
 @dataclass(frozen=True)
 class DepthConfig(Config):
@@ -34,7 +32,7 @@ class DepthConfig(Config):
 
     fixed = ("residual", "uniform_widths", "random_widths", "baseline_epochs")
 
-    sweep: SparsityConfig = _SWEEP
+    sweep: SparsityConfig = SparsityConfig(run_dir="runs/structured-sparsity-depth")
 
     def sweep_of(self, network: str) -> SparsityConfig:
         """The sweep of one of `NETWORKS`."""

@@ -1,7 +1,5 @@
 """KerasTuner over α and τ: how hard to penalize, and what to remove."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,10 @@ from tfconvbias.training import (
     command_line,
     environment,
     format_table,
-    write_text,
+    write_rows,
 )
 from tfconvbias.training.batches import check_batch_size
-from tfconvbias.tuning.errors import SearchError
-from tfconvbias.tuning.oracles import BayesianOracle, GridOracle
-from tfconvbias.tuning.search import without_deprecations
+from tfconvbias.tuning import BayesianOracle, GridOracle, SearchError, without_deprecations
 
 _METRICS = ("val_accuracy", "multiply_adds_ratio", "parameters")
 
@@ -97,11 +93,7 @@ def search_sparsity(
         raise SearchError(
             f"No trial succeeded. The first one's end: {rows[0]['message'] if rows else 'none ran'}"
         )
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(folder.path / "results.csv", text.getvalue())
+    write_rows(folder.path / "results.csv", rows)
     return rows
 
 

@@ -1,12 +1,11 @@
 """What decides a search over α and τ."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
-from tfconvbias.training import Config, ConfigError, option
-
-_SWEEP = SparsityConfig(run_dir="searches/structured-sparsity")
+from tfconvbias.training import Config, ConfigError, Execution, option
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class SparsitySearchConfig(Config):
         *("latency_batch", "warm_start", "num_test"),
     )
 
-    sweep: SparsityConfig = _SWEEP
+    sweep: SparsityConfig = SparsityConfig(run_dir="searches/structured-sparsity")
 
     algorithm: Literal["grid", "bayesian", "random"] = option(
         "grid", "grid: every combination; bayesian, random: between the smallest and the largest"
@@ -50,12 +49,10 @@ class SparsitySearchConfig(Config):
             )
 
     def trial(self, alpha: float, tau: float) -> SparsityConfig:
-        """The sweep that runs one (α, τ), in a sweep's own folder and without an end in time."""
-        usual = SparsityConfig()
-        return self.sweep.replace(
-            alphas=(alpha,),
-            taus=(tau,),
-            run_dir=usual.run_dir,
-            resume=usual.resume,
-            max_minutes=usual.max_minutes,
-        )
+        """The sweep that runs one (α, τ).
+
+        The fields that say where and how a sweep is kept and shown have their defaults.
+        """
+        shown = {field.name for field in dataclasses.fields(Execution)}
+        usual = {f.name: f.default for f in dataclasses.fields(SparsityConfig) if f.name in shown}
+        return self.sweep.replace(**usual, alphas=(alpha,), taus=(tau,))

@@ -8,6 +8,7 @@ import keras_tuner
 from tfconvbias import data
 from tfconvbias.studies.structured_sparsity.search_config import SparsitySearchConfig
 from tfconvbias.studies.structured_sparsity.steps import (
+    NothingLeftError,
     build_network,
     momentum_sgd,
     multiply_adds,
@@ -113,7 +114,7 @@ class StructuredSparsityHyperModel(keras_tuner.HyperModel):
             epochs = sweep.fine_tune_epochs
             optimizer = self._sgd(sweep.fine_tune_learning_rate, epochs)
             history = self._train(f"{place}/tau-{tau:g}", smaller, epochs, optimizer)
-        except (TrainingDivergedError, ValueError) as error:
+        except (TrainingDivergedError, NothingLeftError) as error:
             raise keras_tuner.errors.FailedTrialError(str(error)) from error
         except RunPausedError as pause:
             # KerasTuner would take any other error for a failed trial.

@@ -31,6 +31,10 @@ class CompactionError(RecipeError, RuntimeError):
     """A compact network computes something else than the network that it was made from."""
 
 
+class NothingLeftError(ValueError):
+    """A threshold removes every kernel of a network."""
+
+
 class Reduced(NamedTuple):
     """A network without what the threshold removed.
 
@@ -113,13 +117,17 @@ def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
         tau: τ.
 
     Raises:
-        ValueError: If τ removes every kernel.
+        NothingLeftError: If τ removes every kernel.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        thresholded = surgery.threshold(
-            network, tau, config.relative, config.group_penalty, config.folded
-        )
+        try:
+            thresholded = surgery.threshold(
+                network, tau, config.relative, config.group_penalty, config.folded
+            )
+        except ValueError as error:
+            # The configuration leaves no other reason; errors of `compact` are not caught.
+            raise NothingLeftError(str(error)) from error
         smaller = surgery.compact(thresholded)
         report = surgery.report(thresholded, smaller)
     messages = tuple(dict.fromkeys(str(w.message) for w in caught))

@@ -10,6 +10,7 @@ from tfconvbias import analysis, callbacks, data
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.result import SparsityResult, layer_rows, lost_layers
 from tfconvbias.studies.structured_sparsity.steps import (
+    NothingLeftError,
     build_network,
     momentum_sgd,
     multiply_adds,
@@ -121,7 +122,7 @@ class _Sweep:
             return True
         try:
             reduced = reduce(config, network, tau)
-        except ValueError as error:
+        except NothingLeftError as error:
             config.tell(f"{place}: {error}")
             return False
         for message in reduced.messages:
