@@ -104,6 +104,7 @@ def test_protocol_and_report(tmp_path, monkeypatch):
     assert np.count_nonzero(images["start"]) == 4 * 4 * 3
     assert np.count_nonzero(images["end"]) > 4 * 4 * 3
     page = dascoli2019.write_switch_time_report(result).read_text(encoding="utf-8")
+    assert "Data set motifs10, 60 training and 40 test images" in page
     figures = {f.stem for f in (result.folder.path / "figures").iterdir()}
     wanted = {"curves", "switch-time", "deviation", "masked", "filters", "weights"}
     assert figures == wanted | {"interpolation-0", "interpolation-2"}

@@ -92,6 +92,7 @@ def test_a_finished_sweep_is_read_from_disk(finished, dataset):
 @pytest.mark.tensorflow
 def test_the_report_shows_every_network(finished):
     page = structured_sparsity.write_sparsity_report(finished).read_text(encoding="utf-8")
+    assert "Data set motifs10, 60 training and 20 test images" in page
     figures = {f.stem for f in (finished.folder.path / "figures").iterdir()}
     assert figures >= {"frontier", "path", "snakes", "kernel-sizes", "kernels-base"}
     assert page.count("<img") == len(figures)

@@ -58,6 +58,8 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
     Returns:
         The path of the page.
     """
+    baseline = result.rows["fcn"]
+    found = environment_note(result.folder.part("fcn").environment())
     return write_page(
         result.folder.path / "report.html",
         "From the CNN to its embedding, at each switch time",
@@ -65,7 +67,8 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
         switch_time_figures(result),
         [
             config_note(result.config),
-            environment_note(result.folder.part("fcn").environment()),
+            f"Data set {baseline['dataset']}, {baseline['num_train']} training and "
+            f"{baseline['num_test']} test images, {found}",
             "Training losses are means over the steps of an epoch; the one before the first step "
             "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],

@@ -48,8 +48,8 @@ def write_sparsity_report(result: SparsityResult) -> Path:
         [
             *sparsity_findings(result),
             config_note(result.config),
-            f"{result.base['num_train']} training and {result.base['num_test']} test images, "
-            f"{found}",
+            f"Data set {result.base['dataset']}, {result.base['num_train']} training and "
+            f"{result.base['num_test']} test images, {found}",
             "Times are those of the inference of one batch, as ratios to the base's in the same "
             "process: medians over turns in which both are timed. Test accuracies are those after "
             "the last epoch.",

@@ -217,6 +217,7 @@ class _Sweep:
             "latency_ratio": (
                 1.0 if kind == "base" else analysis.time_ratio(times["this"], times["base"])
             ),
+            "dataset": self.dataset.name,
             "num_train": len(self.dataset.x_train),
             "num_test": len(self.dataset.x_test),
             **details,
