@@ -21,12 +21,12 @@ from tfconvbias.training.errors import (
     RunPausedError,
     TrainingDivergedError,
 )
-from tfconvbias.training.execution import Deadline, Execution
+from tfconvbias.training.execution import Deadline, Execution, Kept
 from tfconvbias.training.files import read_json, replacing, write_json, write_text
 from tfconvbias.training.page import Figures, Tables, config_note, environment_note, write_page
 from tfconvbias.training.report import Comparison, report_comparison, report_run, write_report
 from tfconvbias.training.run_config import RunConfig
-from tfconvbias.training.run_folder import History, RunFolder
+from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.table import format_table, table_rows
 from tfconvbias.training.trainer import EVALUATION_BATCH, evaluate, fit
@@ -41,6 +41,8 @@ __all__ = [
     "Execution",
     "Figures",
     "History",
+    "Images",
+    "Kept",
     "PAUSED_STATUS",
     "RecipeError",
     "RunConfig",
