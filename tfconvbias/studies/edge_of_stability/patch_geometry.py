@@ -205,7 +205,7 @@ def _image_files(images: analysis.ImageTiles) -> _ImageFiles:
                 f"Images must be at least {images.size} × {images.size}, the side of a tile. "
                 f"Received: {file} of {size[1]} × {size[0]}"
             )
-    return _ImageFiles(f"{len(images.files)} files", content.hexdigest()[:16])
+    return _ImageFiles(f"{len(images.files)} image file(s)", content.hexdigest()[:16])
 
 
 def _label(kind: str, normalize: str) -> str:
