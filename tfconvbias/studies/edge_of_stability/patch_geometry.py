@@ -98,8 +98,8 @@ def report_patch_geometry(config: PatchGeometryConfig) -> None:
         "The elbow is the number of principal components with 90 % of the variance.",
         "The depth over random directions is an upper bound on Tukey's depth, and largely tracks "
         "the effective rank.",
-        f"Images: {folder.config()['images']}, {training.config_note(config)}",
-        training.environment_note(folder.environment()),
+        f"Images: {folder.config()['images']}. Settings: {training.config_note(config)}.",
+        f"Measured on {training.environment_note(folder.environment())}.",
     ]
     show("Geometry of image patches", config.run_dir, tables, figures, notes)
 

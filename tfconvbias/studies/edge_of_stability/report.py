@@ -43,7 +43,8 @@ def report_stability(sweep: StabilitySweep) -> None:
         **{name: summary(found) for name, found in rows.items()},
     }
     everything = (row for found in rows.values() for row in found)
-    notes = [*_NOTES, training.config_note(sweep), *environment_notes(everything)]
+    settings = f"Shared settings: {training.config_note(sweep)}."
+    notes = [*_NOTES, settings, *environment_notes(everything)]
     show("Edge of stability", sweep.run_dir, tables, stability_figures(rows), notes)
 
 
@@ -64,7 +65,8 @@ def show(
 
 def environment_notes(rows: Iterable[Row]) -> list[str]:
     """One sentence for each environment in which rows were made."""
-    return list(dict.fromkeys(training.environment_note(row["environment"]) for row in rows))
+    notes = (training.environment_note(row["environment"]) for row in rows)
+    return [f"Trained on {note}." for note in dict.fromkeys(notes)]
 
 
 def stability_figures(rows: Mapping[str, Sequence[Row]]) -> training.Figures:
