@@ -72,7 +72,7 @@ def test_a_stopped_comparison_continues_with_the_networks_left(config, monkeypat
 
     def train(config, connectivity, dataset):
         if len(trained) == stop:
-            raise KeyboardInterrupt
+            raise InterruptedError
         trained.append(connectivity)
         columns = ("relative_sharpness", "accuracy", "memorized", "test_accuracy")
         return dict.fromkeys(columns, 1 / 3)
@@ -80,7 +80,7 @@ def test_a_stopped_comparison_continues_with_the_networks_left(config, monkeypat
     monkeypatch.setattr(images, "CONNECTIVITIES", ("dense", "local", "conv"))
     monkeypatch.setattr(images, "_train", train)
     stop = 1
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         run_stability_images(config)
     stop = None
     with pytest.raises(training.RunPausedError, match="local is still to run"):

@@ -66,12 +66,12 @@ def test_a_stopped_measurement_continues_and_takes_other_clouds(config, tmp_path
 
     def killed(points, **options):
         if len(measured) == 2:
-            raise KeyboardInterrupt
+            raise InterruptedError
         measured.append(points)
         return geometry(points, **options)
 
     monkeypatch.setattr(analysis, "point_geometry", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         run_patch_geometry(config)
     with pytest.raises(training.RunPausedError, match="images is still to run"):
         run_patch_geometry(config.replace(resume=True, max_minutes=1e-9))

@@ -74,11 +74,11 @@ def test_a_stopped_sweep_continues_with_resume_in_a_moved_folder(tmp_path, train
 
     def killed(run):
         if len(trained) == 2:
-            raise KeyboardInterrupt
+            raise InterruptedError
         return train(run)
 
     monkeypatch.setattr(sweep, "stability_row", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(InterruptedError):
         run_stability(config)
     monkeypatch.setattr(sweep, "stability_row", train)
     with pytest.raises(training.RunFolderError, match=r"already holds this sweep.*--resume"):
