@@ -39,10 +39,10 @@ from tfconvbias.training import (
     write_json,
 )
 
-TABLE_1, TABLE_2 = studies.neyshabur2020.TABLE_1, studies.neyshabur2020.TABLE_2
+TABLE_1 = studies.neyshabur2020.TABLE_1
 ROWS = {
     "S-FC, SGD": TABLE_1.definitions["S-FC"],
-    "S-FC, β-LASSO": TABLE_2.definitions["S-FC β=50"],
+    "S-FC, β-LASSO": studies.neyshabur2020.S_FC_BETA_LASSO,
     "S-CONV, SGD": TABLE_1.definitions["S-CONV"],
     "S-LOCAL, SGD": TABLE_1.definitions["S-LOCAL"],
 }

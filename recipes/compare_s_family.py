@@ -10,7 +10,7 @@ Target on CIFAR-10, test accuracy after 400 / 4000 epochs: S-CONV 84.14 / 87.05,
 
 from tfconvbias import studies, training
 
-TABLE_1, TABLE_2 = studies.neyshabur2020.TABLE_1, studies.neyshabur2020.TABLE_2
+TABLE_1 = studies.neyshabur2020.TABLE_1
 CONFIG = training.Comparison(
     title="S family",
     run=TABLE_1.run.replace(dataset="cifar10"),
@@ -18,7 +18,7 @@ CONFIG = training.Comparison(
         "S-CONV, SGD": TABLE_1.definitions["S-CONV"],
         "S-LOCAL, SGD": TABLE_1.definitions["S-LOCAL"],
         "S-FC, SGD": TABLE_1.definitions["S-FC"],
-        "S-FC, β-LASSO": TABLE_2.definitions["S-FC β=50"],
+        "S-FC, β-LASSO": studies.neyshabur2020.S_FC_BETA_LASSO,
     },
 )
 

@@ -4,7 +4,7 @@ import dataclasses
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from tfconvbias.training import (
     Config,
@@ -58,7 +58,7 @@ class Study(Config):
         ConfigError: If two data sets or seeds are the same.
     """
 
-    fixed = ("dataset", "seed")
+    fixed: ClassVar[tuple[str, ...]] = ("dataset", "seed")
 
     run: RunConfig = RunConfig()
     title: str = "Study"

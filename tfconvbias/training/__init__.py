@@ -21,7 +21,7 @@ from tfconvbias.training.errors import (
     RunPausedError,
     TrainingDivergedError,
 )
-from tfconvbias.training.execution import Deadline, Execution
+from tfconvbias.training.execution import Deadline, Execution, Kept
 from tfconvbias.training.files import read_json, replacing, write_json, write_rows, write_text
 from tfconvbias.training.page import (
     Figures,
@@ -40,7 +40,7 @@ from tfconvbias.training.report import (
     write_report,
 )
 from tfconvbias.training.run_config import RunConfig
-from tfconvbias.training.run_folder import History, RunFolder
+from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.table import format_table, table_rows
 from tfconvbias.training.trainer import EVALUATION_BATCH, evaluate, fit
@@ -57,6 +57,8 @@ __all__ = [
     "Execution",
     "Figures",
     "History",
+    "Images",
+    "Kept",
     "RecipeError",
     "RunConfig",
     "RunFolder",

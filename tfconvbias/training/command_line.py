@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import ConfigError
-from tfconvbias.training.execution import Execution
+from tfconvbias.training.execution import Kept
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -108,7 +108,7 @@ def options_of(config: Config) -> list[Option]:
         pending += part.inner().values()
     sections = [Config.section, *(option.section for option in found)]
     # How a run is kept and shown comes last, since it matters least.
-    return sorted(found, key=lambda o: (o.section == Execution.section, sections.index(o.section)))
+    return sorted(found, key=lambda o: (o.section == Kept.section, sections.index(o.section)))
 
 
 def _section(kind: type, name: str) -> str:

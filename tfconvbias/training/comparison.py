@@ -6,7 +6,7 @@ from pathlib import Path
 from tfconvbias import data
 from tfconvbias.training.config import field_names
 from tfconvbias.training.data_config import DataConfig, build_dataset
-from tfconvbias.training.errors import ConfigError, RunPausedError, TrainingDivergedError
+from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
@@ -39,11 +39,8 @@ def compare(
     for number, (name, config) in enumerate(rows.items(), start=1):
         config.tell(f"\n[{number}/{len(rows)}] {name}")
         config = config.replace(run_dir=str(folders[name]))
-        if deadline.is_over() and RunFolder(folders[name]).result() is None:
-            raise RunPausedError(
-                f"{name} is still to run, but max_minutes={deadline.minutes:g} are over. "
-                "The same command with --resume continues."
-            )
+        if RunFolder(folders[name]).result() is None:
+            deadline.pause_before(name)
         key = _images(config)
         if key not in datasets:
             datasets[key] = build_dataset(config)

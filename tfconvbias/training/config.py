@@ -1,7 +1,6 @@
 """What all configurations share: options with help, checks, and the fields that decide a result."""
 
 import dataclasses
-import functools
 import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
@@ -49,9 +48,9 @@ class Config:
     """Heading in `--help` of the fields that a class adds."""
 
     def __post_init__(self):
-        for name, choices in _literals(type(self)).items():
-            value = getattr(self, name)
-            if value not in choices:
+        for name, hint in typing.get_type_hints(type(self)).items():
+            choices, value = typing.get_args(hint), getattr(self, name)
+            if typing.get_origin(hint) is typing.Literal and value not in choices:
                 shown = ", ".join(map(repr, choices))
                 raise ConfigError(f"{name} must be one of {shown}. Received: {name}={value!r}")
 
@@ -136,13 +135,3 @@ def field_names(config: Config) -> set[str]:
     """Names of a configuration's fields, with those of the configurations that it holds."""
     names = {field.name for field in dataclasses.fields(config)}
     return names.union(*(field_names(inner) for inner in config.inner().values()))
-
-
-@functools.cache
-def _literals(kind: type) -> dict[str, tuple]:
-    hints = typing.get_type_hints(kind)
-    return {
-        name: typing.get_args(hint)
-        for name, hint in hints.items()
-        if typing.get_origin(hint) is typing.Literal
-    }

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tfconvbias.training.config import Config, option
+from tfconvbias.training.errors import RunPausedError
 
 
 class Deadline:
@@ -23,13 +24,28 @@ class Deadline:
         """Whether the time will be over in so many seconds."""
         return self._end is not None and time.perf_counter() + seconds > self._end
 
+    def pause_before(self, work: str) -> None:
+        """Stop if the time is over.
+
+        Args:
+            work: Name of the next piece of work, for the message.
+
+        Raises:
+            RunPausedError: If the time is over.
+        """
+        if self.is_over():
+            raise RunPausedError(
+                f"{work} is still to run, but max_minutes={self.minutes:g} are over. "
+                "The same command with --resume continues."
+            )
+
 
 @dataclass(frozen=True)
-class Execution(Config):
-    """The fields that every configuration of a training has in common.
+class Kept(Config):
+    """The fields of everything that is kept in a folder and can be resumed, a training or a study.
 
     Raises:
-        ConfigError: If a value is out of its range.
+        ConfigError: If `max_minutes` is not positive.
     """
 
     section = "where it is kept, how it is carried out and shown"
@@ -40,18 +56,12 @@ class Execution(Config):
     resume: bool = option(
         False, "continue the work in the run folder where it stopped", decides=False
     )
-    checkpoint_every: int = option(1, "epochs between checkpoints", decides=False)
     max_minutes: float | None = option(
         None,
-        "stop after the last checkpoint that fits into this time; --resume continues; none: no end",
+        "stop after the last checkpoint or finished run that fits into this time; --resume "
+        "continues; none: no end",
         decides=False,
     )
-    device_epochs: bool = option(
-        False,
-        "hold the training images on the device and run each epoch in one execution",
-        decides=False,
-    )
-    tensorboard: bool = option(False, "write TensorBoard logs into the run folder", decides=False)
     verbose: Literal["auto", "bar", "line", "silent"] = option(
         "auto",
         "progress: a bar, one line per epoch, or nothing; auto: a bar on a terminal, else lines",
@@ -60,7 +70,6 @@ class Execution(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("checkpoint_every")
         if self.max_minutes is not None:
             self._above_zero("max_minutes")
 
@@ -72,6 +81,29 @@ class Execution(Config):
         """Print a line of progress, unless `verbose` is silent."""
         if self.verbose != "silent":
             print(text, flush=True)
+
+
+@dataclass(frozen=True)
+class Execution(Kept):
+    """The fields that say how `fit` carries a training out.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    section = Kept.section
+
+    checkpoint_every: int = option(1, "epochs between checkpoints", decides=False)
+    device_epochs: bool = option(
+        False,
+        "hold the training images on the device and run each epoch in one execution",
+        decides=False,
+    )
+    tensorboard: bool = option(False, "write TensorBoard logs into the run folder", decides=False)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._positive("checkpoint_every")
 
     @property
     def keras_verbose(self) -> int:

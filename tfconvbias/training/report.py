@@ -45,7 +45,7 @@ class Comparison(Config):
 
     Args:
         run: What all rows share; its `run_dir` is the folder in which each row has its own.
-        rows: Label → the fields in which a row differs; they get no option.
+        rows: Label → the fields in which a row differs.
         title: Heading of the report; it names the folder where `run_dir` is `None`.
     """
 
@@ -54,9 +54,10 @@ class Comparison(Config):
     title: str = "Comparison"
 
     @property
-    def fixed(self) -> tuple[str, ...]:
-        """The fields that the rows set."""
-        return tuple(sorted({name for changes in self.rows.values() for name in changes}))
+    def fixed(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The fields that all rows set; a field that some rows set is an option for the others."""
+        named = [set(changes) for changes in self.rows.values()]
+        return tuple(sorted(set.intersection(*named))) if named else ()
 
     @property
     def folder(self) -> Path:

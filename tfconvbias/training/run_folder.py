@@ -3,17 +3,28 @@
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
-from tfconvbias import data
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import PREFIX, read_json, replacing, write_json, write_rows
 
 History = dict[str, list[float]]
 """Column → one value per epoch."""
+
+
+class Images(Protocol):
+    """What tells images from others wherever they lie; a `data.ImageDataset` has both."""
+
+    @property
+    def name(self) -> str:
+        """A short name."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal images."""
 
 
 class RunFolder:
@@ -68,7 +79,7 @@ class RunFolder:
         self,
         config: Config,
         resume: bool,
-        dataset: data.ImageDataset | None = None,
+        dataset: Images | None = None,
         kind: str = "run",
     ) -> bool:
         """Check that the folder is free, or holds this very work and may be continued.
@@ -102,9 +113,7 @@ class RunFolder:
             )
         return True
 
-    def check_same(
-        self, config: Config, dataset: data.ImageDataset | None = None, kind: str = "run"
-    ) -> None:
+    def check_same(self, config: Config, dataset: Images | None = None, kind: str = "run") -> None:
         """Check that the folder holds this configuration.
 
         Raises:
@@ -122,9 +131,18 @@ class RunFolder:
                 "Choose another --run-dir."
             )
 
-    def claim(self, config: Config, dataset: data.ImageDataset | None = None) -> None:
-        """Make the folder and store the configuration, which claims it for this work."""
-        write_json(self.path / "config.json", _identity(config, dataset))
+    def claim(self, config: Config, dataset: Images | None = None) -> None:
+        """Make the folder and store the configuration, which claims it for this work.
+
+        Raises:
+            RunFolderError: If the folder cannot be written.
+        """
+        try:
+            write_json(self.path / "config.json", _identity(config, dataset))
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written ({error}). Choose another --run-dir."
+            ) from error
 
     def config(self) -> dict[str, Any]:
         """The stored configuration."""
@@ -201,7 +219,7 @@ class RunFolder:
         return list(self.path.glob("checkpoint-*.weights.h5"))
 
 
-def _identity(config: Config, dataset: data.ImageDataset | None) -> dict[str, Any]:
+def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:
     found = dict(config.identity())
     if dataset is not None:
         found["images"] = f"{dataset.name} {dataset.digest}"

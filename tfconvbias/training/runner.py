@@ -11,6 +11,7 @@ from tfconvbias.training.batches import check_batch_size
 from tfconvbias.training.build import build_model, compile_model
 from tfconvbias.training.data_config import build_dataset
 from tfconvbias.training.environment import environment, hardware
+from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.execution import Deadline
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, RunFolder
@@ -62,6 +63,8 @@ def run(
     try:
         keras.utils.set_random_seed(config.seed)
         check_batch_size(config.batch_size, len(dataset.x_train))
+        if not len(dataset.x_validation) or not len(dataset.x_test):
+            raise ConfigError(f"Data set {dataset.name} has no validation or no test images.")
         model = build_model(config, dataset)
         steps = config.epochs * (len(dataset.x_train) // config.batch_size)
         compile_model(config, model, steps)

@@ -10,7 +10,7 @@ import keras
 from tfconvbias import callbacks, data
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.device_epochs import DeviceEpochs
-from tfconvbias.training.errors import RunPausedError, TrainingDivergedError
+from tfconvbias.training.errors import ConfigError, RunPausedError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline, Execution
 from tfconvbias.training.run_folder import History, RunFolder
 
@@ -64,7 +64,7 @@ def fit(
         The history, from the folder.
 
     Raises:
-        ConfigError: If there are fewer images than one batch.
+        ConfigError: If there are fewer images than one batch, or none to measure on.
         RunPausedError: If the time was over before the last epoch.
         TrainingDivergedError: If the loss became NaN or infinite.
     """
@@ -72,6 +72,8 @@ def fit(
     deadline = deadline or execution.deadline()
     prefix = _PREFIXES[measured_on]
     measured = dataset.split(measured_on)
+    if not len(measured[0]):
+        raise ConfigError(f"Data set {dataset.name} has no {measured_on} images to measure on.")
     batches = ShuffledBatches(dataset.x_train, dataset.y_train, batch_size, seed, shuffle=shuffle)
     # `fit` builds the metrics from the first batch, which on PyTorch it then leaves out; and
     # without the optimizer's variables their state in a checkpoint would be skipped.

@@ -1,91 +1,105 @@
 """Image networks of each connectivity under full-batch gradient descent, with their sharpness."""
 
-import dataclasses
-import json
-from pathlib import Path
-from typing import Any
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 
 import keras
 import numpy as np
-from tfconvbias.training.claimed_folder import write_json
-from tfconvbias.training.stability_run import same_batch, steps_per_execution
 
-from tfconvbias import callbacks, data, models, plots
-from tfconvbias.training.build import build_dataset
-from tfconvbias.training.environment import environment
-from tfconvbias.training.errors import ConfigError, TrainingDivergedError
-from tfconvbias.training.run_config import RunConfig, option
+from tfconvbias import callbacks, data, models, plots, training
+from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
+from tfconvbias.studies.edge_of_stability.report import environment_notes, show
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claim, stored_row
 
 CONNECTIVITIES = ("dense", "local", "conv")
 
 
-@dataclasses.dataclass(frozen=True)
-class StabilityImages:
-    """What the recipe's command line sets; the fields' help stands in their metadata."""
+@dataclass(frozen=True)
+class StabilityImages(DescentConfig, training.DataConfig, training.Kept):
+    """Networks of the S family on the same images, labels and step size.
 
-    dataset: str = option("cifar10", "as for the other recipes: a name or a folder of images")
-    base_channels: int = option(4, "α: channels of the first layer")
-    num_train: int = option(512, "training images, drawn by class: one full batch")
-    num_test: int = option(2000, "test images")
-    label_noise: float = option(0.25, "share of the training labels that are redrawn at random")
-    learning_rate: float = option(1.0, "η for half the squared error, averaged over classes")
-    steps: int = option(1000, "full-batch steps")
-    warmup_steps: int = option(100, "steps over which the rate rises linearly from 0")
-    measure_every: int = option(50, "steps between measurements")
-    seed: int = option(0, "seed of subset, label noise and initial weights")
-    run_dir: str = option("runs/edge-of-stability-images", "folder of rows and figure")
+    The folder belongs to one configuration and to the images themselves, wherever they lie.
+
+    Raises:
+        ConfigError: If a value is out of its range, or `measure_every` does not divide `steps`.
+    """
+
+    base_channels: int = training.option(4, "α: channels of the first layer")
+    num_train: int | None = training.option(
+        512, "training images, drawn by class: one full batch; none: all"
+    )
+    num_test: int | None = training.option(2000, "measure on this many test images; none: all")
+    label_noise: float = training.option(
+        0.25, "share of the training labels that are redrawn at random"
+    )
+    learning_rate: float = training.option(
+        1.0, "η for half the squared error, averaged over classes; the edge is 2/η"
+    )
+    steps: int = training.option(1000, "full-batch steps")
+    warmup_steps: int = training.option(
+        100, "steps over which the learning rate rises linearly from 0"
+    )
+    measure_every: int = training.option(50, "steps between measurements; a divisor of the steps")
+    run_dir: str = training.option(
+        "runs/edge-of-stability-images", "folder of rows, figure and report", decides=False
+    )
 
     def __post_init__(self):
-        if self.measure_every < 1 or self.steps < 1 or self.steps % self.measure_every:
-            raise ConfigError(
-                "`measure_every` must divide `steps`. "
-                f"Received: measure_every={self.measure_every}, steps={self.steps}"
-            )
+        super().__post_init__()
+        self._positive("base_channels")
         if not 0 <= self.label_noise <= 1:
-            raise ConfigError(
-                f"`label_noise` must lie in [0, 1]. Received: label_noise={self.label_noise}"
+            raise training.ConfigError(
+                f"label_noise must lie in [0, 1]. Received: label_noise={self.label_noise}"
             )
 
 
-def run_stability_images(config: StabilityImages) -> dict[str, dict[str, Any]]:
+def report_stability_images(config: StabilityImages) -> None:
+    """Train the networks, print their table and write the page."""
+    rows = run_stability_images(config)
+    curves = plots.sharpness_and_accuracy({name: row["history"] for name, row in rows.items()})
+    caption = "Sharpness against the edge 2/η, and accuracies, over the steps."
+    notes = [
+        "The sharpness is that of the loss with the batch's own normalization statistics.",
+        f"Data set: {config.dataset_label}. Settings: {training.config_note(config)}.",
+        *environment_notes(rows.values()),
+    ]
+    tables = {"Networks": _table(rows)}
+    figures = {"sharpness": (caption, curves)}
+    show("Edge of stability on images", config.run_dir, tables, figures, notes)
+
+
+def run_stability_images(config: StabilityImages) -> dict[str, Row]:
     """Train S-FC, S-LOCAL and S-CONV on the same images, labels and step size.
 
     Returns:
         Connectivity → row with the last values of `history`, `relative_sharpness` (median of λη/2
         over the last ten measurements) and `memorized`, the share of the redrawn labels that the
-        network gives back. A finished row is read from the run folder.
+        network predicts. A finished row is read from the run folder.
 
     Raises:
-        ConfigError: If the data set can't be read.
-        TrainingDivergedError: If the loss isn't finite at the end.
+        ConfigError: If the data set cannot be read.
+        RunFolderError: If the folder holds something else, holds this comparison while `resume` is
+            off, or cannot be written.
+        RunPausedError: If `max_minutes` are over before the last network.
+        TrainingDivergedError: If the loss is not finite at the end.
     """
-    folder = Path(config.run_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    dataset = build_dataset(
-        RunConfig(dataset=config.dataset, num_train=config.num_train, seed=config.seed)
-    ).limit(num_test=config.num_test, seed=config.seed)
+    deadline = config.deadline()
+    dataset = training.build_dataset(config)
+    _network(config, "conv", dataset)  # what cannot be built leaves no folder behind
+    folder = training.RunFolder(config.run_dir)
+    claim(folder, config, "comparison", dataset)
     rows = {}
-    for connectivity in CONNECTIVITIES:
-        file = folder / f"{connectivity}.json"
-        wanted = dataclasses.asdict(config) | {"connectivity": connectivity}
-        if file.exists():
-            row = json.loads(file.read_text(encoding="utf-8"))
-            if row["config"] != wanted:
-                raise ConfigError(f"{file} holds another configuration. Choose another --run-dir.")
-        else:
-            row = {"config": wanted, **_train(config, connectivity, dataset)}
-            write_json(file, row)
-        rows[connectivity] = row
-        print(
-            f"{connectivity}: λη/2 {row['relative_sharpness']:.3f}, "
+    for name in CONNECTIVITIES:
+        row = stored_row(folder, name, partial(_train, config, name, dataset), deadline)
+        rows[name] = row
+        config.tell(
+            f"{name}: λη/2 {row['relative_sharpness']:.3f}, "
             f"training accuracy {row['accuracy']:.3f}, "
             f"redrawn labels memorized {row['memorized']:.3f}, "
-            f"test accuracy {row['test_accuracy']:.3f}",
-            flush=True,
+            f"test accuracy {row['test_accuracy']:.3f}"
         )
-    figure = plots.sharpness_and_accuracy({name: row["history"] for name, row in rows.items()})
-    figure.savefig(folder / "sharpness.png", dpi=110)
-    print(f"Rows and figure: {folder}")
     return rows
 
 
@@ -99,60 +113,56 @@ class _TestAccuracy(callbacks.Measurement):
         self.x, self.y = x, y
 
     def measure(self, logs):
-        logits = self.model.predict(self.x, batch_size=500, verbose=0)
+        logits = self.model.predict(self.x, batch_size=training.EVALUATION_BATCH, verbose=0)
         return {"test_accuracy": float(np.mean(logits.argmax(axis=1) == self.y))}
 
 
-def _train(config, connectivity, dataset) -> dict[str, Any]:
-    keras.utils.set_random_seed(config.seed)
-    rng = np.random.default_rng(config.seed)
-    labels = np.array(dataset.y_train)
-    redrawn = rng.permutation(len(labels))[: round(config.label_noise * len(labels))]
-    labels[redrawn] = rng.integers(0, dataset.num_classes, len(redrawn))
-    x, y = dataset.x_train, np.eye(dataset.num_classes, dtype="float32")[labels]
-
-    model = models.SConv(
+def _network(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> keras.Model:
+    return models.SConv(
         config.base_channels,
         connectivity,
         input_shape=dataset.image_shape,
         classes=dataset.num_classes,
         preprocessing=data.preprocessing(dataset, augment="none", seed=config.seed),
     )
-    rate = keras.optimizers.schedules.PolynomialDecay(
-        0.0, config.warmup_steps, end_learning_rate=config.learning_rate
-    )
-    model.compile(
-        keras.optimizers.SGD(rate),
-        models.HalfMeanSquaredError(),
-        metrics=["accuracy"],
-        steps_per_execution=steps_per_execution(config.measure_every),
-        jit_compile=False,
-    )
-    history = model.fit(
-        same_batch(x, y),
-        steps_per_epoch=config.measure_every,
-        epochs=config.steps // config.measure_every,
-        shuffle=False,
-        verbose=0,
-        callbacks=[
-            # What descends is the loss with the batch's own statistics.
-            callbacks.Sharpness(x, y, batch_size=len(x), training=True, tolerance=1e-2),
-            _TestAccuracy(dataset.x_test, dataset.y_test),
-        ],
-    ).history
-    columns = {name: [float(value) for value in values] for name, values in history.items()}
-    columns["step"] = [
-        float(step) for step in range(config.measure_every, config.steps + 1, config.measure_every)
+
+
+def _train(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> Row:
+    keras.utils.set_random_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    labels = np.array(dataset.y_train)
+    redrawn = rng.permutation(len(labels))[: round(config.label_noise * len(labels))]
+    labels[redrawn] = rng.integers(0, dataset.num_classes, len(redrawn))
+    x, y = dataset.x_train, np.eye(dataset.num_classes, dtype="float32")[labels]
+    model = _network(config, connectivity, dataset)
+    watchers = [
+        # What descends is the loss with the batch's own statistics.
+        callbacks.Sharpness(x, y, batch_size=len(x), training=True, tolerance=1e-2),
+        _TestAccuracy(dataset.x_test, dataset.y_test),
     ]
-    if not np.isfinite(columns["loss"][-1]):
-        raise TrainingDivergedError(f"{connectivity}: the loss is {columns['loss'][-1]}.")
-    ratios = np.array(columns["sharpness"][-10:]) / np.array(columns["edge"][-10:])
+    history = descend(model, x, y, config, watchers, metrics=["accuracy"], jit_compile=False)
+    if not np.isfinite(history["loss"][-1]):
+        raise training.TrainingDivergedError(f"{connectivity}: the loss is {history['loss'][-1]}.")
     given = model.predict(x[redrawn], verbose=0).argmax(axis=1) if len(redrawn) else labels[:0]
     return {
-        **{name: values[-1] for name, values in columns.items()},
-        "relative_sharpness": float(np.median(ratios)),
+        **{name: values[-1] for name, values in history.items()},
+        "relative_sharpness": statistics.median(edge_ratios(history)),
         "memorized": float(np.mean(given == labels[redrawn])) if len(redrawn) else 0.0,
         "parameters": model.count_params(),
-        "history": columns,
-        "environment": environment(),
+        "history": history,
+        "environment": training.environment(),
     }
+
+
+def _table(rows: Mapping[str, Row]) -> list[dict[str, str]]:
+    return [
+        {
+            "connectivity": name,
+            "parameters": f"{row['parameters']:,}",
+            "λη/2": f"{row['relative_sharpness']:.3f}",
+            "training accuracy": f"{row['accuracy']:.3f}",
+            "redrawn labels memorized": f"{row['memorized']:.3f}",
+            "test accuracy": f"{row['test_accuracy']:.3f}",
+        }
+        for name, row in rows.items()
+    ]

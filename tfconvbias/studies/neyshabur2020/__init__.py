@@ -17,11 +17,12 @@ from tfconvbias.studies.neyshabur2020.parameter_scaling import (
 )
 from tfconvbias.studies.neyshabur2020.permutation_study import PermutationStudy
 from tfconvbias.studies.neyshabur2020.search import SEARCH
-from tfconvbias.studies.neyshabur2020.tables import TABLE_1, TABLE_2
+from tfconvbias.studies.neyshabur2020.tables import S_FC_BETA_LASSO, TABLE_1, TABLE_2
 from tfconvbias.studies.neyshabur2020.width_study import WidthStudy
 
 __all__ = [
     "SEARCH",
+    "S_FC_BETA_LASSO",
     "TABLE_1",
     "TABLE_2",
     "DescriptionTableConfig",
