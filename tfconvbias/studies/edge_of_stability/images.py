@@ -62,7 +62,8 @@ def report_stability_images(config: StabilityImages) -> None:
     caption = "Sharpness against the edge 2/η, and accuracies, over the steps."
     notes = [
         "The sharpness is that of the loss with the batch's own normalization statistics.",
-        f"Data set: {config.dataset_label}. Settings: {training.config_note(config)}.",
+        f"Data set: {training.dataset_label(config.dataset)}. "
+        f"Settings: {training.config_note(config)}.",
         *environment_notes(rows.values()),
     ]
     tables = {"Networks": _table(rows)}
