@@ -30,10 +30,10 @@ from typing import Literal
 import keras
 
 from tfconvbias import data, training
+from tfconvbias.text_table import format_table
 from tfconvbias.training.comparison import slug
 from tfconvbias.training.entry_points import PAUSED_STATUS, guarded
 from tfconvbias.training.environment import accelerators
-from tfconvbias.training.table import format_table
 
 ROWS = {
     "S-FC, SGD": {"connectivity": "dense", "optimizer": "sgd"},

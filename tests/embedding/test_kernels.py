@@ -5,7 +5,8 @@ import numpy as np
 import oracles
 import pytest
 
-from tfconvbias.embedding import conv_geometry, conv_to_dense, conv_to_local, kernels, orbit_sums
+from tfconvbias.embedding import conv_to_dense, conv_to_local, kernels, orbit_sums
+from tfconvbias.graph import conv_geometry
 
 CASES = [
     # input shape (channels last), kernel size, in, out, options

@@ -79,7 +79,7 @@ def test_folded_norms():
     ones = np.ones(3)
     gamma, variance = np.array([0.1, 1.0, 1.0]), np.array([1.0, 100.0, 1.0])
     model.get_layer("norm").set_weights([gamma, ones, ones, variance])
-    zeroed = threshold(model, 0.2, folded=True)
+    zeroed = threshold(model, 0.2, fold_normalization=True)
     assert (kernel_of(zeroed) == 0).all(axis=(0, 1, 2)).tolist() == [True, True, False]
     gamma, beta, mean, variance = zeroed.get_layer("norm").get_weights()
     for cleared in (gamma, beta, mean):

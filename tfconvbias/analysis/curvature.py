@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.analysis import _loss_derivatives
+from tfconvbias.analysis import loss_derivatives
 
 Array = np.ndarray
 LossLike: TypeAlias = str | keras.losses.Loss | Callable
@@ -120,7 +120,7 @@ class LossDerivatives:
                     total = total + ops.cast(penalty * penalty_scale, total.dtype)
             return total
 
-        self._derivatives = _loss_derivatives.build(
+        self._derivatives = loss_derivatives.build(
             model, self.variables, batch_loss, self.training, jit_compile
         )
 

@@ -9,7 +9,8 @@ from typing import Literal, get_args
 import keras
 import numpy as np
 
-from tfconvbias.analysis._equivalent_matrix import Entries, entries
+from tfconvbias.analysis.equivalent_matrix import Entries, entries
+from tfconvbias.optimizers import is_kernel
 
 WeightSharing = Literal["layers", "none", "values"]
 Include = Literal["weights", "trainable", "kernels"]
@@ -184,9 +185,10 @@ def description_length(
     """Count what it takes to describe a model's weights.
 
     Every model is seen as a point in the space of fully connected ones. The kernel of a
-    convolution (plain, grouped or depthwise), of a locally connected layer or of a dense layer
-    stands for the dense matrix between its whole input and its whole output: n counts the
-    matrix's entries, ‖w‖₀ those that are not zero. Each non-zero entry of a convolution's kernel
+    convolution (plain, grouped, depthwise or transposed), of a locally connected layer or of a
+    dense layer stands for the dense matrix between its whole input and its whole output, and each
+    of a separable convolution's two kernels for one of its own: n counts the matrices' entries,
+    ‖w‖₀ those that are not zero. Each non-zero entry of a convolution's kernel
     fills as many of them as there are positions where it meets a real input. Entries that meet
     nothing but padding have no place in the matrix and are not described. All other variables
     (biases, BatchNorm's, kernels of other layers) stand for themselves.
@@ -310,7 +312,7 @@ def _variables(layer: keras.layers.Layer, include: Include) -> list[keras.Variab
     # `weights` leaves out the state of seed generators and metrics.
     if include == "weights":
         return list(layer.weights)
-    return [variable for variable in layer.weights if variable.name.endswith("kernel")]
+    return [variable for variable in layer.weights if is_kernel(variable)]
 
 
 def _bits(dtype: str) -> int:

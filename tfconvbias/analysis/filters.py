@@ -11,7 +11,7 @@ def input_weight_images(
     kernel: np.ndarray,
     units: Sequence[int] | np.ndarray,
     input_shape: tuple[int, int, int],
-    strides: int | tuple[int, int] = 1,
+    strides: int | tuple[int, ...] = 1,
     padding: str = "same",
 ) -> np.ndarray:
     """Lay out what chosen units see, each on the image that it looks at.

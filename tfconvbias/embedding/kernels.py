@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.connectivity.shapes import Ints, Padding
-from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
+from tfconvbias.graph.geometry import ConvGeometry, conv_geometry
 
 _ALIGNMENT = 64
 _BLOCK = 1 << 22

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, models
+from tfconvbias.text_table import format_table
 from tfconvbias.training.entry_points import guarded
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import option
 from tfconvbias.training.run_folder import RunFolder
-from tfconvbias.training.table import format_table
 
 _CONNECTIVITIES: tuple[Literal["conv", "local", "dense"], ...] = ("conv", "local", "dense")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tfconvbias import data
+from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.errors import (
@@ -18,7 +19,7 @@ from tfconvbias.training.errors import (
 from tfconvbias.training.report import write_report
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.runner import run
-from tfconvbias.training.table import format_table, label, table_rows
+from tfconvbias.training.table import label, table_rows
 
 PAUSED_STATUS = 3
 """Exit status of a command that stopped in time and is to be resumed."""

@@ -5,13 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tfconvbias import models, plots
+from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
 from tfconvbias.training.entry_points import guarded
 from tfconvbias.training.environment import environment
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.run_config import option
-from tfconvbias.training.table import format_table
 
 FORMULAS: Mapping[str, Callable[[int, int, int], float]] = {
     "d_conv": lambda a, s, c: (9 * 2**8 + 4 * s**2) * a**2 + (27 + 64 * c) * a,

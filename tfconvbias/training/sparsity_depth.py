@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from tfconvbias import plots
+from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
 from tfconvbias.training.entry_points import guarded
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.sparsity_config import SparsityConfig
 from tfconvbias.training.sparsity_report import sparsity_findings, write_sparsity_report
 from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
-from tfconvbias.training.table import format_table
 
 
 def sparsity_depth_recipe(

@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias import analysis, plots
+from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
 from tfconvbias.training.entry_points import guarded
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.sparsity_config import SparsityConfig
 from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
-from tfconvbias.training.table import format_table
 
 _COSTS = {
     "multiply-adds, % of the base": lambda row, base: 100 * row["multiply_adds_ratio"],

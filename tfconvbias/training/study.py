@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.entry_points import guarded
@@ -13,7 +14,6 @@ from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 from tfconvbias.training.report_page import Figures, Tables, run_notes, write_page
 from tfconvbias.training.run_config import RunConfig, option
 from tfconvbias.training.runner import RunResult
-from tfconvbias.training.table import format_table
 
 PAPER_DATASETS = ("cifar10", "cifar100", "svhn")
 """The data sets on which a published value is a fair neighbour."""

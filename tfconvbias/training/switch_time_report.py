@@ -8,11 +8,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias import embedding, plots
+from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
 from tfconvbias.training.entry_points import guarded
 from tfconvbias.training.report_page import write_page
 from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
-from tfconvbias.training.table import format_table
 
 _COLUMNS = (
     ("test, %", ("test_accuracy",), 100, ".2f"),
@@ -246,7 +246,7 @@ def _images(result: SwitchTimeResult, name: str) -> dict[str, np.ndarray]:
 def _path(method: str, stored: dict[str, Any]) -> embedding.Interpolation:
     return embedding.Interpolation(
         method,
-        np.array(stored["alphas"]),
+        np.array(stored["fractions"]),
         {name: np.array(values) for name, values in stored["loss"].items()},
         {name: np.array(values) for name, values in stored["accuracy"].items()},
     )

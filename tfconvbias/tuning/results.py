@@ -7,8 +7,8 @@ from typing import Any
 
 import keras_tuner
 
+from tfconvbias.text_table import format_table
 from tfconvbias.training import RunConfig, command_line
-from tfconvbias.training.table import format_table
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search_config import SearchConfig
 from tfconvbias.tuning.tuner import values_of

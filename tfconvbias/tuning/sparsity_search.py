@@ -10,6 +10,7 @@ import keras
 import keras_tuner
 
 from tfconvbias import data
+from tfconvbias.text_table import format_table
 from tfconvbias.training import (
     ConfigError,
     SparsityConfig,
@@ -26,7 +27,6 @@ from tfconvbias.training.sparsity_steps import (
     penalized,
     reduce,
 )
-from tfconvbias.training.table import format_table
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search import without_deprecations
 
