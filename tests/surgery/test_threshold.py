@@ -209,3 +209,37 @@ def test_zeros_go_on_through_activations_that_keep_them(activation):
     assert not kernel_of(zeroed, "first").any()
     # sigmoid(0) is no zero: what the second layer makes of it stays.
     assert kernel_of(zeroed, "second").any() == (activation == "sigmoid")
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_dead_branches_go_whole_in_every_rank(rank):
+    """Zeros pass through padding, pooling, cropping, upsampling, dropout and joins alike."""
+    convolution = getattr(layers, f"Conv{rank}D")
+    inputs = keras.Input((6,) * rank + (3,))
+    x = convolution(3, 3, padding="same", name="first")(inputs)
+    x = getattr(layers, f"ZeroPadding{rank}D")(1)(x)
+    x = getattr(layers, f"Cropping{rank}D")(1)(x)
+    x = layers.LeakyReLU()(layers.Dropout(0.5)(x))
+    x = getattr(layers, f"MaxPooling{rank}D")(2)(x)
+    x = getattr(layers, f"UpSampling{rank}D")(2)(x)
+    x = getattr(layers, f"AveragePooling{rank}D")(1)(x)
+    x = layers.Concatenate()([x, layers.ELU()(x)])
+    x = convolution(3, 3, padding="same", name="second")(x)
+    x = layers.Add()([inputs, x])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([kernel * 1e-6, bias])
+    zeroed = threshold(model, 1e-3, regularizer=KernelNumber(0.0))
+    assert not kernel_of(zeroed, "second").any()
+
+
+def test_a_constant_in_an_operation_is_no_zero():
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(3, 3, padding="same", name="first")(inputs) + 1.0
+    x = layers.Conv2D(3, 3, padding="same", name="second")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([inputs, x]))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([kernel * 1e-6, bias])
+    zeroed = threshold(model, 1e-3, regularizer=KernelNumber(0.0))
+    assert kernel_of(zeroed, "second").any()

@@ -34,7 +34,7 @@ def _rescaling(layer: Any) -> LayerFacts:
 
 
 def _wrapper(layer: Any) -> LayerFacts:
-    inner = facts_of(layer.layer)
+    inner = facts_of(layer.forward_layer if isinstance(layer, L.Bidirectional) else layer.layer)
     is_free = inner is not None and not (inner.convolves or inner.holds_convolution)
     return _MIXING if is_free else _CONVOLVES_INSIDE
 
@@ -85,7 +85,7 @@ _BY_NAME: tuple[tuple[str, Facts], ...] = (
      "GroupNormalization GroupQueryAttention LSTM LayerNormalization Masking MultiHeadAttention "
      "Normalization Permute RMSNormalization RepeatVector Resizing SimpleRNN Softmax "
      "UnitNormalization "
-     "AugMix AutoContrast CutMix Equalization MixUp RandAugment RandomBrightness "
+     "AugMix AutoContrast CutMix MixUp RandAugment RandomBrightness "
      "RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform "
      "RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert "
      "RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness "
@@ -116,7 +116,7 @@ _OPERATIONS: tuple[tuple[str, LayerFacts], ...] = (
      _ELEMENTWISE),
     ("Concatenate", LayerFacts("concatenate")),
     ("Mean Max", LayerFacts("reduction")),
-    ("BatchNormalization Cumsum ExpandDims Flip GetItem LogSoftmax Matmul Min Moveaxis Normalize "
+    ("Any BatchNormalization Cumsum ExpandDims Flip GetItem LogSoftmax Matmul Min Moveaxis NotEqual Normalize "
      "Pad Repeat Reshape Roll Softmax Split Squeeze Sum Swapaxes Tile Transpose", _MIXING),
     ("Conv ConvTranspose DepthwiseConv SeparableConv", _CONVOLVES_INSIDE),
 )  # fmt: skip
