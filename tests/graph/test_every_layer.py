@@ -86,7 +86,7 @@ ARGUMENTS = {
     "SpectralNormalization": {"layer": L.Dense(4)},
     "TimeDistributed": {"layer": L.Dense(4)},
     "RandomCrop": {"height": 6, "width": 6},
-    **dict.fromkeys(["AlphaDropout", "Dropout", "GaussianDropout"], {"rate": 0.5}),
+    **{name: {"rate": 0.5} for name in ("AlphaDropout", "Dropout", "GaussianDropout")},
     "GaussianNoise": {"stddev": 0.5},
     **{f"AdaptiveMaxPooling{rank}D": {"output_size": 2} for rank in (1, 2, 3)},
     **{f"AdaptiveAveragePooling{rank}D": {"output_size": 2} for rank in (1, 2, 3)},

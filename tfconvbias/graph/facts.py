@@ -161,7 +161,8 @@ def register(layer: Any, facts: Facts) -> None:
     registered for itself. What is known of Keras' own layers stands in the same table.
 
     Args:
-        layer: A subclass of `keras.layers.Layer`; or a function that is used as `activation`.
+        layer: A subclass of `keras.layers.Layer`; or a function that is used as `activation`,
+            which Keras has to know as well (`keras.saving.register_keras_serializable`).
         facts: `LayerFacts`, or a function from an object of the class to its `LayerFacts`, where
             they depend on its arguments.
 

@@ -116,8 +116,9 @@ _OPERATIONS: tuple[tuple[str, LayerFacts], ...] = (
      _ELEMENTWISE),
     ("Concatenate", LayerFacts("concatenate")),
     ("Mean Max", LayerFacts("reduction")),
-    ("Any BatchNormalization Cumsum ExpandDims Flip GetItem LogSoftmax Matmul Min Moveaxis NotEqual Normalize "
-     "Pad Repeat Reshape Roll Softmax Split Squeeze Sum Swapaxes Tile Transpose", _MIXING),
+    ("Any BatchNormalization Cumsum ExpandDims Flip GetItem LogSoftmax Matmul Min Moveaxis "
+     "NotEqual Normalize Pad Repeat Reshape Roll Softmax Split Squeeze Sum Swapaxes Tile "
+     "Transpose", _MIXING),
     ("Conv ConvTranspose DepthwiseConv SeparableConv", _CONVOLVES_INSIDE),
 )  # fmt: skip
 
