@@ -57,7 +57,7 @@ class LossDerivatives:
         x: Inputs: an array, or a list or dictionary of arrays as the model takes them.
         y: Targets, an array.
         sample_weight: Optional `(N,)` array.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         training: With the default `False`, BatchNormalization uses its moving statistics and
             Dropout is off. With `True`, batch statistics and Dropout act, with the same random
             numbers at each call; the model's statistics and seeds are put back afterwards.
@@ -67,7 +67,7 @@ class LossDerivatives:
 
     Raises:
         ValueError: For an unbuilt model, arrays of unequal lengths, a loss without reduction or a
-            variable that isn't one of the model's trainable ones.
+            variable that is not one of the model's trainable ones.
 
     Example:
     >>> import keras, numpy as np
@@ -166,7 +166,7 @@ class LossDerivatives:
         num_lanczos: int | None = None,
         verbose: int = 0,
     ) -> HessianEigenvalues:
-        """The k algebraically largest eigenvalues; see `top_hessian_eigenvalues`."""
+        """The k algebraically largest eigenvalues and their vectors."""
         if not 1 <= k <= self.size:
             raise ValueError(
                 f"`k` must lie between 1 and the {self.size} parameters. Received: k={k}"
@@ -330,7 +330,7 @@ def top_hessian_eigenvalues(
         `False` and the missing values are NaN.
 
     Raises:
-        FloatingPointError: If a product isn't finite (a diverged model).
+        FloatingPointError: If a product is not finite (a diverged model).
 
     Example:
     >>> import keras, numpy as np

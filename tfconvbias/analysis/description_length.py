@@ -73,7 +73,7 @@ class DescriptionLength:
         return head + self.value_bits + self.sharing_bits
 
     def bound(self, train_loss: float, num_samples: int, delta: float = 0.05) -> float:
-        """Theorem 2's bound on the expected loss, see `generalization_bound`."""
+        """Theorem 2's bound on the expected loss, for a loss in [0, 1] of the training samples."""
         return generalization_bound(
             train_loss,
             self.value_bits + self.sharing_bits,
@@ -93,7 +93,7 @@ def sharing_bits(num_nonzeros: int, num_values: int, num_weights: int) -> float:
     """Bits that tell which weights are not zero and which parameter each of them takes.
 
     `|d(g)| = ‖w‖₀ log₂(k n) + 2 log₂ n`: an index and a parameter for each non-zero weight, and
-    two counts. As in the paper, index lengths are not rounded up to whole bits.
+    two counts. Index lengths are not rounded up to whole bits, as in the paper.
 
     Args:
         num_nonzeros: ‖w‖₀.

@@ -128,7 +128,7 @@ def locality(
     The shares in a k×k window are computed from integral images.
 
     Args:
-        kernel: of a dense, Conv2D or LocallyConnected2D layer, see `input_weight_images`.
+        kernel: of a dense, Conv2D or LocallyConnected2D layer, with 2, 4 or 6 axes.
         input_shape: `(rows, cols, channels)`.
         strides: of a locally connected kernel.
         padding: of a locally connected kernel.
@@ -210,8 +210,8 @@ def layer_locality(
         model: a built model of channels-last images.
         layer_name: a dense, Conv2D or LocallyConnected2D layer; by default the one with the
             model's first kernel.
-        input_shape: `(rows, cols, channels)` of the layer's input; by default the model's. A dense
-            layer behind others needs it.
+        input_shape: `(rows, cols, channels)` of the layer's input; by default the model's. It must
+            be given for a dense layer that follows others.
         **options: `window`, `min_nonzeros`, `max_units`, `num_permutations` and `seed` of
             `locality`.
 

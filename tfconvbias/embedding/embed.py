@@ -57,7 +57,7 @@ def embed(
     models with branches and shared layers are followed call by call, and nested models are
     dissolved. A convolution that is called on several input shapes becomes one layer for each. A
     separable convolution becomes two layers, `<name>_depthwise` and `<name>_pointwise`. An
-    activation inside a convolution becomes an Activation layer behind it, since softmax and its
+    activation inside a convolution becomes an Activation layer after it, since softmax and its
     like look at one axis of the volume. Layers of your own are taken once
     `tfconvbias.graph.register` has said what they do.
 
@@ -72,7 +72,7 @@ def embed(
             dense layer's input, as in the paper's code. A local target keeps padding as it is.
         layers: Names of the layers to embed; all others stay, whatever their class. Average pooling
             is embedded where it is named. `None`: every convolution.
-        fold_normalization: Whether to fold each BatchNormalization behind a convolution into it
+        fold_normalization: Whether to fold each BatchNormalization after a convolution into it
             first, with its moving statistics: the same function in inference.
         max_bytes: Refuse to make larger variables than this; `None`: what memory is left.
 
@@ -80,8 +80,8 @@ def embed(
         An uncompiled functional model with the same inputs and outputs.
 
     Raises:
-        ValueError: If an argument is out of range, a name in `layers` isn't one of the model's
-            embeddable layers, a layer has a constraint or an input that isn't fully defined, or a
+        ValueError: If an argument is out of range, a name in `layers` is not one of the model's
+            embeddable layers, a layer has a constraint or an input that is not fully defined, or a
             transposed convolution is to become local.
         NotImplementedError: For a layer whose class is not known.
         MemoryError: If the result would be too large; nothing is allocated then.

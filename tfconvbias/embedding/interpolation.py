@@ -1,7 +1,7 @@
 r"""Paths between two solutions: straight, relaxed as an elastic string, or in output space.
 
-It stands here and not with the analyses because it embeds: the CNN's solution and the eFCN's lie in
-one space only after $\Phi$. The string moves points of a path downhill; it trains no model.
+This module is part of `embedding` and not of `analysis` because it embeds models: the solutions of
+a CNN and of its eFCN lie in one space only after $\Phi$.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -68,10 +68,10 @@ def interpolate(
         b: Second model. Neither model is changed.
         datasets: Name → inputs and integer labels, `(N,)` or `(N, 1)`, to measure on, such as train
             and test.
-        method: As above.
+        method: `"linear"`, `"string"` or `"output"`.
         num_points: Points, both ends included.
         loss: `SparseCategoricalCrossentropy(from_logits=True)` by default.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         stiffness: k of the string.
         learning_rate: η of the string.
         num_steps: Steps of the string.
@@ -228,7 +228,7 @@ def _like(a: keras.Model, b: keras.Model) -> keras.Model:
 
 
 def _embedded_names(a: keras.Model, b: keras.Model, target: str) -> list[str] | None:
-    """The layers of `a` that `b` has embedded; `None`, for all, where the names don't tell."""
+    """The layers of `a` that `b` has embedded; `None`, for all, where the names do not tell."""
 
     def embedded(model: keras.Model) -> set[str]:
         is_dense = target == "dense"

@@ -80,7 +80,7 @@ class LayerFacts:
             `pool_size`), `"padding"` (zeros around the volume), `"cropping"`. Layers of several
             inputs: `"merge"`, `"concatenate"`. Others: `"reshape"` (in row-major order),
             `"reduction"` (over axes), `"input"`, and `"mixing"`: anything else.
-        rank: Number of spatial axes where there is only one possible; `None` else.
+        rank: Number of spatial axes of its inputs, if only one is possible; else `None`.
         is_linear: Whether the layer is linear, apart from a shift. Defaults to what holds for the
             kind.
         constants: What becomes of a channel that holds the same number everywhere: it is

@@ -225,7 +225,7 @@ def conv_geometry(
         A checked `ConvGeometry`.
 
     Raises:
-        ValueError: If shapes, channels or options don't fit together.
+        ValueError: If shapes, channels or options do not fit together.
 
     Example:
         >>> conv_geometry((32, 32, 3), (4, 4, 3, 64), 2, ((2, 2), (2, 2))).matrix_shape

@@ -39,33 +39,24 @@ def _wrapper(layer: Any) -> LayerFacts:
     return _MIXING if is_free else _CONVOLVES_INSIDE
 
 
-_OF_EACH_RANK: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
-    "Conv{}D": ((1, 2, 3), {"kind": "conv"}),
-    "DepthwiseConv{}D": ((1, 2), {"kind": "depthwise"}),
-    "SeparableConv{}D": ((1, 2), {"kind": "separable"}),
-    "Conv{}DTranspose": ((1, 2, 3), {"kind": "transposed"}),
-    "ConvLSTM{}D": ((1, 2, 3), {"kind": "mixing", "holds_convolution": True}),
-    "MaxPooling{}D": ((1, 2, 3), {"kind": "pooling", "constants": "kept"}),
-    "AveragePooling{}D": ((1, 2, 3), {"kind": "pooling", "is_linear": True}),
-    "GlobalMaxPooling{}D": ((1, 2, 3), {"kind": "channelwise", "constants": "kept"}),
-    "GlobalAveragePooling{}D": (
-        (1, 2, 3),
-        {"kind": "channelwise", "is_linear": True, "constants": "kept"},
-    ),
-    "AdaptiveMaxPooling{}D": ((1, 2, 3), {"kind": "channelwise", "constants": "kept"}),
-    "AdaptiveAveragePooling{}D": (
-        (1, 2, 3),
-        {"kind": "channelwise", "is_linear": True, "constants": "kept"},
-    ),
-    "ZeroPadding{}D": ((1, 2, 3), {"kind": "padding"}),
-    "Cropping{}D": ((1, 2, 3), {"kind": "cropping"}),
-    # Interpolation of images may round, and so leave a constant by a little.
-    "UpSampling{}D": ((1, 2, 3), {"kind": "channelwise", "is_linear": True}),
-    "SpatialDropout{}D": (
-        (1, 2, 3),
-        {"kind": "elementwise", "is_linear": True, "constants": "kept"},
-    ),
-}
+# Names of one, two and three axes, as far as Keras has them.
+_OF_EACH_RANK: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("Conv{}D", {"kind": "conv"}),
+    ("DepthwiseConv{}D", {"kind": "depthwise"}),
+    ("SeparableConv{}D", {"kind": "separable"}),
+    ("Conv{}DTranspose", {"kind": "transposed"}),
+    ("ConvLSTM{}D", {"kind": "mixing", "holds_convolution": True}),
+    ("MaxPooling{}D", {"kind": "pooling", "constants": "kept"}),
+    ("AveragePooling{}D", {"kind": "pooling", "is_linear": True}),
+    ("GlobalMaxPooling{}D AdaptiveMaxPooling{}D", {"kind": "channelwise", "constants": "kept"}),
+    ("GlobalAveragePooling{}D AdaptiveAveragePooling{}D",
+     {"kind": "channelwise", "is_linear": True, "constants": "kept"}),
+    ("ZeroPadding{}D", {"kind": "padding"}),
+    ("Cropping{}D", {"kind": "cropping"}),
+    # Interpolation may round, and so leave a constant by a little.
+    ("UpSampling{}D", {"kind": "channelwise", "is_linear": True}),
+    ("SpatialDropout{}D", {"kind": "elementwise", "is_linear": True, "constants": "kept"}),
+)  # fmt: skip
 
 _BY_NAME: tuple[tuple[str, Facts], ...] = (
     ("InputLayer", LayerFacts("input")),
@@ -129,9 +120,9 @@ def _found(holder: Any, names: str) -> Iterator[Any]:
 
 
 def _fill_table() -> None:
-    for pattern, (ranks, fields) in _OF_EACH_RANK.items():
-        for rank in ranks:
-            for layer in _found(L, pattern.format(rank)):
+    for names, fields in _OF_EACH_RANK:
+        for rank in (1, 2, 3):
+            for layer in _found(L, names.replace("{}", str(rank))):
                 register(layer, LayerFacts(**fields, rank=rank))
     for names, facts in _BY_NAME:
         for layer in _found(L, names):

@@ -93,7 +93,7 @@ def fold_normalization(model: keras.Model, keep: tuple[Any, ...] = ()) -> keras.
 
 
 class _Folding(Rebuilder):
-    """Gives kernel layers other weights, and leaves the normalizations behind them out."""
+    """Gives kernel layers other weights, and leaves out the normalizations that follow them."""
 
     def __init__(self, graph: LayerGraph, keep: tuple[Any, ...]):
         super().__init__(graph)

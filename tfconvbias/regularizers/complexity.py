@@ -92,7 +92,7 @@ class Complexity(PenaltyWeight, keras.Model):
     It wraps a functional or sequential model, shares its layers and computes the same outputs;
     train the wrapper and the wrapped `base` is trained. A wrapper, since the forms couple layers,
     which a regularizer on one kernel does not see. With d'_i and s'_ij the relaxed width and kernel
-    size (see `KernelNumber`, `KernelSize`) the penalty α Ω has one of the forms
+    size that `KernelNumber` and `KernelSize` measure the penalty α Ω has one of the forms
 
     ```
     "number"          Ω = Σ_i d'_i                          (eq. 13)

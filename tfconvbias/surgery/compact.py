@@ -40,6 +40,7 @@ def compact(model, opaque: tuple[Any, ...] = (), fold_normalization: bool = Fals
         UserWarning: If a layer has no live kernel left but no shortcut goes around it.
 
     Example:
+    >>> import keras
     >>> model = keras.Sequential([keras.Input((8, 8, 3)),
     ...     keras.layers.Conv2D(4, 3, name="first"), keras.layers.GlobalAveragePooling2D(),
     ...     keras.layers.Dense(2)])

@@ -32,7 +32,7 @@ def threshold(model, tau, relative=False, regularizer=None, fold_normalization=F
     with it. Where a kernel is gone, its bias goes, and so do γ, β and the moving mean of a
     BatchNormalization that reads it: otherwise the dead channel would emit β − γμ/√(σ²+ε).
 
-    A layer behind which nothing but zeros arrives goes too, so that a branch with one dead layer
+    A layer that reads nothing but zeros goes too, so that a branch with one dead layer
     goes whole. A layer that would lose all of its kernels while no shortcut goes around it keeps
     its largest one, with a warning.
 
