@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
@@ -10,6 +11,8 @@ import keras
 import numpy as np
 
 from tfconvbias.analysis.equivalent_matrix import Entries, entries
+from tfconvbias.graph import read_graph
+from tfconvbias.graph.calls import is_functional
 from tfconvbias.optimizers import is_kernel
 
 WeightSharing = Literal["layers", "none", "values"]
@@ -282,28 +285,23 @@ def _counts(
     )
 
 
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    several = _called_several_times(model)
+def _leaves(
+    model: keras.Model, shared: frozenset[int] | None = None
+) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of those inside it; `shared` are called several times."""
+    if shared is None and is_functional(model):
+        calls = Counter(id(call.operation) for call in read_graph(model).calls)
+        shared = frozenset(operation for operation, count in calls.items() if count > 1)
     for layer in model.layers:
-        if layer.name in several and layer.weights:
+        if shared is not None and id(layer) in shared and layer.weights:
             raise ValueError(
                 f"Layer {layer.name!r} is called several times in model {model.name!r}; the matrix "
                 "it stands for is only known for layers that are called once."
             )
         if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
+            yield from _leaves(layer, shared)
         else:
             yield layer
-
-
-def _called_several_times(model: keras.Model) -> set[str]:
-    if not getattr(model, "inputs", None):
-        return set()
-    return {
-        config["name"]
-        for config in model.get_config()["layers"]
-        if len(config.get("inbound_nodes", ())) > 1
-    }
 
 
 def _variables(layer: keras.layers.Layer, include: Include) -> list[keras.Variable]:
