@@ -17,7 +17,8 @@ def is_kernel(variable) -> bool:
     Keras layers call such a weight `kernel` (Dense, EinsumDense, Conv, DepthwiseConv,
     LocallyConnected, recurrent cells) or `..._kernel` (`depthwise_kernel`, `pointwise_kernel`,
     `recurrent_kernel`), so the last part of the path decides. Biases, `gamma` and `beta` of a
-    normalization and `embeddings` are no kernels.
+    normalization and `embeddings` are no kernels. The whole package asks this one rule, so a layer
+    of your own takes part if it names its kernels so.
 
     Args:
         variable: A `keras.Variable`, or a backend variable with a `name`.

@@ -233,7 +233,7 @@ def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> 
         for column, axis in (("loss", axes[index]), ("accuracy", axes[len(names) + index])):
             for label, path in paths.items():
                 scale = 100 if column == "accuracy" else 1
-                axis.plot(path.alphas, scale * getattr(path, column)[name], ".-", label=label)
+                axis.plot(path.fractions, scale * getattr(path, column)[name], ".-", label=label)
             unit = ", %" if column == "accuracy" else ""
             axis.set(xlabel="α (0: CNN, 1: embedded)", ylabel=f"{name} {column}{unit}")
             axis.grid(alpha=0.3)

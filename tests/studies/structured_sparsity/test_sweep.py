@@ -127,7 +127,11 @@ def test_the_penalty_acts_as_configured(dataset):
     )
     trained, optimizer = sparsity_steps.penalized(gradient, dataset, network, 0.5)
     assert isinstance(trained, Complexity)
-    assert (trained.form, trained.folded, trained.alpha_value()) == ("multiply_adds", True, 0.5)
+    assert (trained.form, trained.fold_normalization, trained.alpha_value()) == (
+        "multiply_adds",
+        True,
+        0.5,
+    )
     assert isinstance(optimizer, keras.optimizers.SGD)
     assert isinstance(gradient.group_penalty, KernelSize)
     assert gradient.group_penalty.groups == "ring"

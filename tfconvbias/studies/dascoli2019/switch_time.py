@@ -363,7 +363,7 @@ def _paths(
             string_data=string.split("train"),
         )
         paths[method] = {
-            "alphas": path.alphas.tolist(),
+            "fractions": path.fractions.tolist(),
             "loss": {k: v.tolist() for k, v in path.loss.items()},
             "accuracy": {k: v.tolist() for k, v in path.accuracy.items()},
         }

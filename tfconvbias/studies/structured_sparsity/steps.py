@@ -85,7 +85,7 @@ def penalized(
     if config.method == "proximal":
         gammas = following_gammas(network) if config.folded else None
         return network, Proximal(optimizer, config.group_penalty, alpha, gammas=gammas)
-    options = {"groups": config.groups, "norm": config.norm, "folded": config.folded}
+    options = {"groups": config.groups, "norm": config.norm, "fold_normalization": config.folded}
     return Complexity(network, alpha, config.penalty, **options), optimizer
 
 
