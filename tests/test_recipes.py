@@ -15,7 +15,7 @@ SINGLE = [
     "dconv",
     "dfc",
     "dlocal",
-    "sconv_cifar100",
+    pytest.param("sconv_cifar100", marks=pytest.mark.backend),
     "sfc",
     "sfc_beta_lasso",
     "slocal",

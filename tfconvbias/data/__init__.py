@@ -1,6 +1,6 @@
 """Named data sets as uint8 arrays, image folders, embedded data and augmentation layers."""
 
-from tfconvbias.data._augmentation_policy import OPERATIONS
+from tfconvbias.data.augmentation_policy import OPERATIONS
 from tfconvbias.data.cutout import Cutout
 from tfconvbias.data.fast_auto_augment import FastAutoAugment, ImageOperation
 from tfconvbias.data.image_dataset import ImageDataset, permute_pixels, pixel_permutation

@@ -8,9 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.data._augmentation_policy import Policy, read_policy
-from tfconvbias.data._image_operations import apply_operations
-from tfconvbias.data._operation_tables import operation_tables
+from tfconvbias.data.augmentation_policy import Policy, read_policy
+from tfconvbias.data.image_operations import apply_operations
+from tfconvbias.data.operation_tables import operation_tables
 
 _DRAWS = 4  # kept or not, sign, place of Cutout (2)
 

@@ -5,7 +5,7 @@ from typing import Any, overload
 
 import numpy as np
 
-from tfconvbias.data._random_order import random_order, stratified_choice, stratified_counts
+from tfconvbias.data.random_order import random_order, stratified_choice, stratified_counts
 
 SPLITS = ("train", "validation", "test")
 

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfconvbias.data._random_order import stratified_choice
 from tfconvbias.data.image_dataset import ImageDataset
 from tfconvbias.data.image_folder import read_image_folder
 from tfconvbias.data.motifs import make_motifs
 from tfconvbias.data.named import TFDS_NAMES, load_tfds
+from tfconvbias.data.random_order import stratified_choice
 
 MOTIFS = {"motifs10": (10, 6.0), "motifs100": (100, 13.0)}
 """Classes and amplitude of the embedded data sets."""

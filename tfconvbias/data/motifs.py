@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tfconvbias.data._random_order import random_order, random_words
 from tfconvbias.data.image_dataset import ImageDataset
+from tfconvbias.data.random_order import random_order, random_words
 
 GRID = 4
 CELL = 8

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfconvbias.data._augmentation_policy import OPERATIONS, magnitude
+from tfconvbias.data.augmentation_policy import OPERATIONS, magnitude
 
 NOTHING, CONTRAST, AUTO_CONTRAST, EQUALIZE, COLOR, SHARPNESS, CUTOUT = range(7)
 _KINDS = {

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from tfconvbias.data._operation_tables import (
+from tfconvbias.data.operation_tables import (
     AUTO_CONTRAST,
     COLOR,
     CONTRAST,
