@@ -148,6 +148,8 @@ def test_choice_of_variables():
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"`penalty` must have a method `proximal"):
         Proximal("sgd", keras.regularizers.L2(0.1), alpha=0.1)
+    with pytest.raises(ValueError, match="`use_ema` must be given to `Proximal`"):
+        Proximal(keras.optimizers.SGD(use_ema=True), KernelNumber(0.0), alpha=0.1)
     with pytest.raises(ValueError, match="alpha=-1"):
         Proximal("sgd", KernelNumber(0.0), alpha=-1)
     model = small_model()

@@ -40,11 +40,13 @@ class Proximal(keras.optimizers.Optimizer):
     removed is zero, and so is its γ, and it stays removed: however small the inner optimizer's
     momentum made it again, the BatchNormalization would blow it up to the size of the others.
 
-    Clipping, loss scaling and gradient accumulation are the inner optimizer's; with accumulation
-    the proximal step follows real updates only. With `use_ema` the averages are not exactly zero.
+    Weight decay, clipping, loss scaling and gradient accumulation are arguments of the inner
+    optimizer; with accumulation the proximal step follows real updates only. Moving averages
+    (`use_ema`) are arguments of `Proximal`, since they are taken of the weights after the proximal
+    step. The average of a weight that was set to zero decays and is not exactly zero.
 
     Args:
-        inner_optimizer: A `keras.optimizers.Optimizer`, or its name.
+        inner_optimizer: A `keras.optimizers.Optimizer` without `use_ema`, or its name.
         penalty: An object with `proximal(kernel, step)`, such as
             `tfconvbias.regularizers.KernelNumber(0.0)` or `KernelSize(0.0)`; its own α is not used.
         alpha: α: a number >= 0 or a `LearningRateSchedule` over the optimizer's iterations. A
@@ -54,12 +56,17 @@ class Proximal(keras.optimizers.Optimizer):
             spatial axes), so that a dense classifier is left alone.
         gammas: Path of a kernel → path of the γ of the BatchNormalization that follows it, as
             `tfconvbias.regularizers.following_gammas(model)` gives it. Defaults to none.
+        use_ema: Whether to keep an exponential moving average of every trainable variable, which
+            `fit` writes into the model after its last epoch.
+        ema_momentum: Share of the old average in the new one, in [0, 1].
+        ema_overwrite_frequency: Number of updates after which the averages are written into the
+            model during training, again and again. Defaults to never.
         name: Name of the optimizer.
 
     Raises:
-        ValueError: For a negative α, a penalty without `proximal`, a pattern that matches nothing,
-            a penalized variable whose shape the penalty does not know, or a path in `gammas` that
-            is no trainable variable's.
+        ValueError: For a negative α, a penalty without `proximal`, an inner optimizer with
+            `use_ema`, a pattern that matches nothing, a penalized variable whose shape the penalty
+            does not know, or a path in `gammas` that is no trainable variable's.
 
     Example:
     >>> from tfconvbias.regularizers import KernelSize
@@ -87,6 +94,9 @@ class Proximal(keras.optimizers.Optimizer):
         alpha,
         penalized: str | Callable[[Any], bool] | None = None,
         gammas: Mapping[str, str] | None = None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
         name="proximal",
     ):
         if not callable(getattr(penalty, "proximal", None)):
@@ -95,8 +105,21 @@ class Proximal(keras.optimizers.Optimizer):
                 f"`tfconvbias.regularizers.KernelNumber` has. Received: penalty={penalty}"
             )
         check_penalized(penalized)
-        super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = keras.optimizers.get(inner_optimizer)
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if getattr(inner_optimizer, "use_ema", False):
+            raise ValueError(
+                "`use_ema` must be given to `Proximal`, which averages the weights after its step, "
+                f"not to the inner optimizer. Received: inner_optimizer={inner_optimizer.name!r} "
+                "with use_ema=True"
+            )
+        super().__init__(
+            learning_rate=0.0,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            name=name,
+        )
+        self.inner_optimizer = inner_optimizer
         self.penalty = penalty
         self.penalized = penalized
         self.gammas = dict(gammas or {})
@@ -160,6 +183,8 @@ class Proximal(keras.optimizers.Optimizer):
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             if gradient is not None and id(variable) in chosen:
                 self._shrink(variable, step, alive.get(id(variable)))
+        if self.use_ema:
+            self._average(is_first=ops.equal(before, 0))
         self._iterations.assign_add(1)
 
     def _shrink(self, variable, step, alive):
@@ -181,6 +206,19 @@ class Proximal(keras.optimizers.Optimizer):
         direction = shrunk / ops.maximum(left, tiny) * ops.sign(scale)
         self.assign(variable, self.penalty.restore(direction * lengths, value.shape))
 
+    def _average(self, is_first):
+        momentum = ops.where(is_first, 0.0, self.ema_momentum)
+        averages = self._model_variables_moving_average
+        for variable, average in zip(self._trainable_variables, averages, strict=True):
+            share = ops.cast(momentum, variable.dtype)
+            self.assign(average, share * average + (1 - share) * variable)
+        if self.ema_overwrite_frequency:
+            is_due = ops.equal(
+                self._iterations % self.ema_overwrite_frequency, self.ema_overwrite_frequency - 1
+            )
+            for variable, average in zip(self._trainable_variables, averages, strict=True):
+                self.assign(variable, ops.where(is_due, average, variable))
+
     @property
     def learning_rate(self):
         """The inner optimizer's learning rate."""
@@ -197,9 +235,6 @@ class Proximal(keras.optimizers.Optimizer):
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
 
-    def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
-
     def get_config(self):
         if callable(self.penalized):
             raise ValueError(
@@ -213,19 +248,21 @@ class Proximal(keras.optimizers.Optimizer):
             "alpha": self._alpha.to_config(),
             "penalized": self.penalized,
             "gammas": self.gammas,
+            "use_ema": self.use_ema,
+            "ema_momentum": self.ema_momentum,
+            "ema_overwrite_frequency": self.ema_overwrite_frequency,
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         deserialize = keras.saving.deserialize_keras_object
+        serialized = ("inner_optimizer", "penalty", "alpha")
         return cls(
             deserialize(config["inner_optimizer"], custom_objects=custom_objects),
             deserialize(config["penalty"], custom_objects=custom_objects),
             hyperparameter.from_config(config["alpha"], custom_objects=custom_objects),
-            penalized=config["penalized"],
-            gammas=config["gammas"],
-            name=config["name"],
+            **{name: value for name, value in config.items() if name not in serialized},
         )
 
 
