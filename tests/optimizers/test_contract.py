@@ -37,7 +37,7 @@ def beta_lasso(beta=20.0, **settings):
 
 
 def proximal(alpha=0.5, **settings):
-    """Sets whole columns to zero. Moving averages are its own, all else is the inner optimizer's."""
+    """Sets whole columns to zero; all but moving averages are arguments of the inner optimizer."""
 
     def make(learning_rate=0.1, **kwargs):
         averages = {name: kwargs.pop(name) for name in list(kwargs) if "ema" in name}
