@@ -54,8 +54,8 @@ def explicit_padding(
     `e = d (k − 1) + 1` inputs and
 
     - `"valid"` pads `(0, 0)`;
-    - `"same"` pads `p = max((⌈n / s⌉ − 1) s + e − n, 0)` in all, `⌊p / 2⌋` of them before: for
-      even `p`-less-one, and so for strides of 2, the odd zero comes after, as in TensorFlow;
+    - `"same"` pads `p = max((⌈n / s⌉ − 1) s + e − n, 0)` in all, `⌊p / 2⌋` of them before; where
+      `p` is odd, the extra zero comes after, as in TensorFlow;
     - `"causal"` pads `(e − 1, 0)`.
 
     Args:
@@ -74,8 +74,8 @@ def explicit_padding(
             unknown.
 
     Example:
-        >>> explicit_padding((32, 32), 9, strides=2, padding="same")
-        ((3, 4), (3, 4))
+        >>> explicit_padding((32, 31), 9, strides=2, padding="same")
+        ((3, 4), (4, 4))
     """
     rank = len(spatial_shape)
     lengths = as_tuple(tuple(spatial_shape), rank, "spatial_shape")
@@ -122,14 +122,15 @@ def conv_output_shape(
         spatial_shape: Input lengths.
         kernel_size: Int or one int per axis.
         strides: Int or one int per axis.
-        padding: As in `explicit_padding`.
+        padding: `"valid"`, `"same"`, `"causal"` or one `(before, after)` pair per axis.
         dilation_rate: Int or one int per axis.
 
     Returns:
         Tuple of ints, one per axis.
 
     Raises:
-        ValueError: If the kernel does not fit in the padded input, or as in `explicit_padding`.
+        ValueError: If an argument has the wrong length, an entry out of range or an unknown value,
+            or the kernel does not fit in the padded input.
 
     Example:
         >>> conv_output_shape((32, 32), 9, strides=2, padding="same")

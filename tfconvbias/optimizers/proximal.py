@@ -21,8 +21,8 @@ class Proximal(keras.optimizers.Optimizer):
     r"""Any optimizer, followed by the proximal step of a structured sparsity penalty.
 
     A subgradient of a group norm leaves groups only near zero; the proximal operator sets them to
-    exactly zero, so that no threshold has to be chosen afterwards. With θ⁺ what the inner
-    optimizer makes of the weights θ, η its learning rate and α Ω the penalty:
+    exactly zero, so that no threshold has to be chosen afterwards. With θ⁺ the weights after the
+    inner optimizer's update, η its learning rate and α Ω the penalty:
 
     ```
     θ = argmin_u  ½ ‖u − θ⁺‖² + η α Ω(u)
@@ -31,14 +31,14 @@ class Proximal(keras.optimizers.Optimizer):
     For `KernelNumber` this shrinks each kernel's norm by η α, for `KernelSize` it is the exact
     operator of the nested groups. It takes the place of the penalty in the loss: do not give the
     layers the same penalty as `kernel_regularizer` as well. With an adaptive inner optimizer
-    (Adam) the step is η α all the same, not scaled coordinate by coordinate.
+    (Adam) the step is η α too, not scaled coordinate by coordinate.
 
-    A kernel k before a BatchNormalization has no length of its own: all kernels of a network would
-    shrink alike and nothing but the effective rate would change. With `gammas` the operator acts on
-    γ·k/‖k‖, of which the BatchNormalization sees the same, and its result is given back as a new γ
-    and a k of the old length: for `KernelNumber` with ℓ2 norm, γ shrinks by η α. A kernel that is
-    removed is zero, and so is its γ, and it stays removed: however small the inner optimizer's
-    momentum made it again, the BatchNormalization would blow it up to the size of the others.
+    Where a BatchNormalization follows a kernel k, the length of k changes no output: shrinking the
+    kernels would change their effective learning rate and nothing else. With `gammas` the operator
+    therefore acts on γ·k/‖k‖. Its result is stored as a new γ and a kernel of the old length ‖k‖;
+    for `KernelNumber` with ℓ2 norm, γ shrinks by η α. A kernel that is removed becomes zero
+    together with its γ, and stays zero: if the inner optimizer's momentum moved it ever so little,
+    the BatchNormalization would scale it up to the size of the others.
 
     Weight decay, clipping, loss scaling and gradient accumulation are arguments of the inner
     optimizer; with accumulation the proximal step follows real updates only. Moving averages
@@ -54,8 +54,8 @@ class Proximal(keras.optimizers.Optimizer):
         penalized: Which variables: a regular expression searched for in the path, or a callable
             that takes the variable and returns a bool. Defaults to the convolution kernels (with
             spatial axes), so that a dense classifier is left alone.
-        gammas: Path of a kernel → path of the γ of the BatchNormalization that follows it, as
-            `tfconvbias.regularizers.following_gammas(model)` gives it. Defaults to none.
+        gammas: Path of a kernel → path of the γ of the BatchNormalization that follows it, which
+            `tfconvbias.regularizers.following_gammas(model)` finds. Defaults to none.
         use_ema: Whether to keep an exponential moving average of every trainable variable, which
             `fit` writes into the model after its last epoch.
         ema_momentum: Share of the old average in the new one, in [0, 1].
@@ -148,7 +148,9 @@ class Proximal(keras.optimizers.Optimizer):
         by_path = {variable.path: variable for variable in variables}
         unknown = sorted({*self.gammas, *self.gammas.values()} - by_path.keys())
         if unknown:
-            raise ValueError(f"`gammas` names paths of no trainable variable: {unknown}")
+            raise ValueError(
+                f"`gammas` must hold paths of trainable variables. Received: {unknown}"
+            )
         self._gamma_of = {
             id(by_path[kernel]): by_path[gamma] for kernel, gamma in self.gammas.items()
         }
