@@ -314,7 +314,7 @@ def test_bad_policies(policy, message):
 
 
 def test_bad_files_and_images(tmp_path):
-    with pytest.raises(ValueError, match=r"missing\.json' can't be read: No such file"):
+    with pytest.raises(ValueError, match=r"missing\.json' cannot be read: No such file"):
         FastAutoAugment(tmp_path / "missing.json")
     file = tmp_path / "policy.json"
     file.write_text("[[")

@@ -167,7 +167,7 @@ def test_grey_and_other_modes(folder):
     save(path, 1, mode="RGBA")
     assert f"'{path}' is not an RGB image (mode RGBA)." in broken(folder)
     save(path, 1, mode="I;16")
-    assert f"'{path}' has more than 8 bits a pixel" in broken(folder, color_mode="rgb")
+    assert f"'{path}' has more than 8 bits per channel" in broken(folder, color_mode="rgb")
 
 
 def test_wrong_size_names_the_first_files(folder):
