@@ -13,6 +13,7 @@ from tfconvbias.analysis import (
     weighted_path_norm,
 )
 from tfconvbias.callbacks.measurement import Measurement
+from tfconvbias.data import EVALUATION_BATCH_SIZE
 
 
 class ActiveUnits(Measurement):
@@ -76,7 +77,7 @@ class PathNorm(Measurement):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Build the loss of this fit's model."""
-        self._error = _squared_error(self.model, self.x, self.y)
+        self._error = _squared_error(self.model, self.x, self.y, len(self.x))
 
     def measure(self, logs: dict) -> dict[str, float]:
         """Path norm and bound of the present model."""
@@ -111,7 +112,7 @@ class GeneralizationGap(Measurement):
         y_test: Test targets, without noise.
         noise: Standard deviation σ of the training noise.
         every: Epochs between two measurements.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch of the evaluation.
     """
 
     names = ("train_error", "excess_risk", "gap")
@@ -125,7 +126,7 @@ class GeneralizationGap(Measurement):
         noise: float,
         *,
         every: int = 1,
-        batch_size: int = 4096,
+        batch_size: int = EVALUATION_BATCH_SIZE,
     ):
         super().__init__(every)
         self.train, self.test = (x_train, y_train), (x_test, y_test)
@@ -144,7 +145,7 @@ class GeneralizationGap(Measurement):
         return {"train_error": train, "excess_risk": excess, "gap": gap}
 
 
-def _squared_error(model, x, y, batch_size=4096):
+def _squared_error(model, x, y, batch_size):
     return LossDerivatives(model, "mse", x, y, batch_size=batch_size, include_penalties=False)
 
 

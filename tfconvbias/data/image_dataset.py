@@ -9,6 +9,9 @@ from tfconvbias.data.random_order import random_order, stratified_choice, strati
 
 SPLITS = ("train", "validation", "test")
 
+EVALUATION_BATCH_SIZE = 500
+"""Images per batch wherever a model is evaluated, not trained. Results do not depend on it."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
