@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# The tests of what a backend computes; tests/conftest.py says which they are.
+# The tests of what a backend computes; tests/conftest.py says which they are. A file stays with one
+# worker (`--dist loadfile`), so that what its tests share is compiled and built once.
 EVERY_BACKEND := 'backend and not slow and not gpu'
 
 .PHONY: help test test-tensorflow test-jax test-torch test-slow lint demo bench
@@ -26,10 +27,10 @@ test-tensorflow: $(READY)
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2
 
 test-jax: $(READY)
-	KERAS_BACKEND=jax $(BIN)/pytest -n 2 -m $(EVERY_BACKEND)
+	KERAS_BACKEND=jax $(BIN)/pytest -n 2 --dist loadfile -m $(EVERY_BACKEND)
 
 test-torch: $(READY)
-	KERAS_BACKEND=torch $(BIN)/pytest -n 2 -m $(EVERY_BACKEND)
+	KERAS_BACKEND=torch $(BIN)/pytest -n 2 --dist loadfile -m $(EVERY_BACKEND)
 
 test-slow: $(READY)
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -m slow
