@@ -209,17 +209,18 @@ class Proximal(keras.optimizers.Optimizer):
         self.assign(variable, self.penalty.restore(direction * lengths, value.shape))
 
     def _average(self, is_first):
+        """Updates the moving averages, and writes them into the weights when that is due."""
         momentum = ops.where(is_first, 0.0, self.ema_momentum)
+        frequency = self.ema_overwrite_frequency
         averages = self._model_variables_moving_average
         for variable, average in zip(self._trainable_variables, averages, strict=True):
             share = ops.cast(momentum, variable.dtype)
-            self.assign(average, share * average + (1 - share) * variable)
-        if self.ema_overwrite_frequency:
-            is_due = ops.equal(
-                self._iterations % self.ema_overwrite_frequency, self.ema_overwrite_frequency - 1
-            )
-            for variable, average in zip(self._trainable_variables, averages, strict=True):
-                self.assign(variable, ops.where(is_due, average, variable))
+            value = ops.convert_to_tensor(variable)
+            mean = share * ops.convert_to_tensor(average) + (1 - share) * value
+            self.assign(average, mean)
+            if frequency:
+                is_due = ops.equal((ops.convert_to_tensor(self._iterations) + 1) % frequency, 0)
+                self.assign(variable, ops.where(is_due, mean, value))
 
     @property
     def learning_rate(self):
