@@ -1,8 +1,8 @@
-"""Full-batch steps a second of the convolutional sphere network: target 10,000 in ≤ 40 s.
+"""Full-batch steps per second of the convolutional sphere network: target 10,000 in ≤ 40 s.
 
 python benchmarks/edge_of_stability.py [--steps N]   (KERAS_BACKEND chooses the backend)
 
-Side by side in one run: one Keras step an execution, and one hundred.
+Side by side in one run: one Keras step per execution, and one hundred.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def main():
     for n, taken in times.items():
         print(
             f"{keras.config.backend()}, {n} steps per execution: {steps} steps in {taken:.1f} s "
-            f"({1e3 * taken / steps:.2f} ms a step)"
+            f"({1e3 * taken / steps:.2f} ms per step)"
         )
     projected = times[100] * 10_000 / steps
     print(f"10,000 steps: {projected:.1f} s (target ≤ {TARGET:g} s on 2 cores)")

@@ -5,7 +5,7 @@
     python benchmarks/real_scale.py --dataset FOLDER --peak-tflops 989 --rows s-fc-beta-lasso
     python benchmarks/real_scale.py --demo                      embedded data, small, a minute
 
-Each call goes on where the last one stopped and ends before `--minutes` are over, behind a
+Each call goes on where the last one stopped and ends before `--minutes` are over, after a
 checkpoint; exit status 3 says that there is more to do. The images stay on the device and an epoch
 is one execution; where there is an accelerator, compute is in bfloat16. A short table comes last,
 and stands in `real_scale.json` too.
@@ -19,7 +19,6 @@ Target on CIFAR-10: S-FC 72.77 / 78.63 % after 400 / 4000 epochs with SGD, 85.19
 """
 
 import dataclasses
-import json
 import statistics
 import subprocess
 import sys
@@ -29,20 +28,25 @@ from typing import Literal
 
 import keras
 
-from tfconvbias import data, training
-from tfconvbias.training.comparison import slug
-from tfconvbias.training.entry_points import PAUSED_STATUS, guarded
-from tfconvbias.training.environment import accelerators
-from tfconvbias.training.table import format_table
+from tfconvbias import data, studies, training
+from tfconvbias.training import (
+    PAUSED_STATUS,
+    accelerators,
+    format_table,
+    guarded,
+    read_json,
+    slug,
+    write_json,
+)
 
+TABLE_1 = studies.neyshabur2020.TABLE_1
 ROWS = {
-    "S-FC, SGD": {"connectivity": "dense", "optimizer": "sgd"},
-    "S-FC, β-LASSO": {"connectivity": "dense", "optimizer": "beta_lasso"},
-    "S-CONV, SGD": {"connectivity": "conv", "optimizer": "sgd"},
-    "S-LOCAL, SGD": {"connectivity": "local", "optimizer": "sgd"},
+    "S-FC, SGD": TABLE_1.definitions["S-FC"],
+    "S-FC, β-LASSO": studies.neyshabur2020.S_FC_BETA_LASSO,
+    "S-CONV, SGD": TABLE_1.definitions["S-CONV"],
+    "S-LOCAL, SGD": TABLE_1.definitions["S-LOCAL"],
 }
 NAMES = {slug(name): name for name in ROWS}
-FIXED = ("family", "connectivity", "optimizer", "hidden_units", "max_minutes", "resume")
 PIECE = "piece.json"
 COLUMNS = (
     *("step, ms", "epoch, s", "TFLOP/s", "MFU, %", "GiB", "train, %", "val, %", "test, %"),
@@ -51,9 +55,12 @@ COLUMNS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class RealScale(training.RunConfig):
+class RealScale(training.Config):
     """What all rows share, which rows, and how much of them in this call."""
 
+    fixed = ("family", "connectivity", "optimizer", "hidden_units", "max_minutes", "resume")
+
+    run: training.RunConfig = training.RunConfig()
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = training.option(
         "auto", "auto: mixed_bfloat16 on an accelerator, else float32"
     )
@@ -71,36 +78,33 @@ class RealScale(training.RunConfig):
             raise training.ConfigError(
                 f"rows must be some of {', '.join(NAMES)}. Received: {' '.join(unknown)}"
             )
-        for name in ("minutes", "peak_tflops"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise training.ConfigError(f"{name} must be positive. Received: {name}={value}")
+        self._above_zero("minutes", *([] if self.peak_tflops is None else ["peak_tflops"]))
 
-    def run_config(self, row: str, max_minutes: float) -> training.RunConfig:
-        shared = {f.name: getattr(self, f.name) for f in dataclasses.fields(training.RunConfig)}
+    @property
+    def folder(self) -> Path:
+        """Where the rows' folders stand."""
+        return Path(self.run.run_dir)
+
+    def run_config(self, row: str) -> training.RunConfig:
         # Asked in the row's process alone: the one that waits for it must not hold the device.
         automatic = "mixed_bfloat16" if accelerators() else "float32"
-        changes = {
+        return self.run.replace(
             **ROWS[NAMES[row]],
-            "precision": automatic if self.precision == "auto" else self.precision,
-            "run_dir": str(Path(self.run_dir) / row),
-            "max_minutes": max_minutes,
-        }
-        return training.RunConfig(**shared | changes)
+            precision=automatic if self.precision == "auto" else self.precision,
+            run_dir=str(self.folder / row),
+        )
 
 
 CONFIG = RealScale(
-    family="s",
-    base_channels=150,
-    augment="flip_crop_cutout",
-    epochs=400,
-    batch_size=512,
-    device_epochs=True,
-    checkpoint_every=100,
-    tensorboard=False,
-    verbose="line",
-    run_dir="runs/real-scale",
-    resume=True,
+    run=TABLE_1.run.replace(
+        dataset="cifar10",
+        device_epochs=True,
+        checkpoint_every=100,
+        tensorboard=False,
+        verbose="line",
+        run_dir="runs/real-scale",
+        resume=True,
+    ),
 )
 
 DEMO = {
@@ -117,12 +121,11 @@ DEMO = {
 
 def train(config: RealScale, row: str) -> None:
     """Train one row in this process, and note in its folder what only the process knows."""
-    started = time.perf_counter()
-    run = config.run_config(row, config.minutes)
+    deadline = training.Deadline(config.minutes)
+    run = config.run_config(row)
     dataset = training.build_dataset(run)
-    left = config.minutes - (time.perf_counter() - started) / 60
     try:
-        training.run(dataclasses.replace(run, max_minutes=max(left, 1e-3)), dataset)
+        training.run(run, dataset, deadline)
     finally:
         folder = Path(run.run_dir)
         if folder.exists():
@@ -134,7 +137,7 @@ def train(config: RealScale, row: str) -> None:
                 "steps_per_epoch": len(dataset.x_train) // run.batch_size,
                 "step_flop": step_flop(run, dataset),
             }
-            (folder / PIECE).write_text(json.dumps(piece) + "\n", encoding="utf-8")
+            write_json(folder / PIECE, piece)
 
 
 def train_all(config: RealScale, words: list[str]) -> bool:
@@ -146,7 +149,7 @@ def train_all(config: RealScale, words: list[str]) -> bool:
     """
     started = time.perf_counter()
     for row in config.rows:
-        if training.RunFolder(Path(config.run_dir) / row).result() is not None:
+        if training.RunFolder(config.folder / row).result() is not None:
             continue
         left = config.minutes - (time.perf_counter() - started) / 60
         if left <= 0:
@@ -192,7 +195,7 @@ def step_flop(config: training.RunConfig, dataset: data.ImageDataset) -> int:
 
 def measure(config: RealScale, row: str) -> dict:
     """What the row's folder tells, be it finished or not."""
-    folder = training.RunFolder(Path(config.run_dir) / row)
+    folder = training.RunFolder(config.folder / row)
     history = folder.history()
     if not history:
         return {"row": NAMES[row], "epochs": 0}
@@ -223,7 +226,7 @@ def measure(config: RealScale, row: str) -> dict:
 
 def cells(config: RealScale, found: dict) -> dict[str, str]:
     """A row of the table."""
-    shown = {"row": found["row"], "epochs": f"{found['epochs']} / {config.epochs}"}
+    shown = {"row": found["row"], "epochs": f"{found['epochs']} / {config.run.epochs}"}
     if not found["epochs"]:
         return shown | dict.fromkeys(COLUMNS, "–")
 
@@ -246,11 +249,12 @@ def cells(config: RealScale, found: dict) -> dict[str, str]:
 
 def report(config: RealScale) -> None:
     """Print the table and store it, with the place where it was measured."""
+    run = config.run
     found = [measure(config, row) for row in config.rows]
     print("\n" + format_table([cells(config, row) for row in found]))
     places = {}
     for row in config.rows:
-        folder = training.RunFolder(Path(config.run_dir) / row)
+        folder = training.RunFolder(config.folder / row)
         if folder.history():
             places[NAMES[row]] = place = folder.environment()
             print(
@@ -258,24 +262,19 @@ def report(config: RealScale) -> None:
                 f"{place['hardware']}."
             )
     print(
-        f"α = {config.base_channels}, batch {config.batch_size}, augment {config.augment}, "
-        f"λ {config.l1_conv} / {config.l1}, β {config.beta}, seed {config.seed}."
+        f"α = {run.base_channels}, batch {run.batch_size}, augment {run.augment}, "
+        f"λ {run.l1_conv} / {run.l1}, β {run.beta}, seed {run.seed}."
     )
     tests = {row["row"]: row.get("test_accuracy") for row in found}
     sgd, lasso = tests.get("S-FC, SGD"), tests.get("S-FC, β-LASSO")
     if sgd is not None and lasso is not None:
         print(f"β-LASSO − SGD: {100 * (lasso - sgd):+.2f} points (paper, 4000 epochs: +6.56).")
     content = {"config": config.identity(), "environments": places, "rows": found}
-    file = Path(config.run_dir) / "real_scale.json"
-    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def read_json(file: Path) -> dict:
-    return json.loads(file.read_text(encoding="utf-8"))
+    write_json(config.folder / "real_scale.json", content)
 
 
 def main() -> None:
-    config = training.command_line.parse(CONFIG, description=__doc__, demo=DEMO, fixed=FIXED)
+    config = training.command_line.parse(CONFIG, description=__doc__, demo=DEMO)
     words = sys.argv[1:]
     if not config.table:
         guarded(lambda: train(config, config.rows[0]))

@@ -13,13 +13,16 @@ Target: none; the paper gives the theorems without figures. Sparse models have s
 than dense ones of the same family; sharing without sparsity does not shorten Theorem 2's.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
+
+CONFIG = studies.neyshabur2020.DescriptionTableConfig()
 
 DEMO = {"s_channels": 2, "d_channels": 1, "image_size": 16}
 
 if __name__ == "__main__":
-    training.describe_models(
-        training.command_line.parse(
-            training.DescriptionTableConfig(), description=__doc__, demo=DEMO
-        )
+    training.main(
+        CONFIG,
+        studies.neyshabur2020.report_description_lengths,
+        description=__doc__,
+        demo=DEMO,
     )

@@ -4,22 +4,26 @@
     python recipes/edge_of_stability.py --experiments architectures
     python recipes/edge_of_stability.py --demo                 fewer steps, under two minutes
     python recipes/edge_of_stability.py --experiments architectures --dimension 80 --patch-size 10
-        --conv-width 1024 --num-train 512 --steps 50000        conv interpolates, too (GPU)
+        --conv-width 1024 --num-train 512 --steps 50000 --run-dir runs/edge-of-stability-wide
+                                                               conv interpolates, too (GPU)
 
 "The Inductive Bias of CNNs: Locality and Weight Sharing Reshape Implicit Regularization",
 arXiv 2603.04807. Full-batch gradient descent at η = 0.4 on half the mean squared error, so that the
 edge is at sharpness 5; d = 40, patches of 4, 256 points, noise 1. All three networks end at the
-edge: the dense one interpolates the noise, the local one nearly, the convolutional one doesn't.
+edge: the dense one interpolates the noise, the local one nearly, the convolutional one does not.
 
 architectures  dense, local and conv
 controls       conv twice as wide; all three at η = 0.05
 sizes          gap against the number of points, dense and conv
 patch_sizes    conv, from patches of one number to the whole input
 
-A killed sweep continues where it was. The report states which criteria passed.
+The same command with --resume continues a stopped sweep. Experiments, seeds and sizes can be added
+to a folder in the same way. The report states which criteria passed.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
+
+CONFIG = studies.edge_of_stability.StabilitySweep()
 
 DEMO = {
     "experiments": ("architectures", "sizes", "patch_sizes"),
@@ -33,6 +37,6 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.experiment_recipe(
-        training.StabilitySweep(), training.run_stability, description=__doc__, demo=DEMO
+    training.main(
+        CONFIG, studies.edge_of_stability.report_stability, description=__doc__, demo=DEMO
     )

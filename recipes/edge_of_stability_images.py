@@ -7,9 +7,12 @@ Beyond arXiv 2603.04807, whose networks have two layers and inputs on spheres: t
 Neyshabur 2020 on a small image subset, under full-batch gradient descent with a quarter of the
 labels redrawn at random. η = 1 for half the squared error averaged over classes puts the edge at
 sharpness 2. The sharpness is that of the loss with the batch's own normalisation statistics.
+The same command with --resume continues a stopped one.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
+
+CONFIG = studies.edge_of_stability.StabilityImages()
 
 DEMO = {
     "dataset": "motifs10",
@@ -23,6 +26,6 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.experiment_recipe(
-        training.StabilityImages(), training.run_stability_images, description=__doc__, demo=DEMO
+    training.main(
+        CONFIG, studies.edge_of_stability.report_stability_images, description=__doc__, demo=DEMO
     )

@@ -10,13 +10,16 @@ values and doesn't name the training accuracy at which a network counts as fitti
 SVHN's digits don't bear a flip: give --augment crop.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.WidthStudy(
+CONFIG = studies.neyshabur2020.WidthStudy(
+    title="Figure 2",
     datasets=("cifar10", "cifar100", "svhn"),
-    augment="flip_crop_cutout",
-    epochs=400,
-    batch_size=512,
+    run=training.RunConfig(
+        augment="flip_crop_cutout",
+        epochs=400,
+        batch_size=512,
+    ),
 )
 
 # The embedded motifs are told apart by their place, which ResNet18's pooling hides from it.
@@ -30,4 +33,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.study_recipe(CONFIG, title="Figure 2", description=__doc__, demo=DEMO)
+    training.main(CONFIG, studies.report_study, description=__doc__, demo=DEMO)

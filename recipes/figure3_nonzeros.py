@@ -9,17 +9,20 @@ counts on CIFAR-10 are 125,000 / 4.103 M / 35,520, of layers that fit α = 230; 
 both shares. SVHN's digits don't bear a flip: give --augment crop.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.NonzeroStudy(
+CONFIG = studies.neyshabur2020.NonzeroStudy(
+    title="Figure 3",
     datasets=("cifar10", "cifar100", "svhn"),
-    base_channels=150,
-    augment="flip_crop_cutout",
-    l1_conv=2e-5,
-    l1=5e-6,
-    beta=50.0,
-    epochs=4000,
-    batch_size=512,
+    run=training.RunConfig(
+        base_channels=150,
+        augment="flip_crop_cutout",
+        l1_conv=2e-5,
+        l1=5e-6,
+        beta=50.0,
+        epochs=4000,
+        batch_size=512,
+    ),
 )
 
 DEMO = {
@@ -34,4 +37,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.study_recipe(CONFIG, title="Figure 3", description=__doc__, demo=DEMO)
+    training.main(CONFIG, studies.report_study, description=__doc__, demo=DEMO)

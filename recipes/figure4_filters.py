@@ -10,17 +10,20 @@ permuted pixels: ratios of 1 where place means nothing. SVHN's digits don't bear
 --augment crop.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.FilterStudy(
+CONFIG = studies.neyshabur2020.FilterStudy(
+    title="Figures 4 and 7-9",
     datasets=("cifar10", "cifar100", "svhn"),
-    base_channels=150,
-    augment="flip_crop_cutout",
-    l1_conv=2e-5,
-    l1=5e-6,
-    beta=50.0,
-    epochs=4000,
-    batch_size=512,
+    run=training.RunConfig(
+        base_channels=150,
+        augment="flip_crop_cutout",
+        l1_conv=2e-5,
+        l1=5e-6,
+        beta=50.0,
+        epochs=4000,
+        batch_size=512,
+    ),
 )
 
 DEMO = {
@@ -35,4 +38,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.study_recipe(CONFIG, title="Figures 4 and 7-9", description=__doc__, demo=DEMO)
+    training.main(CONFIG, studies.report_study, description=__doc__, demo=DEMO)

@@ -10,17 +10,21 @@ the paper's curves beside ours. The paper picks the two λ on a grid for each po
 don't bear a flip: give --augment crop.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.KernelSizeStudy(
+CONFIG = studies.neyshabur2020.KernelSizeStudy(
+    title="Figure 5",
     datasets=("cifar10", "cifar100", "svhn"),
-    base_channels=64,
-    augment="flip_crop_cutout",
-    l1_conv=2e-5,
-    l1=5e-6,
-    beta=50.0,
-    epochs=400,
-    batch_size=512,
+    run=training.RunConfig(
+        family="resnet18",
+        base_channels=64,
+        augment="flip_crop_cutout",
+        l1_conv=2e-5,
+        l1=5e-6,
+        beta=50.0,
+        epochs=400,
+        batch_size=512,
+    ),
 )
 
 DEMO = {
@@ -37,4 +41,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.study_recipe(CONFIG, title="Figure 5", description=__doc__, demo=DEMO)
+    training.main(CONFIG, studies.report_study, description=__doc__, demo=DEMO)

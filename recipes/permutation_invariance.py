@@ -9,17 +9,21 @@ Target: S-FC's accuracy stays, with SGD and with β-LASSO, but for what another 
 pixels' places.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.PermutationStudy(
+CONFIG = studies.neyshabur2020.PermutationStudy(
+    title="Permutation invariance",
     datasets=("cifar10", "cifar100", "svhn"),
-    base_channels=150,
-    augment="none",
-    l1_conv=2e-5,
-    l1=5e-6,
-    beta=50.0,
-    epochs=400,
-    batch_size=512,
+    run=training.RunConfig(
+        base_channels=150,
+        augment="none",
+        permute_pixels=1,
+        l1_conv=2e-5,
+        l1=5e-6,
+        beta=50.0,
+        epochs=400,
+        batch_size=512,
+    ),
 )
 
 DEMO = {
@@ -33,4 +37,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.study_recipe(CONFIG, title="Permutation invariance", description=__doc__, demo=DEMO)
+    training.main(CONFIG, studies.report_study, description=__doc__, demo=DEMO)

@@ -7,19 +7,10 @@
 Target: test accuracy 59.48 % after 400 epochs, 62.51 % after 4000 (α = 150, Fast AutoAugment).
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.RunConfig(
-    family="s",
-    connectivity="conv",
-    base_channels=150,
-    dataset="cifar100",
-    augment="flip_crop_cutout",
-    momentum=0.9,
-    weight_decay=5e-4,
-    epochs=400,
-    batch_size=512,
-)
+# Every row of Table 1 is a command: this one, or python recipes/table1.py --rows s-conv.
+CONFIG = studies.neyshabur2020.TABLE_1.row("S-CONV", "cifar100")
 
 DEMO = {
     "dataset": "motifs10",
@@ -30,4 +21,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.run_recipe(CONFIG, description=__doc__, demo=DEMO)
+    training.main(CONFIG, training.report_run, description=__doc__, demo=DEMO)

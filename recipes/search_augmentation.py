@@ -12,17 +12,19 @@ Target: none of its own; the paper's policies lift a Wide-ResNet-28-10 on CIFAR-
 97.3 %, beside 97.4 % with AutoAugment. Judge a policy by training with it and without it.
 """
 
-from tfconvbias import tuning
+from tfconvbias import training, tuning
 
 CONFIG = tuning.AugmentationSearchConfig(
-    family="s",
-    connectivity="conv",
-    base_channels=64,
-    dataset="cifar10",
-    augment="flip_crop",
-    epochs=100,
-    batch_size=512,
-    tensorboard=False,
+    run=training.RunConfig(
+        family="s",
+        connectivity="conv",
+        base_channels=64,
+        dataset="cifar10",
+        augment="flip_crop",
+        epochs=100,
+        batch_size=512,
+        tensorboard=False,
+    ),
 )
 
 DEMO = {
@@ -41,4 +43,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    tuning.search_augmentation_recipe(CONFIG, description=__doc__, demo=DEMO)
+    training.main(CONFIG, tuning.report_augmentation_search, description=__doc__, demo=DEMO)

@@ -11,21 +11,9 @@ on a grid for each data set; the defaults are those of a public reproduction on 
 fewer steps needs a larger λ and a smaller β: the pull on a weight adds up over the steps.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-CONFIG = training.RunConfig(
-    family="s",
-    connectivity="dense",
-    base_channels=150,
-    dataset="cifar10",
-    augment="flip_crop_cutout",
-    optimizer="beta_lasso",
-    l1_conv=2e-5,
-    l1=5e-6,
-    beta=50.0,
-    epochs=4000,
-    batch_size=512,
-)
+CONFIG = studies.neyshabur2020.TABLE_2.row("S-FC β=50", "cifar10")
 
 DEMO = {
     "dataset": "motifs10",
@@ -39,4 +27,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.run_recipe(CONFIG, description=__doc__, demo=DEMO)
+    training.main(CONFIG, training.report_run, description=__doc__, demo=DEMO)

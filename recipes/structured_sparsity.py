@@ -44,4 +44,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.sparsity_recipe(CONFIG, description=__doc__, demo=DEMO)
+    training.experiment_recipe(CONFIG, training.report_sparsity, description=__doc__, demo=DEMO)

@@ -36,4 +36,10 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.sparsity_depth_recipe(CONFIG, description=__doc__, demo=DEMO)
+    training.experiment_recipe(
+        CONFIG,
+        training.report_sparsity_depth,
+        description=__doc__,
+        demo=DEMO,
+        fixed=("residual", "uniform_widths", "random_widths", "baseline_epochs"),
+    )

@@ -12,32 +12,9 @@ Target: the paper's accuracies stand in the report, for S-FC on CIFAR-10 78.63 w
 those of a public reproduction of β = 50 on CIFAR-10. Fewer steps need a larger λ.
 """
 
-from tfconvbias import training
+from tfconvbias import studies, training
 
-SGD = {"family": "s", "optimizer": "sgd"}
-BETA_LASSO = {"family": "s", "connectivity": "dense", "optimizer": "beta_lasso"}
-ROWS = {
-    "S-CONV SGD": {**SGD, "connectivity": "conv"},
-    "S-LOCAL SGD": {**SGD, "connectivity": "local"},
-    "3-FC SGD": {**SGD, "family": "three_fc", "connectivity": "dense"},
-    "S-FC SGD": {**SGD, "connectivity": "dense"},
-    "S-FC β=0": {**BETA_LASSO, "beta": 0.0},
-    "S-FC β=1": {**BETA_LASSO, "beta": 1.0},
-    "S-FC β=50": {**BETA_LASSO, "beta": 50.0},
-}
-
-CONFIG = training.PaperTable(
-    definitions=ROWS,
-    rows=tuple(ROWS),
-    targets=training.paper_targets.TABLE_2,
-    datasets=("cifar10", "cifar100", "svhn"),
-    base_channels=150,
-    augment="flip_crop_cutout",
-    l1_conv=2e-5,
-    l1=5e-6,
-    epochs=4000,
-    batch_size=512,
-)
+CONFIG = studies.neyshabur2020.TABLE_2
 
 # The last row's threshold λβ, 0.025, is about the deviation of the demo's initial weights: with
 # twice as much too few are left to learn from, with less than half S-FC generalises no better.
@@ -53,4 +30,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.study_recipe(CONFIG, title="Table 2", description=__doc__, demo=DEMO)
+    training.main(CONFIG, studies.report_study, description=__doc__, demo=DEMO)

@@ -18,4 +18,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    training.run_recipe(training.RunConfig(), description=__doc__, demo=DEMO)
+    training.main(training.RunConfig(), training.report_run, description=__doc__, demo=DEMO)

@@ -16,19 +16,9 @@ Target: none of its own. The paper's best of the grid: S-FC with β-LASSO 85.19 
 4000 epochs, with SGD 72.77 / 78.63 % after 400 / 4000.
 """
 
-from tfconvbias import tuning
+from tfconvbias import studies, training, tuning
 
-CONFIG = tuning.SearchConfig(
-    family="s",
-    connectivity="dense",
-    base_channels=150,
-    dataset="cifar10",
-    augment="flip_crop_cutout",
-    optimizer="beta_lasso",
-    epochs=400,
-    batch_size=512,
-    tensorboard=False,
-)
+CONFIG = studies.neyshabur2020.SEARCH.replace(dataset="cifar10")
 
 # λ far above the paper's grid: the demo takes 56 steps where 400 epochs of CIFAR-10 take 35,000.
 DEMO = {
@@ -46,4 +36,4 @@ DEMO = {
 }
 
 if __name__ == "__main__":
-    tuning.tune_recipe(CONFIG, description=__doc__, demo=DEMO)
+    training.main(CONFIG, tuning.report_search, description=__doc__, demo=DEMO)

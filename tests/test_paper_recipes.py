@@ -62,7 +62,9 @@ def test_an_unknown_row_lists_the_valid_ones(name, recipe, capsys):
 
 
 def test_parameters_are_counted_without_training(recipe):
-    shown, _, figures = recipe("figure1_parameters", "--alphas", "150", "--image-sizes", "32")
+    shown, _, figures = recipe(
+        "figure1_parameters", "--base-channels", "150", "--image-sizes", "32"
+    )
     assert "256,240,800" in shown
     assert "11,713,920" in shown
     assert figures == ["parameters"]

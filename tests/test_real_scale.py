@@ -12,7 +12,7 @@ import keras
 import pytest
 
 from tfconvbias import data, models, training
-from tfconvbias.training.entry_points import PAUSED_STATUS
+from tfconvbias.training import PAUSED_STATUS
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "real_scale.py"
 SMALL = ["--demo", "--num-train", "128", "--batch-size", "64"]

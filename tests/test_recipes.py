@@ -12,14 +12,9 @@ from tfconvbias import training
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 SINGLE = [
-    "dconv",
-    "dfc",
-    "dlocal",
     pytest.param("sconv_cifar100", marks=pytest.mark.backend),
-    "sfc",
     "sfc_beta_lasso",
-    "slocal",
-    "three_fc",
+    "train",
 ]
 SMALL = ["--demo", "--epochs", "1", "--num-train", "256", "--no-tensorboard", "--verbose", "silent"]
 
@@ -111,6 +106,6 @@ def test_faults_of_the_user_end_in_one_message(tmp_path, capsys):
 
 def test_every_row_diverging_is_an_error_not_a_table(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        run_recipe("sfc", *SMALL, "--learning-rate", "1e30", "--run-dir", str(tmp_path / "run"))
+        run_recipe("train", *SMALL, "--learning-rate", "1e30", "--run-dir", str(tmp_path / "run"))
     assert "NaN or infinite in epoch 1" in capsys.readouterr().err
     assert training.RunFolder(tmp_path / "run").result() is None

@@ -32,12 +32,13 @@ __all__ = [
     "optimizers",
     "plots",
     "regularizers",
+    "studies",
     "surgery",
     "training",
     "tuning",
 ]
 
-_LAZY = frozenset({"plots", "training", "tuning"})
+_LAZY = frozenset({"plots", "studies", "training", "tuning"})
 
 
 def __getattr__(name: str):

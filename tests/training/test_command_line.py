@@ -10,7 +10,7 @@ from tfconvbias.training import command_line
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(training.Config):
     count: int = training.option(3, "how many, in %")
     rate: float = training.option(0.5, "how fast")
     kind: Literal["a", "b"] = training.option("a", "which")
@@ -63,10 +63,43 @@ def test_help_shows_text_and_default_of_every_field(capsys):
         assert words in shown
 
 
-def test_fixed_fields_have_no_option(capsys):
+@dataclasses.dataclass(frozen=True)
+class Outer(training.Config):
+    fixed = ("kind",)
+
+    rate: float = training.option(0.1, "the outer one's")
+    part: Config = Config(count=9)
+    note: str = "no option"
+
+
+def outer(*argv):
+    return command_line.parse(Outer(), argv=argv, demo={"count": 1, "rate": 0.2})
+
+
+def test_an_inner_configurations_fields_are_options_too():
+    assert outer() == Outer()
+    assert outer("--count", "4").part == Config(count=4)
+    assert outer("--rate", "3", "--demo") == Outer(rate=3.0, part=Config(count=1))
+
+
+@pytest.mark.parametrize("flag", ["--kind", "--note"])
+def test_fixed_fields_and_plain_ones_have_no_option(flag, capsys):
     with pytest.raises(SystemExit):
-        parse("--count", "4", fixed=("count",))
-    assert "--count" in capsys.readouterr().err
+        outer(flag, "a")
+    assert flag in capsys.readouterr().err
+
+
+def test_an_inner_field_that_does_not_decide_is_not_in_the_identity():
+    @dataclasses.dataclass(frozen=True)
+    class Placed(training.Config):
+        place: str = training.option("here", "where", decides=False)
+        part: Config = Config()
+
+    there = Placed(place="there")
+    assert there.identity() == Placed().identity() == dataclasses.asdict(Config())
+    assert there.replace(count=5).identity()["count"] == 5
+    with pytest.raises(TypeError, match="colour"):
+        there.replace(colour="red")
 
 
 def test_arguments_of_is_the_inverse_of_parse():
@@ -86,6 +119,10 @@ def test_arguments_of_is_the_inverse_of_parse():
         {"momentum": 1.0},
         {"dropout_rate": 1.5},
         {"family": "three_fc"},
+        {"seed": -1},
+        {"seed": 2**32},
+        {"permute_pixels": -1},
+        {"num_test": 0},
         {"family": "resnet18", "dropout_rate": 0.5},
     ],
     ids=str,
@@ -98,3 +135,8 @@ def test_configurations_that_make_no_sense_are_refused(changes):
             training.RunConfig(),
             argv=[w for k, v in changes.items() for w in (f"--{k.replace('_', '-')}", str(v))],
         )
+
+
+def test_choices_are_checked_in_python_too():
+    with pytest.raises(training.ConfigError, match=r"'sgd', 'beta_lasso'.*'adam'"):
+        training.RunConfig(optimizer="adam")

@@ -32,7 +32,7 @@ TINY = {
 
 
 def test_the_policy_is_one_that_the_layer_reads(dataset, tmp_path):
-    config = AugmentationSearchConfig(**TINY, run_dir=str(tmp_path / "search"))
+    config = AugmentationSearchConfig().replace(**TINY, run_dir=str(tmp_path / "search"))
     file = search_augmentation(config, dataset)
     layer = FastAutoAugment(file, seed=0)
     assert len(layer.policy) == 4
@@ -55,7 +55,7 @@ def test_candidates_come_near_the_best_and_the_seed_decides(dataset, tmp_path, m
 
     monkeypatch.setattr(augmentation_search, "_scores", by_last_level)
     many = {**TINY, "num_candidates": 40, "num_rounds": 3, "run_dir": str(tmp_path / "search")}
-    config = AugmentationSearchConfig(**many)
+    config = AugmentationSearchConfig().replace(**many)
     file = search_augmentation(config, dataset)
     first, second, third = rounds[:3]
     assert len(first) == len(second) == len(third) == 40
@@ -67,13 +67,13 @@ def test_candidates_come_near_the_best_and_the_seed_decides(dataset, tmp_path, m
     # The networks are read from disk, and the same seed finds the same policy.
     before = file.read_text()
     file.unlink()
-    search_augmentation(dataclasses.replace(config, resume=True), dataset)
+    search_augmentation(config.replace(resume=True), dataset)
     assert file.read_text() == before
     # Judging is patched, so that networks of its own would change nothing.
     monkeypatch.setattr(
         augmentation_search, "_judge", lambda *a: (None, dataset.x_train, dataset.y_train)
     )
-    other = dataclasses.replace(config, seed=1, run_dir=str(tmp_path / "other"))
+    other = config.replace(seed=1, run_dir=str(tmp_path / "other"))
     assert search_augmentation(other, dataset).read_text() != before
 
 
@@ -97,7 +97,7 @@ def test_what_hides_the_class_scores_worse(dataset):
     )
     weights = np.tile(np.array([-1.0, 1.0], "float32") / 108, (108, 1))
     network.get_layer("logits").set_weights([weights])
-    config = AugmentationSearchConfig(**TINY)
+    config = AugmentationSearchConfig().replace(**TINY)
     candidates = [
         [["Posterize", 1.0, 1.0], ["Posterize", 1.0, 1.0]],
         [["Brightness", 1.0, 0.0], ["Posterize", 1.0, 1.0]],
@@ -124,7 +124,7 @@ def test_what_hides_the_class_scores_worse(dataset):
 )
 def test_bad_configurations(change, message):
     with pytest.raises(ConfigError, match=message):
-        AugmentationSearchConfig(**{**TINY, **change})
+        AugmentationSearchConfig().replace(**{**TINY, **change})
 
 
 def test_grey_images_have_no_policy(dataset):
@@ -135,4 +135,4 @@ def test_grey_images_have_no_policy(dataset):
         **{f.name: getattr(dataset, f.name) for f in dataclasses.fields(dataset)} | arrays
     )
     with pytest.raises(ConfigError, match="RGB"):
-        search_augmentation(AugmentationSearchConfig(**TINY), grey)
+        search_augmentation(AugmentationSearchConfig().replace(**TINY), grey)

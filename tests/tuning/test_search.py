@@ -15,7 +15,7 @@ def shown(results):
 
 
 def test_grid_search_finds_the_best_of_all_combinations(dataset, tiny, tmp_path):
-    config = SearchConfig(**tiny)
+    config = SearchConfig().replace(**tiny)
     results = search(config, dataset)
     assert sorted(shown(results)) == [
         ("0000", 0.0, 0.0),
@@ -57,7 +57,7 @@ def test_grid_search_finds_the_best_of_all_combinations(dataset, tiny, tmp_path)
 
 
 def test_resumes_after_a_kill(dataset, tiny, monkeypatch):
-    config = SearchConfig(**{**tiny, "epochs": 1})
+    config = SearchConfig().replace(**{**tiny, "epochs": 1})
     fit = SGDHyperModel.fit
     ran = []
 
@@ -74,13 +74,13 @@ def test_resumes_after_a_kill(dataset, tiny, monkeypatch):
         RunFolderError, match=r"already holds this search\. Continue it with --resume"
     ):
         search(config, dataset)
-    results = search(dataclasses.replace(config, resume=True), dataset)
+    results = search(config.replace(resume=True), dataset)
     combinations = [(0.0, 0.0), (0.0, 1e-3), (0.9, 0.0), (0.9, 1e-3)]
     # Only the trial that was under way ran twice.
     assert ran == [*combinations[:3], *combinations[2:]]
     assert sorted(row[1:] for row in shown(results)) == combinations
 
-    again = search(dataclasses.replace(config, resume=True), dataset)
+    again = search(config.replace(resume=True), dataset)
     assert len(ran) == 5
     assert again.rows == results.rows
 
@@ -88,7 +88,7 @@ def test_resumes_after_a_kill(dataset, tiny, monkeypatch):
 @pytest.mark.parametrize("algorithm", ["bayesian", "hyperband"])
 def test_a_killed_first_trial_is_resumed_too(algorithm, dataset, tiny, monkeypatch):
     changes = {"algorithm": algorithm, "momenta": (0.9,), "epochs": 1}
-    config = SearchConfig(**{**tiny, **changes})
+    config = SearchConfig().replace(**{**tiny, **changes})
     fit = SGDHyperModel.fit
     monkeypatch.setattr(
         SGDHyperModel, "fit", lambda *args, **kwargs: (_ for _ in ()).throw(KeyboardInterrupt)
@@ -96,7 +96,7 @@ def test_a_killed_first_trial_is_resumed_too(algorithm, dataset, tiny, monkeypat
     with pytest.raises(KeyboardInterrupt):
         search(config, dataset)
     monkeypatch.setattr(SGDHyperModel, "fit", fit)
-    results = search(dataclasses.replace(config, resume=True), dataset)
+    results = search(config.replace(resume=True), dataset)
     assert {row["weight_decay"] for row in results.rows} <= {0.0, 1e-3}
     assert all(row["status"] == "COMPLETED" for row in results.rows)
     assert "0" in {row["trial"].lstrip("0") or "0" for row in results.rows}
@@ -109,7 +109,7 @@ def test_hyperband_goes_on_where_a_trial_stopped(dataset, tiny, tmp_path):
         "momenta": (0.0, 0.9),
         "weight_decays": (0.0, 1e-4, 1e-3),
     }
-    results = search(SearchConfig(**{**tiny, **changes}), dataset)
+    results = search(SearchConfig().replace(**{**tiny, **changes}), dataset)
     assert {row["epochs"] for row in results.rows} == {1.0, 3.0}
     longer = [row for row in results.rows if row["epochs"] == 3]
     with_test = dataclasses.replace(
@@ -117,15 +117,12 @@ def test_hyperband_goes_on_where_a_trial_stopped(dataset, tiny, tmp_path):
     )
     shorter = {(row["momentum"], row["weight_decay"]) for row in results.rows if row["epochs"] == 1}
     continued = next(row for row in longer if (row["momentum"], row["weight_decay"]) in shorter)
-    config = RunConfig(
-        **{field.name: getattr(results.best, field.name) for field in dataclasses.fields(RunConfig)}
-        | {
-            "momentum": continued["momentum"],
-            "weight_decay": continued["weight_decay"],
-            "run_dir": str(tmp_path / "run"),
-            "tensorboard": False,
-            "verbose": "silent",
-        }
+    config = results.best.replace(
+        momentum=continued["momentum"],
+        weight_decay=continued["weight_decay"],
+        run_dir=str(tmp_path / "run"),
+        tensorboard=False,
+        verbose="silent",
     )
     run = training.run(config, with_test)
     assert continued["best_epoch"] >= 2
@@ -145,7 +142,7 @@ def test_two_objectives_trade_accuracy_for_zeros(dataset, tiny):
         "l1_conv_values": (1e-6, 5e-2),
         "beta": 5.0,
     }
-    results = search(SearchConfig(**{**tiny, **changes}), dataset)
+    results = search(SearchConfig().replace(**{**tiny, **changes}), dataset)
     for row in results.rows:
         expected = 2.0 * row["nonzero_share"] - row["val_accuracy"]
         assert row["score"] == pytest.approx(expected, rel=1e-6)
@@ -158,7 +155,7 @@ def test_two_objectives_trade_accuracy_for_zeros(dataset, tiny):
 
 def test_diverged_trials_fail_and_are_told(dataset, tiny):
     changes = {"learning_rates": (0.1, 1e30), "momenta": (0.9,), "weight_decays": (1e-3,)}
-    results = search(SearchConfig(**{**tiny, **changes}), dataset)
+    results = search(SearchConfig().replace(**{**tiny, **changes}), dataset)
     assert [row["status"] for row in results.rows] == ["COMPLETED", "FAILED"]
     assert "NaN or infinite in epoch" in results.rows[1]["message"]
     assert results.best.learning_rate == 0.1
@@ -171,13 +168,13 @@ def test_a_search_without_success_is_an_error(dataset, tiny, monkeypatch, capsys
 
     monkeypatch.setattr(SGDHyperModel, "fit", broken)
     with pytest.raises(SearchError, match=r"No trial succeeded.*out of luck"):
-        search(SearchConfig(**{**tiny, "max_trials": 1}), dataset)
+        search(SearchConfig().replace(**{**tiny, "max_trials": 1}), dataset)
 
 
 def test_a_folder_of_another_search_is_an_error(dataset, tiny, tmp_path):
-    config = SearchConfig(**{**tiny, "epochs": 1, "max_trials": 1})
+    config = SearchConfig().replace(**{**tiny, "epochs": 1, "max_trials": 1})
     search(config, dataset)
-    other = dataclasses.replace(config, momenta=(0.5,), seed=3, resume=True)
+    other = config.replace(momenta=(0.5,), seed=3, resume=True)
     with pytest.raises(
         RunFolderError, match=r"another configuration \(momenta: .*0.9.* there, \[0.5\]"
     ):
@@ -185,4 +182,4 @@ def test_a_folder_of_another_search_is_an_error(dataset, tiny, tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     with pytest.raises(RunFolderError, match="not empty and holds no search"):
-        search(dataclasses.replace(config, run_dir=str(tmp_path / "full")), dataset)
+        search(config.replace(run_dir=str(tmp_path / "full")), dataset)

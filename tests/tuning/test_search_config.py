@@ -8,20 +8,22 @@ from tfconvbias.tuning import BetaLassoHyperModel, SearchConfig, SGDHyperModel, 
 
 
 def test_default_choices_are_the_papers_grids():
-    sgd = SearchConfig(optimizer="sgd").choices()
+    sgd = SearchConfig().replace(optimizer="sgd").choices()
     assert sgd["momentum"] == (0.0, 0.9)
     assert sgd["weight_decay"] == (0.0, 1e-4, 2e-4, 5e-4, 1e-3)
     assert math.prod(map(len, sgd.values())) == 20
-    lasso = SearchConfig(optimizer="beta_lasso", learning_rates=(0.01, 0.1, 1.0)).choices()
+    lasso = (
+        SearchConfig().replace(optimizer="beta_lasso", learning_rates=(0.01, 0.1, 1.0)).choices()
+    )
     assert lasso["l1"] == lasso["l1_conv"] == (1e-6, 2e-6, 5e-6, 1e-5, 2e-5)
     assert math.prod(map(len, lasso.values())) == 150
     assert "momentum" not in lasso
-    flat = SearchConfig(optimizer="beta_lasso", family="three_fc", connectivity="dense")
+    flat = SearchConfig().replace(optimizer="beta_lasso", family="three_fc", connectivity="dense")
     assert "l1_conv" not in flat.choices()
 
 
 def test_trials_are_run_configurations():
-    config = SearchConfig(optimizer="beta_lasso", epochs=3, run_dir="there", resume=True)
+    config = SearchConfig().replace(optimizer="beta_lasso", epochs=3, run_dir="there", resume=True)
     trial = config.trial({"l1": 1e-6, "dropout_rate": 0.5})
     assert type(trial) is RunConfig
     assert (trial.epochs, trial.l1, trial.dropout_rate) == (3, 1e-6, 0.5)
@@ -46,12 +48,12 @@ def test_trials_are_run_configurations():
 )
 def test_bad_configurations(change, message):
     with pytest.raises(ConfigError, match=message):
-        SearchConfig(**change)
+        SearchConfig().replace(**change)
 
 
 def test_hypermodels_declare_their_choices(dataset, tiny):
     for optimizer, kind in (("sgd", SGDHyperModel), ("beta_lasso", BetaLassoHyperModel)):
-        config = SearchConfig(**{**tiny, "optimizer": optimizer})
+        config = SearchConfig().replace(**{**tiny, "optimizer": optimizer})
         space = hypermodel(config, dataset)
         assert isinstance(space, kind)
         hp = keras_tuner.HyperParameters()
@@ -61,7 +63,9 @@ def test_hypermodels_declare_their_choices(dataset, tiny):
 
 
 def test_hypermodels_work_with_keras_tuners_own_tuners(dataset, tiny, tmp_path):
-    config = SearchConfig(**{**tiny, "epochs": 1, "momenta": (0.9,), "weight_decays": (1e-3,)})
+    config = SearchConfig().replace(
+        **{**tiny, "epochs": 1, "momenta": (0.9,), "weight_decays": (1e-3,)}
+    )
     tuner = keras_tuner.RandomSearch(
         SGDHyperModel(config, dataset),
         objective="val_accuracy",
@@ -77,7 +81,7 @@ def test_hypermodels_refuse_what_they_do_not_search(dataset, tiny):
     import dataclasses
 
     with pytest.raises(ConfigError, match="optimizer='sgd'"):
-        SGDHyperModel(SearchConfig(**{**tiny, "optimizer": "beta_lasso"}), dataset)
+        SGDHyperModel(SearchConfig().replace(**{**tiny, "optimizer": "beta_lasso"}), dataset)
     empty = dataclasses.replace(dataset, x_validation=dataset.x_test, y_validation=dataset.y_test)
     with pytest.raises(ConfigError, match="needs validation images"):
-        SGDHyperModel(SearchConfig(**tiny), empty)
+        SGDHyperModel(SearchConfig().replace(**tiny), empty)

@@ -21,7 +21,7 @@ if hangs:
         (folder / "hanging").touch()
         time.sleep(600)
     SGDHyperModel.fit = hang
-config = SearchConfig(**{{**TINY, "epochs": 1, "run_dir": str(folder / "search"),
+config = SearchConfig().replace(**{{**TINY, "epochs": 1, "run_dir": str(folder / "search"),
                           "worker_timeout": float(sys.argv[3])}})
 try:
     results = search(config, tiny_dataset())

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import legend_below, panels
 
 _STYLES: Mapping[str, Mapping[str, Any]] = {
     "line": {"marker": "o", "linestyle": "-"},
@@ -71,12 +71,7 @@ def accuracy_frontier(series: Sequence[Series], title: str | None = None) -> Fig
             axes[0].annotate(
                 note, (x, y), xytext=(4, -10), textcoords="offset points", fontsize="x-small"
             )
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=len(series),
-        fontsize="small",
-    )
+    legend_below(figure, axes[0], len(series))
     if title:
         figure.suptitle(title)
     return figure
@@ -152,12 +147,7 @@ def kernel_size_histograms(
             bottom += counts
         axis.set(title=name, xlabel="layer", ylabel="live kernels")
     if all_sizes:
-        figure.legend(
-            *axes[0].get_legend_handles_labels(),
-            loc="outside lower center",
-            ncols=len(all_sizes),
-            fontsize="small",
-        )
+        legend_below(figure, axes[0], len(all_sizes))
     if title:
         figure.suptitle(title)
     return figure
@@ -187,10 +177,5 @@ def path_curves(
             start += len(values) - 1
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.3)
-    figure.legend(
-        *axes[0].get_legend_handles_labels(),
-        loc="outside lower center",
-        ncols=max(1, len(stages)),
-        fontsize="small",
-    )
+    legend_below(figure, axes[0], len(stages))
     return figure

@@ -1,95 +1,105 @@
-"""Run configuration, build, run, resume, report and the command line of the recipes."""
+"""Configure, train, resume, compare and report: what every recipe runs on; it knows no paper."""
 
-from tfconvbias.training import command_line, paper_targets
+from tfconvbias.training import command_line
 from tfconvbias.training.batches import ShuffledBatches
-from tfconvbias.training.build import build_dataset, build_model, build_optimizer
-from tfconvbias.training.comparison import compare
-from tfconvbias.training.description_table import DescriptionTableConfig, describe_models
-from tfconvbias.training.entry_points import compare_recipe, run_recipe
+from tfconvbias.training.build import (
+    build_model,
+    build_optimizer,
+    compile_classifier,
+    compile_model,
+    xla_pays,
+)
+from tfconvbias.training.comparison import compare, slug
+from tfconvbias.training.config import Config, option
+from tfconvbias.training.data_config import DataConfig, build_dataset, dataset_label
+from tfconvbias.training.entry_point import PAUSED_STATUS, guarded, main
+from tfconvbias.training.environment import accelerators, environment, hardware
 from tfconvbias.training.errors import (
     ConfigError,
+    RecipeError,
     RunFolderError,
     RunPausedError,
     TrainingDivergedError,
 )
-from tfconvbias.training.experiment import experiment_recipe
-from tfconvbias.training.filter_study import FilterStudy
-from tfconvbias.training.kernel_size_study import KernelSizeStudy
-from tfconvbias.training.nonzero_study import NonzeroStudy
-from tfconvbias.training.paper_table import PaperTable
-from tfconvbias.training.parameter_scaling import ParameterScaling, scaling_recipe
-from tfconvbias.training.patch_geometry import PatchGeometryConfig, run_patch_geometry
-from tfconvbias.training.permutation_study import PermutationStudy
-from tfconvbias.training.report import write_report
-from tfconvbias.training.run_config import RunConfig, option
-from tfconvbias.training.run_folder import RunFolder
-from tfconvbias.training.runner import RunResult, run
-from tfconvbias.training.sparsity_config import SparsityConfig
-from tfconvbias.training.sparsity_depth import sparsity_depth_recipe
-from tfconvbias.training.sparsity_report import sparsity_recipe, write_sparsity_report
-from tfconvbias.training.sparsity_sweep import SparsityResult, run_sparsity
-from tfconvbias.training.stability_images import StabilityImages, run_stability_images
-from tfconvbias.training.stability_run import StabilityRun, stability_row
-from tfconvbias.training.stability_sweep import StabilitySweep, run_stability
-from tfconvbias.training.study import Study, study_recipe
-from tfconvbias.training.switch_time import (
-    SwitchTimeConfig,
-    SwitchTimeResult,
-    run_switch_time,
+from tfconvbias.training.execution import Deadline, Execution, Kept
+from tfconvbias.training.files import read_json, replacing, write_json, write_rows, write_text
+from tfconvbias.training.page import (
+    Figures,
+    Tables,
+    config_note,
+    environment_note,
+    run_notes,
+    write_page,
 )
-from tfconvbias.training.switch_time_report import switch_time_recipe, write_switch_time_report
-from tfconvbias.training.width_study import WidthStudy
+from tfconvbias.training.report import (
+    MIN_NONZEROS,
+    Comparison,
+    first_layer_images,
+    report_comparison,
+    report_run,
+    write_report,
+)
+from tfconvbias.training.run_config import RunConfig
+from tfconvbias.training.run_folder import History, Images, RunFolder
+from tfconvbias.training.runner import RunResult, run
+from tfconvbias.training.table import format_table, table_rows
+from tfconvbias.training.trainer import EVALUATION_BATCH, evaluate, fit
 
 __all__ = [
+    "EVALUATION_BATCH",
+    "MIN_NONZEROS",
+    "PAUSED_STATUS",
+    "Comparison",
+    "Config",
     "ConfigError",
-    "DescriptionTableConfig",
-    "FilterStudy",
-    "KernelSizeStudy",
-    "NonzeroStudy",
-    "PaperTable",
-    "ParameterScaling",
-    "PatchGeometryConfig",
-    "PermutationStudy",
+    "DataConfig",
+    "Deadline",
+    "Execution",
+    "Figures",
+    "History",
+    "Images",
+    "Kept",
+    "RecipeError",
     "RunConfig",
     "RunFolder",
     "RunFolderError",
     "RunPausedError",
     "RunResult",
     "ShuffledBatches",
-    "SparsityConfig",
-    "SparsityResult",
-    "StabilityImages",
-    "StabilityRun",
-    "StabilitySweep",
-    "Study",
-    "SwitchTimeConfig",
-    "SwitchTimeResult",
+    "Tables",
     "TrainingDivergedError",
-    "WidthStudy",
+    "accelerators",
     "build_dataset",
     "build_model",
     "build_optimizer",
     "command_line",
     "compare",
-    "compare_recipe",
-    "describe_models",
-    "experiment_recipe",
+    "compile_classifier",
+    "compile_model",
+    "config_note",
+    "dataset_label",
+    "environment",
+    "environment_note",
+    "evaluate",
+    "first_layer_images",
+    "fit",
+    "format_table",
+    "guarded",
+    "hardware",
+    "main",
     "option",
-    "paper_targets",
+    "read_json",
+    "replacing",
+    "report_comparison",
+    "report_run",
     "run",
-    "run_patch_geometry",
-    "run_recipe",
-    "run_sparsity",
-    "run_stability",
-    "run_stability_images",
-    "run_switch_time",
-    "scaling_recipe",
-    "sparsity_depth_recipe",
-    "sparsity_recipe",
-    "stability_row",
-    "study_recipe",
-    "switch_time_recipe",
+    "run_notes",
+    "slug",
+    "table_rows",
+    "write_json",
+    "write_page",
     "write_report",
-    "write_sparsity_report",
-    "write_switch_time_report",
+    "write_rows",
+    "write_text",
+    "xla_pays",
 ]

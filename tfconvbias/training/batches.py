@@ -7,11 +7,20 @@ import numpy as np
 from tfconvbias.training.errors import ConfigError
 
 
+def check_batch_size(batch_size: int, num_train: int) -> None:
+    """A `ConfigError` where there are fewer samples than one batch."""
+    if batch_size > num_train:
+        raise ConfigError(
+            f"batch_size must not exceed the {num_train} training samples. "
+            f"Received: batch_size={batch_size}"
+        )
+
+
 class ShuffledBatches:
     """Full batches of arrays in an order that is a function of `(seed, epoch)`.
 
     A run that is resumed at epoch e sees the batches that the uninterrupted run would have seen.
-    The samples left over behind the last full batch are skipped; another order skips others.
+    The samples left over after the last full batch are skipped; another order skips others.
 
     One generator serves all epochs of a `fit`, since Keras may open the next epoch's iterator of a
     `PyDataset` before it says that the epoch is over:
@@ -26,21 +35,21 @@ class ShuffledBatches:
         y: `(samples, …)` targets.
         batch_size: samples a batch.
         seed: seed of the orders.
+        shuffle: whether each epoch has an order of its own; without, all have the samples' own.
 
     Raises:
         ConfigError: If there are fewer samples than one batch.
     """
 
-    def __init__(self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int):
-        if batch_size > len(x):
-            raise ConfigError(
-                f"batch_size must not exceed the {len(x)} training samples. "
-                f"Received: batch_size={batch_size}"
-            )
+    def __init__(
+        self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, *, shuffle: bool = True
+    ):
+        check_batch_size(batch_size, len(x))
         self.x = x
         self.y = y
         self.batch_size = batch_size
         self.seed = seed
+        self.shuffle = shuffle
 
     @property
     def num_batches(self) -> int:
@@ -49,9 +58,11 @@ class ShuffledBatches:
 
     def order(self, epoch: int) -> np.ndarray:
         """Indices of an epoch's samples, `(num_batches, batch_size)`."""
-        permutation = np.random.default_rng((self.seed, epoch)).permutation(len(self.x))
+        order = np.arange(len(self.x))
+        if self.shuffle:
+            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.x))
         used = self.num_batches * self.batch_size
-        return permutation[:used].reshape(self.num_batches, self.batch_size)
+        return order[:used].reshape(self.num_batches, self.batch_size)
 
     def stream(self, first_epoch: int = 0) -> Generator[tuple[np.ndarray, np.ndarray]]:
         """Yield the batches of `first_epoch` (counted from 0) and of all that follow, endlessly."""

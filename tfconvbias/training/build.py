@@ -14,24 +14,6 @@ CONV_LAYERS = r"(^|/)(conv\d+|stage\d+_block\d+_(conv\d|shortcut))/"
 """The layers that stand for convolutions in every family, by variable path."""
 
 
-def build_dataset(config: RunConfig) -> data.ImageDataset:
-    """Load the configured data set, cut to `num_train` and permuted where asked for.
-
-    Raises:
-        ConfigError: If there is no such data set, or a folder of images is not as it should be.
-        data.DatasetUnavailableError: If a named data set can't be had.
-    """
-    try:
-        dataset = data.load(config.dataset, data_dir=config.data_dir)
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
-        raise ConfigError(str(error)) from error
-    if config.num_train is not None:
-        dataset = dataset.limit(num_train=config.num_train, seed=config.seed)
-    if config.permute_pixels is not None:
-        dataset = data.permute_pixels(dataset, seed=config.permute_pixels)
-    return dataset
-
-
 def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
     """Build the configured network on raw uint8 images, its preprocessing inside.
 
@@ -86,11 +68,25 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
 
 def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:
     """Compile with cross-entropy on logits, accuracy and the configured optimizer."""
+    chosen = {"auto": None, "on": True, "off": False}[config.jit_compile]
+    compile_classifier(model, build_optimizer(config, steps), chosen)
+
+
+def compile_classifier(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer, jit_compile: Any = None
+) -> None:
+    """Compile with cross-entropy on logits and accuracy.
+
+    Args:
+        model: A classifier that puts out logits for integer labels.
+        optimizer: A new one.
+        jit_compile: Whether to compile with XLA; by default `xla_pays()`.
+    """
     model.compile(
-        optimizer=build_optimizer(config, steps),
+        optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        jit_compile={"auto": xla_pays(), "on": True, "off": False}[config.jit_compile],
+        jit_compile=xla_pays() if jit_compile is None else jit_compile,
     )
 
 

@@ -1,39 +1,41 @@
-"""A frozen configuration dataclass as a command line."""
+"""A configuration as a command line."""
 
 import argparse
 import dataclasses
+import inspect
 import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from tfconvbias.training.config import Config
 from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.execution import Kept
 
-Config = TypeVar("Config")
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
 def parse(
-    config: Config,
+    config: AnyConfig,
     *,
     description: str | None = None,
     demo: Mapping[str, Any] | None = None,
-    fixed: Sequence[str] = (),
     argv: Sequence[str] | None = None,
-) -> Config:
-    """Read a configuration from the command line; every field is an option.
+) -> AnyConfig:
+    """Read a configuration from the command line; every `option` field is an option.
 
     A field `base_channels` becomes `--base-channels`, a bool `--resume` / `--no-resume`, a
     `Literal` a choice, a `T | None` accepts the word none, a `tuple[T, ...]` takes several values.
-    The field's `help` metadata and its default make the line in `--help`.
+    The field's help and its default make the line in `--help`. Fields of a configuration that this
+    one holds are options too; those in `config.fixed` are not.
 
     Args:
-        config: dataclass instance that holds the defaults.
-        description: text above the options, usually the recipe's `__doc__`.
-        demo: fields that `--demo` changes (small, embedded data). Options given beside `--demo`
+        config: The configuration that holds the defaults.
+        description: Text above the options, usually the recipe's `__doc__`.
+        demo: Fields that `--demo` changes (small, embedded data). Options given beside `--demo`
             win over it. `None`: no such option.
-        fixed: fields that a recipe sets itself; they get no option.
-        argv: arguments; `sys.argv[1:]` by default.
+        argv: Arguments; `sys.argv[1:]` by default.
 
     Returns:
         A configuration of the same class.
@@ -45,31 +47,85 @@ def parse(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if demo is not None:
-        shown = " ".join(f"{name}={value}" for name, value in demo.items())
+        shown = " ".join(
+            f"--{name.replace('_', '-')} {_shown(value)}" for name, value in demo.items()
+        )
         parser.add_argument(
             "--demo", action="store_true", help=f"small and offline, in minutes: {shown}"
         )
-    hints = typing.get_type_hints(type(config))
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        if field.name not in fixed:
-            _add_option(parser, field, hints[field.name], getattr(config, field.name))
+    groups: dict[str, Any] = {}
+    for option in options_of(config):
+        if option.section not in groups:
+            groups[option.section] = parser.add_argument_group(option.section)
+        _add_option(groups[option.section], option)
     given = vars(parser.parse_args(argv))
     changes: dict[str, Any] = dict(demo or {}) if given.pop("demo", False) else {}
     changes.update(given)
     try:
-        return dataclasses.replace(config, **changes)  # type: ignore[type-var]
+        return config.replace(**changes)
     except ConfigError as error:
         parser.error(str(error))
 
 
-def arguments_of(config: Any, default: Any) -> str:
-    """The options that turn `default` into `config`, ready to paste behind a recipe's name."""
+class Option(NamedTuple):
+    """A field that is an option.
+
+    Attributes:
+        name: The field's name.
+        help: What `--help` says of it.
+        hint: Its type.
+        value: Its value, the option's default.
+        section: The heading under which `--help` shows it.
+    """
+
+    name: str
+    help: str
+    hint: Any
+    value: Any
+    section: str
+
+
+def options_of(config: Config) -> list[Option]:
+    """The options of a configuration and of those that it holds, section by section."""
+    found = []
+    seen = set(config.fixed)
+    pending: list[Config] = [config]
+    while pending:
+        part = pending.pop(0)
+        hints = typing.get_type_hints(type(part))
+        for field in dataclasses.fields(part):
+            if "help" in field.metadata and field.name not in seen:
+                found.append(
+                    Option(
+                        field.name,
+                        field.metadata["help"],
+                        hints[field.name],
+                        getattr(part, field.name),
+                        _section(type(part), field.name),
+                    )
+                )
+            seen.add(field.name)
+        pending += part.inner().values()
+    sections = [Config.section, *(option.section for option in found)]
+    # How a run is kept and shown comes last, since it matters least.
+    return sorted(found, key=lambda o: (o.section == Kept.section, sections.index(o.section)))
+
+
+def _section(kind: type, name: str) -> str:
+    """The section of the class that brought a field in; others may have changed its default."""
+    owners = [c for c in kind.__mro__ if name in inspect.get_annotations(c)]
+    return owners[-1].__dict__.get("section", Config.section)
+
+
+def arguments_of(config: Config, default: Config) -> str:
+    """The options that turn `default` into `config`, ready to paste after a recipe's name."""
     words = []
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if value == getattr(default, field.name):
+    values = {option.name: option.value for option in options_of(config)}
+    for option in options_of(default):
+        value = values.get(option.name, option.value)
+        if value == option.value:
             continue
-        flag = "--" + field.name.replace("_", "-")
+        flag = "--" + option.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
         elif isinstance(value, tuple):
@@ -84,14 +140,11 @@ def program_name() -> str:
     return f"python {sys.argv[0]}"
 
 
-def _add_option(
-    parser: argparse.ArgumentParser, field: dataclasses.Field, hint: Any, default: Any
-) -> None:
-    flag = "--" + field.name.replace("_", "-")
-    shown = "none" if default is None else default
-    text = f"{field.metadata.get('help', '')} [{shown}]".replace("%", "%%")
+def _add_option(parser: Any, option: Option) -> None:
+    flag = "--" + option.name.replace("_", "-")
+    text = f"{option.help} [{_shown(option.value)}]".replace("%", "%%")
     options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text}
-    kind, optional = _unwrap_optional(hint)
+    kind, optional = _unwrap_optional(option.hint)
     origin = typing.get_origin(kind)
     if kind is bool:
         parser.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
@@ -104,6 +157,13 @@ def _add_option(
     else:
         options.update(type=_optional(kind) if optional else kind, metavar=kind.__name__.upper())
     parser.add_argument(flag, **options)
+
+
+def _shown(value: Any) -> str:
+    """A default as it is typed."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
 
 
 class _TupleAction(argparse.Action):

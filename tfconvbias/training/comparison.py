@@ -1,69 +1,63 @@
 """Several configurations in one folder, set side by side."""
 
-import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from tfconvbias import data
-from tfconvbias.training.build import build_dataset
-from tfconvbias.training.errors import ConfigError, RunPausedError, TrainingDivergedError
+from tfconvbias.training.config import field_names
+from tfconvbias.training.data_config import DataConfig, build_dataset
+from tfconvbias.training.errors import ConfigError, TrainingDivergedError
+from tfconvbias.training.execution import Deadline
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
 
 
 def compare(
-    rows: Mapping[str, RunConfig], folder: str | Path
+    rows: Mapping[str, RunConfig], folder: str | Path, deadline: Deadline | None = None
 ) -> tuple[dict[str, RunResult], dict[str, str]]:
     """Run every row, each in a subfolder of its own; finished rows are read from disk.
 
     Args:
-        rows: label → configuration; `run_dir` and `tensorboard` paths follow from the label.
-        folder: where the rows' run folders stand.
+        rows: Label → configuration. Its `run_dir` is not used, since the label names the subfolder.
+        folder: Where the rows' run folders stand.
+        deadline: When to stop; by default the first row's `max_minutes` from now on.
 
     Returns:
         The finished rows by label, and the messages of rows whose loss diverged.
 
     Raises:
         ConfigError: If two labels would share a subfolder.
-        RunPausedError: If `max_minutes`, which here are those of all rows together, are over.
+        RunPausedError: If the time was over before the last row.
     """
-    started = time.perf_counter()
     folders = {name: Path(folder) / slug(name) for name in rows}
-    if len(set(folders.values())) < len(rows):
+    if not rows or len(set(folders.values())) < len(rows):
         raise ConfigError(f"Labels must differ in letters and digits. Received: {list(rows)}")
+    deadline = deadline or next(iter(rows.values())).deadline()
     datasets: dict[tuple, data.ImageDataset] = {}
     finished, diverged = {}, {}
     for number, (name, config) in enumerate(rows.items(), start=1):
-        if config.verbose != "silent":
-            print(f"\n[{number}/{len(rows)}] {name}", flush=True)
-        drawn = config.seed if config.num_train is not None else None
-        key = (config.dataset, config.data_dir, config.num_train, config.permute_pixels, drawn)
+        config.tell(f"\n[{number}/{len(rows)}] {name}")
+        config = config.replace(run_dir=str(folders[name]))
+        if RunFolder(folders[name]).result() is None:
+            deadline.pause_before(name)
+        key = _images(config)
         if key not in datasets:
             datasets[key] = build_dataset(config)
-        left = config.max_minutes
-        if left is not None:
-            left -= (time.perf_counter() - started) / 60
-            if left <= 0 and RunFolder(folders[name]).result() is None:
-                raise RunPausedError(
-                    f"{name} is still to run, but max_minutes={config.max_minutes:g} are over. "
-                    "The same command with --resume continues."
-                )
         try:
-            finished[name] = run(
-                dataclasses.replace(
-                    config,
-                    run_dir=str(folders[name]),
-                    # A finished row is read whatever the time.
-                    max_minutes=left if left is None or left > 0 else None,
-                ),
-                datasets[key],
-            )
+            finished[name] = run(config, datasets[key], deadline)
         except TrainingDivergedError as error:
             diverged[name] = str(error)
-            print(f"{name}: {error}", flush=True)
+            config.tell(f"{name}: {error}")
     return finished, diverged
+
+
+def _images(config: RunConfig) -> tuple:
+    """What decides which images a configuration loads."""
+    names = sorted(field_names(DataConfig()))
+    if config.num_train is None and config.num_test is None:
+        names.remove("seed")
+    return tuple(getattr(config, name) for name in names)
 
 
 def slug(name: str) -> str:

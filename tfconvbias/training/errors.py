@@ -1,11 +1,15 @@
 """Errors that a user can mend: the command line prints them without a traceback."""
 
 
-class ConfigError(ValueError):
-    """A configuration field has a value that can't be used."""
+class RecipeError(Exception):
+    """Base of the errors that the user of a recipe can mend; the recipe ends with the message."""
 
 
-class RunFolderError(RuntimeError):
+class ConfigError(RecipeError, ValueError):
+    """A configuration field has a value that cannot be used."""
+
+
+class RunFolderError(RecipeError, RuntimeError):
     """A run folder holds something else than the run that was asked for."""
 
 
@@ -13,5 +17,5 @@ class RunPausedError(RuntimeError):
     """The time that a run was given is over; a checkpoint is kept, and the run can be resumed."""
 
 
-class TrainingDivergedError(RuntimeError):
-    """The loss became NaN or infinite; the last good model is kept in the run folder."""
+class TrainingDivergedError(RecipeError, RuntimeError):
+    """The loss became NaN or infinite; the last good checkpoint stays in the run folder."""

@@ -1,15 +1,22 @@
-"""A self-contained HTML page from run folders alone."""
+"""Runs as a recipe shows them: a printed table, and a page made from run folders alone."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from tfconvbias import analysis, plots
-from tfconvbias.training.report_page import Figures, run_notes, write_page
+from tfconvbias.training.comparison import compare, slug
+from tfconvbias.training.config import Config
+from tfconvbias.training.errors import TrainingDivergedError
+from tfconvbias.training.page import Figures, run_notes, write_page
+from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
-from tfconvbias.training.table import table_rows
+from tfconvbias.training.runner import run
+from tfconvbias.training.table import format_table, label, table_rows
 
 _MOST_LAYERS = 4
 MIN_NONZEROS = 20
@@ -21,6 +28,58 @@ _LOCALITY_COLUMNS = (
     *("units", "spread, pixels", "permuted", "z"),
     *("share in the best k×k, %", "permuted share, %", "z of the share"),
 )
+
+
+def report_run(config: RunConfig) -> None:
+    """Train one configuration, print its row and write its report."""
+    result = run(config)
+    name = label(result.row)
+    print(format_table(table_rows({name: result.row})))
+    page = write_report({name: result.folder}, result.folder.path / "report.html", name)
+    print(f"Report: {page}")
+
+
+@dataclass(frozen=True)
+class Comparison(Config):
+    """Several runs that share all but a few fields.
+
+    Args:
+        run: What all rows share; its `run_dir` is the folder in which each row has its own.
+        rows: Label → the fields in which a row differs.
+        title: Heading of the report; it names the folder where `run_dir` is `None`.
+    """
+
+    run: RunConfig = RunConfig()
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    title: str = "Comparison"
+
+    @property
+    def fixed(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The fields that all rows set; a field that some rows set is an option for the others."""
+        named = [set(changes) for changes in self.rows.values()]
+        return tuple(sorted(set.intersection(*named))) if named else ()
+
+    @property
+    def folder(self) -> Path:
+        """Where the rows' run folders and the report stand."""
+        return Path(self.run.run_dir or f"runs/{slug(self.title)}")
+
+
+def report_comparison(config: Comparison) -> None:
+    """Train every row, print the table and write one report.
+
+    Raises:
+        TrainingDivergedError: If the loss of a row diverged; the others are reported first.
+    """
+    configs = {name: config.run.replace(**fields) for name, fields in config.rows.items()}
+    finished, diverged = compare(configs, config.folder)
+    if finished:
+        print("\n" + format_table(table_rows({name: r.row for name, r in finished.items()})))
+        folders = {name: result.folder for name, result in finished.items()}
+        page = write_report(folders, config.folder / "report.html", config.title)
+        print(f"Report: {page}")
+    if diverged:
+        raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
 
 
 def write_report(

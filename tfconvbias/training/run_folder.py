@@ -1,38 +1,51 @@
-"""What a run leaves on disk, and how it is found again."""
+"""What a training leaves on disk, and how it is found again."""
 
 import csv
-import json
-import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 
-from tfconvbias.training.claimed_folder import check_folder, write_json
-from tfconvbias.training.run_config import RunConfig
+from tfconvbias.training.config import Config
+from tfconvbias.training.errors import RunFolderError
+from tfconvbias.training.files import PREFIX, read_json, replacing, write_json, write_rows
 
 History = dict[str, list[float]]
+"""Column → one value per epoch."""
+
+
+class Images(Protocol):
+    """What tells images from others wherever they lie; a `data.ImageDataset` has both."""
+
+    @property
+    def name(self) -> str:
+        """A short name."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal images."""
 
 
 class RunFolder:
-    """One run on disk.
+    """One piece of work on disk: a training, or a study that keeps trainings in subfolders.
 
     ```
-    config.json     the resolved configuration
+    config.json       the fields that decide the result, and a digest of the images
     environment.json  versions, commit, hardware
-    history.csv     a row an epoch
-    checkpoint-N.keras  model and optimizer after epoch N, while the run goes on
-    last.keras      model and optimizer after the last epoch
-    best.keras      model of the best validation accuracy
-    result.json     the results row, once the run is complete
-    tensorboard/    logs
+    history.csv       one row per epoch
+    checkpoint-N.weights.h5   weights and optimizer after epoch N, while the training goes on
+    best.keras        model of the best validation accuracy
+    last.keras        model and optimizer after the last epoch
+    result.json       the results row, once the work is complete
+    tensorboard/      logs
     figures/, report.html
     ```
 
     A file is complete or absent: it is written beside its place and then renamed.
 
     Args:
-        path: the folder; it is made by `create`.
+        path: The folder; it is made by `claim`.
     """
 
     def __init__(self, path: str | Path):
@@ -53,96 +66,170 @@ class RunFolder:
         """Folder of the TensorBoard logs."""
         return self.path / "tensorboard"
 
-    def check(self, config: RunConfig) -> None:
-        """Check that the folder is free, or holds this very run and may be continued.
+    @property
+    def is_claimed(self) -> bool:
+        """Whether the folder holds a configuration."""
+        return (self.path / "config.json").exists()
+
+    def part(self, name: str) -> "RunFolder":
+        """The folder of one training of a study."""
+        return RunFolder(self.path / name)
+
+    def check(
+        self,
+        config: Config,
+        resume: bool,
+        dataset: Images | None = None,
+        kind: str = "run",
+    ) -> bool:
+        """Check that the folder is free, or holds this very work and may be continued.
+
+        Args:
+            config: What is to be done.
+            resume: Whether work that is there already may be continued.
+            dataset: The images on which it is to be done.
+            kind: What the folder holds, for messages.
+
+        Returns:
+            Whether the folder holds this work already.
 
         Raises:
-            RunFolderError: If the folder holds another configuration, holds this run but
-                `config.resume` is off, or holds files that are not a run.
+            RunFolderError: If the folder holds another configuration or other images, holds this
+                work while `resume` is off, or holds files without a configuration.
         """
-        check_folder(self.path / "config.json", config.identity(), config.resume)
+        if not self.is_claimed:
+            if self.path.exists() and any(
+                not file.name.startswith(PREFIX) for file in self.path.iterdir()
+            ):
+                raise RunFolderError(
+                    f"{self.path} is not empty and holds no {kind}. Choose another --run-dir."
+                )
+            return False
+        self.check_same(config, dataset, kind)
+        if not resume:
+            raise RunFolderError(
+                f"{self.path} already holds this {kind}. Continue it with --resume, "
+                "or choose another --run-dir."
+            )
+        return True
 
-    def create(self, config: RunConfig) -> None:
-        """Make the folder and store the configuration, which claims it for this run."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "config.json", config.identity())
+    def check_same(self, config: Config, dataset: Images | None = None, kind: str = "run") -> None:
+        """Check that the folder holds this configuration.
+
+        Raises:
+            RunFolderError: If it holds another one; the message lists the fields that differ.
+        """
+        stored, wanted = self.config(), _identity(config, dataset)
+        different = ", ".join(
+            f"{name}: {stored.get(name)!r} there, {wanted.get(name)!r} asked for"
+            for name in sorted(stored.keys() | wanted.keys())
+            if stored.get(name) != wanted.get(name)
+        )
+        if different:
+            raise RunFolderError(
+                f"{self.path} holds a {kind} with another configuration ({different}). "
+                "Choose another --run-dir."
+            )
+
+    def claim(self, config: Config, dataset: Images | None = None) -> None:
+        """Make the folder and store the configuration, which claims it for this work.
+
+        Raises:
+            RunFolderError: If the folder cannot be written.
+        """
+        try:
+            write_json(self.path / "config.json", _identity(config, dataset))
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} cannot be written ({error}). Choose another --run-dir."
+            ) from error
 
     def config(self) -> dict[str, Any]:
         """The stored configuration."""
-        return self._read_json("config.json")
+        return read_json(self.path / "config.json")
 
     def result(self) -> dict[str, Any] | None:
-        """The results row, or `None` while the run is not complete."""
-        return self._read_json("result.json") if (self.path / "result.json").exists() else None
+        """The results row, or `None` while the work is not complete."""
+        file = self.path / "result.json"
+        return read_json(file) if file.exists() else None
 
     def environment(self) -> dict[str, Any]:
-        """Versions, commit and hardware of the run."""
-        return self._read_json("environment.json")
+        """Versions, commit and hardware of the training."""
+        return read_json(self.path / "environment.json")
 
-    def write_result(self, result: dict[str, Any]) -> None:
-        """Store the results row, which marks the run as complete."""
+    def write_result(self, result: Mapping[str, Any]) -> None:
+        """Store the results row, which marks the work as complete."""
         write_json(self.path / "result.json", result)
 
-    def write_environment(self, environment: dict[str, Any]) -> None:
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Store versions, commit and hardware."""
         write_json(self.path / "environment.json", environment)
 
     def save_model(self, model: keras.Model, file: Path) -> None:
         """Save a model so that a kill leaves the previous one or the new one, never a part."""
-        unfinished = file.with_name(f"unfinished-{file.name}")
-        model.save(unfinished)
-        unfinished.replace(file)
+        with replacing(file) as unfinished:
+            model.save(unfinished)
 
     def checkpoint(self) -> tuple[int, Path] | None:
-        """Number of epochs behind the newest checkpoint, and its file; `None` without one."""
-        if self.last_model.exists():
-            return self.config()["epochs"], self.last_model
-        found = [(int(file.stem.split("-")[1]), file) for file in self._checkpoints()]
+        """The newest checkpoint: the number of its epoch, and its file; `None` without one."""
+        found = [(int(f.name.split("-")[1].split(".")[0]), f) for f in self._checkpoints()]
         return max(found, default=None)
 
     def save_checkpoint(self, model: keras.Model, epoch: int) -> None:
-        """Store model and optimizer after an epoch, counted from 1, and drop the older ones."""
-        older = self._checkpoints()
-        is_last = epoch == self.config()["epochs"]
-        file = self.last_model if is_last else self.path / f"checkpoint-{epoch}.keras"
-        self.save_model(model, file)
-        for name in older:
-            if name != file:
-                name.unlink()
+        """Store weights and optimizer after an epoch, counted from 1, and drop older ones."""
+        file = self.path / f"checkpoint-{epoch}.weights.h5"
+        with replacing(file) as unfinished:
+            model.save_weights(unfinished)
+        for older in self._checkpoints():
+            if older != file:
+                older.unlink()
+
+    def drop_checkpoints(self) -> None:
+        """Remove the checkpoints of a training that is over."""
+        for file in self._checkpoints():
+            file.unlink()
 
     def history(self) -> History:
-        """Column → value an epoch, epochs counted from 1."""
-        file = self.path / "history.csv"
-        if not file.exists():
-            return {}
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        return {name: [float(row[name]) for row in rows] for name in rows[0]} if rows else {}
+        """The columns of the history, one value per epoch; empty before the first one."""
+        rows = self._history_rows()
+        return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
-    def append_history(self, row: dict[str, float]) -> None:
+    def append_history(self, row: Mapping[str, float]) -> None:
         """Add an epoch's row; floats are written so that they read back equal."""
-        file = self.path / "history.csv"
-        is_new = not file.exists()
-        with file.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(row), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
-            stream.flush()
-            os.fsync(stream.fileno())
+        self._write_history([*self._history_rows(), row])
 
     def truncate_history(self, epochs: int) -> None:
-        """Drop the rows behind the last checkpoint, which will be run again."""
+        """Drop the rows after an epoch, which will be run again."""
+        rows = self._history_rows()
+        kept = [row for row in rows if row["epoch"] <= epochs]
+        if len(kept) < len(rows):
+            self._write_history(kept)
+
+    def _history_rows(self) -> list[dict[str, float]]:
         file = self.path / "history.csv"
         if not file.exists():
-            return
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        unfinished = file.with_name("unfinished-history.csv")
-        unfinished.write_text("".join(lines[: epochs + 1]), encoding="utf-8")
-        unfinished.replace(file)
+            return []
+        with file.open(newline="", encoding="utf-8") as stream:
+            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+    def _write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
+        write_rows(self.path / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
 
     def _checkpoints(self) -> list[Path]:
-        return list(self.path.glob("checkpoint-*.keras"))
+        return list(self.path.glob("checkpoint-*.weights.h5"))
 
-    def _read_json(self, name: str) -> dict[str, Any]:
-        return json.loads((self.path / name).read_text(encoding="utf-8"))
+
+def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:
+    found = dict(config.identity())
+    if dataset is not None:
+        found["images"] = f"{dataset.name} {dataset.digest}"
+    # As JSON holds it: lists for tuples.
+    return _plain(found)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value

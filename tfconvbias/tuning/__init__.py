@@ -1,36 +1,28 @@
-"""KerasTuner searches over the configurations of training runs."""
+"""KerasTuner searches over the configurations of training runs; it knows no paper."""
 
 from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
-from tfconvbias.tuning.entry_points import (
-    search_augmentation_recipe,
-    tune_recipe,
-    tune_sparsity_recipe,
-)
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.hypermodels import BetaLassoHyperModel, SGDHyperModel, hypermodel
+from tfconvbias.tuning.oracles import BayesianOracle, GridOracle, HyperbandOracle
+from tfconvbias.tuning.report import report_augmentation_search, report_search
 from tfconvbias.tuning.results import SearchResults
-from tfconvbias.tuning.search import search
+from tfconvbias.tuning.search import search, without_deprecations
 from tfconvbias.tuning.search_config import SearchConfig
-from tfconvbias.tuning.sparsity_search import (
-    SparsitySearchConfig,
-    StructuredSparsityHyperModel,
-    search_sparsity,
-)
 
 __all__ = [
     "AugmentationSearchConfig",
+    "BayesianOracle",
     "BetaLassoHyperModel",
+    "GridOracle",
+    "HyperbandOracle",
     "SGDHyperModel",
     "SearchConfig",
     "SearchError",
     "SearchResults",
-    "SparsitySearchConfig",
-    "StructuredSparsityHyperModel",
     "hypermodel",
+    "report_augmentation_search",
+    "report_search",
     "search",
     "search_augmentation",
-    "search_augmentation_recipe",
-    "search_sparsity",
-    "tune_recipe",
-    "tune_sparsity_recipe",
+    "without_deprecations",
 ]

@@ -10,25 +10,37 @@ import numpy as np
 
 from tfconvbias import data
 from tfconvbias.data import FastAutoAugment
-from tfconvbias.training import ConfigError, RunConfig, build_dataset, option, run
-from tfconvbias.training.claimed_folder import write_json
+from tfconvbias.training import (
+    EVALUATION_BATCH,
+    Config,
+    ConfigError,
+    RunConfig,
+    build_dataset,
+    option,
+    run,
+    write_json,
+)
 
 _OPERATIONS = tuple(data.OPERATIONS)
-_BATCH = 500
 
 SubPolicy = list[list[Any]]
 
 
 @dataclass(frozen=True)
-class AugmentationSearchConfig(RunConfig):
+class AugmentationSearchConfig(Config):
     """The networks that judge candidates, and the search for a policy.
 
-    The fields of `RunConfig` describe the network that is trained on each fold; `run_dir` keeps
-    the networks and the policy, and `resume` continues.
+    Args:
+        run: The network that is trained on each fold. Its `run_dir` is the search's folder, which
+            keeps the networks and the policy, and `resume` continues the search.
 
     Raises:
         ConfigError: If a value is out of its range.
     """
+
+    fixed = ("max_minutes",)
+
+    run: RunConfig = RunConfig()
 
     num_folds: int = option(5, "networks, each trained on all folds but one and judging on it")
     num_rounds: int = option(2, "rounds a fold: the first at random, the others near the best")
@@ -89,25 +101,23 @@ def search_augmentation(
         Lim et al., "Fast AutoAugment", 2019, section 3.
     """
     if dataset is None:
-        dataset = build_dataset(config)
+        dataset = build_dataset(config.run)
     if dataset.image_shape[-1] != 3:
         raise ConfigError(
             f"Policies work on RGB images. Received: images of shape {dataset.image_shape}"
         )
-    folder = Path(config.run_dir or f"searches/augmentation-{config.default_run_name()}")
+    folder = Path(config.run.run_dir or f"searches/augmentation-{config.run.default_run_name()}")
     found: list[tuple[float, SubPolicy]] = []
-    fold_of = _folds(dataset.y_train, config.num_folds, config.seed)
+    fold_of = _folds(dataset.y_train, config.num_folds, config.run.seed)
     for fold in range(config.num_folds):
         network, images, labels = _judge(config, dataset, fold_of == fold, folder / f"fold-{fold}")
-        generator = np.random.default_rng((config.seed, fold))
+        generator = np.random.default_rng((config.run.seed, fold))
         best = _best_sub_policies(config, network, images, labels, generator)
         found += best
-        if config.verbose != "silent":
-            print(
-                f"fold {fold}: cross-entropy {best[0][0]:.3f} to {best[-1][0]:.3f} "
-                f"with the {len(best)} best sub-policies",
-                flush=True,
-            )
+        config.run.tell(
+            f"fold {fold}: cross-entropy {best[0][0]:.3f} to {best[-1][0]:.3f} "
+            f"with the {len(best)} best sub-policies"
+        )
     write_json(
         folder / "scores.json", [{"score": score, "sub_policy": part} for score, part in found]
     )
@@ -138,10 +148,9 @@ def _judge(
         x_test=images,
         y_test=labels,
     )
-    shared = {field.name: getattr(config, field.name) for field in dataclasses.fields(RunConfig)}
-    result = run(RunConfig(**{**shared, "run_dir": str(to)}), part)
+    result = run(config.run.replace(run_dir=str(to)), part)
     network = keras.saving.load_model(result.folder.last_model)
-    order = np.random.default_rng(config.seed).permutation(len(images))[: config.max_judged]
+    order = np.random.default_rng(config.run.seed).permutation(len(images))[: config.max_judged]
     return network, images[order], labels[order]
 
 
@@ -173,13 +182,13 @@ def _scores(
     labels: np.ndarray,
 ) -> list[float]:
     """Each candidate's mean over images of the smallest cross-entropy among the draws."""
-    judge = _Judge(network, FastAutoAugment(candidates, seed=config.seed))
+    judge = _Judge(network, FastAutoAugment(candidates, seed=config.run.seed))
     scores = []
     for number in range(len(candidates)):
         part = np.full(len(images), number, "int32")
         losses = np.full(len(images), np.inf)
         for _ in range(config.num_draws):
-            logits = judge.predict([images, part], batch_size=_BATCH, verbose=0)
+            logits = judge.predict([images, part], batch_size=EVALUATION_BATCH, verbose=0)
             losses = np.minimum(losses, _cross_entropy(logits, labels))
         scores.append(float(losses.mean()))
     return scores

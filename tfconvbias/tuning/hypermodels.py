@@ -1,16 +1,24 @@
-"""The paper's search spaces as KerasTuner hypermodels."""
+"""The search spaces of both optimizers as KerasTuner hypermodels."""
 
+import tempfile
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 import keras_tuner
 
-from tfconvbias import analysis, callbacks, data
-from tfconvbias.training import ConfigError, RunConfig, ShuffledBatches, build_model
-from tfconvbias.training.build import compile_model
+from tfconvbias import analysis, data
+from tfconvbias.training import (
+    ConfigError,
+    Execution,
+    RunConfig,
+    RunFolder,
+    TrainingDivergedError,
+    build_model,
+    compile_model,
+    fit,
+)
 from tfconvbias.tuning.search_config import SearchConfig
-
-_EVALUATION_BATCH = 1000
 
 
 class _TrainingHyperModel(keras_tuner.HyperModel):
@@ -24,11 +32,11 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
     optimizer: str
 
     def __init__(self, config: SearchConfig, dataset: data.ImageDataset):
-        super().__init__(name=f"{config.model_name}_{config.optimizer}")
-        if config.optimizer != self.optimizer:
+        super().__init__(name=f"{config.run.model_name}_{config.run.optimizer}")
+        if config.run.optimizer != self.optimizer:
             raise ConfigError(
                 f"{type(self).__name__} searches optimizer={self.optimizer!r}. "
-                f"Received: optimizer={config.optimizer!r}"
+                f"Received: optimizer={config.run.optimizer!r}"
             )
         if len(dataset.x_validation) == 0:
             raise ConfigError(
@@ -62,19 +70,19 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
         model: keras.Model,
         *,
         epochs: int | None = None,
-        initial_epoch: int = 0,
+        folder: RunFolder | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        verbose: int = 0,
+        **_: Any,
     ) -> keras.callbacks.History:
         """Train a trial's model as `training.run` would.
 
         Args:
-            hp: the trial's values.
-            model: from `build`.
-            epochs: stop after this epoch; by default the configuration's last.
-            initial_epoch: epochs that the model has behind it.
-            callbacks: of Keras.
-            verbose: of Keras.
+            hp: The trial's values.
+            model: From `build`.
+            epochs: Stop after this epoch; by default the configuration's last.
+            folder: Where history and checkpoint are kept; a checkpoint that is there is continued.
+                By default nothing is kept.
+            callbacks: Of Keras.
 
         Returns:
             The history, with `val_accuracy`, and `nonzero_share` of the kernels' weights.
@@ -83,37 +91,28 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
             keras_tuner.errors.FailedTrialError: If the loss became NaN or infinite.
         """
         config = self.configure(hp)
-        guard, watchers = self._watchers(config)
-        batches = ShuffledBatches(
-            self.dataset.x_train, self.dataset.y_train, config.batch_size, config.seed
-        )
-        history = model.fit(
-            batches.stream(initial_epoch),
-            steps_per_epoch=batches.num_batches,
-            shuffle=False,
-            validation_data=(self.dataset.x_validation, self.dataset.y_validation),
-            validation_batch_size=_EVALUATION_BATCH,
-            initial_epoch=initial_epoch,
-            epochs=config.epochs if epochs is None else epochs,
-            callbacks=[*watchers, *callbacks],
-            verbose=verbose,
-        )
-        if guard.diverged is not None:
-            raise keras_tuner.errors.FailedTrialError(
-                f"The loss became NaN or infinite in epoch {guard.diverged}."
-            )
+        last = config.epochs if epochs is None else epochs
+        with tempfile.TemporaryDirectory() as passing:
+            try:
+                columns = fit(
+                    model,
+                    self.dataset,
+                    RunFolder(passing) if folder is None else folder,
+                    epochs=last,
+                    batch_size=config.batch_size,
+                    seed=config.seed,
+                    watchers=[_NonZeroShare(), *callbacks],
+                    execution=Execution(checkpoint_every=last, verbose="silent"),
+                )
+            except TrainingDivergedError as error:
+                raise keras_tuner.errors.FailedTrialError(str(error)) from error
+        history = keras.callbacks.History()
+        history.history = columns
         return history
-
-    @staticmethod
-    def _watchers(
-        config: RunConfig,
-    ) -> tuple[callbacks.StopOnNonFiniteLoss, list[keras.callbacks.Callback]]:
-        guard = callbacks.StopOnNonFiniteLoss()
-        return guard, [callbacks.EpochSeeds(config.seed), _NonZeroShare(), guard]
 
 
 class SGDHyperModel(_TrainingHyperModel):
-    """SGD: rate × momentum × weight decay × dropout, 20 combinations at the paper's one rate.
+    """SGD: rate × momentum × weight decay × dropout, 20 combinations by default.
 
     Fits any KerasTuner tuner: `keras_tuner.GridSearch(SGDHyperModel(config, dataset), …)`.
 
@@ -123,16 +122,13 @@ class SGDHyperModel(_TrainingHyperModel):
 
     Raises:
         ConfigError: If the configuration is of another optimizer, or there is no validation split.
-
-    Reference:
-        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, appendix A.2.
     """
 
     optimizer = "sgd"
 
 
 class BetaLassoHyperModel(_TrainingHyperModel):
-    """β-LASSO: rate × λ × λ of the convolution's layers × dropout, 50 combinations at one rate.
+    """β-LASSO: rate × λ × λ of the convolution's layers × dropout, 50 combinations by default.
 
     Args:
         config: what all trials share, and the values that are tried; `optimizer="beta_lasso"`.
@@ -140,9 +136,6 @@ class BetaLassoHyperModel(_TrainingHyperModel):
 
     Raises:
         ConfigError: If the configuration is of another optimizer, or there is no validation split.
-
-    Reference:
-        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, appendix A.2.
     """
 
     optimizer = "beta_lasso"
@@ -150,7 +143,7 @@ class BetaLassoHyperModel(_TrainingHyperModel):
 
 def hypermodel(config: SearchConfig, dataset: data.ImageDataset) -> _TrainingHyperModel:
     """The search space of the configuration's optimizer."""
-    kind = SGDHyperModel if config.optimizer == "sgd" else BetaLassoHyperModel
+    kind = SGDHyperModel if config.run.optimizer == "sgd" else BetaLassoHyperModel
     return kind(config, dataset)
 
 

@@ -132,14 +132,14 @@ def build_oracle(
     options: dict[str, Any] = {
         "objective": objective(config),
         "hyperparameters": space,
-        "seed": config.seed + 1,  # 0 would be a random one
+        "seed": config.run.seed + 1,  # 0 would be a random one
         "max_retries_per_trial": 1,
         "max_consecutive_failed_trials": _NEVER,
     }
     oracle: GridOracle | BayesianOracle | HyperbandOracle
     if config.algorithm == "hyperband":
         oracle = HyperbandOracle(
-            max_epochs=config.epochs, factor=config.hyperband_factor, **options
+            max_epochs=config.run.epochs, factor=config.hyperband_factor, **options
         )
     elif config.algorithm == "bayesian":
         oracle = BayesianOracle(max_trials=config.max_trials or 20, **options)

@@ -1,14 +1,12 @@
 """What a search found: a table, the best configuration, and the command that runs it."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras_tuner
 
-from tfconvbias.training import RunConfig, command_line
-from tfconvbias.training.table import format_table
+from tfconvbias.training import RunConfig, command_line, format_table, write_rows
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search_config import SearchConfig
 from tfconvbias.tuning.tuner import values_of
@@ -48,10 +46,7 @@ class SearchResults:
         if not done:
             message = next((row["message"] for row in rows if row["message"]), "there was none")
             raise SearchError(f"No trial succeeded. The first one's end: {message}")
-        with (folder / "results.csv").open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, fieldnames=list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
+        write_rows(folder / "results.csv", rows)
         return cls(folder, rows, config.trial({name: done[0][name] for name in config.choices()}))
 
     def pareto_front(self) -> list[dict[str, Any]]:

@@ -7,14 +7,12 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import keras
 import keras_tuner
 
 from tfconvbias import data
-from tfconvbias.training import build_dataset
-from tfconvbias.training.claimed_folder import check_folder, check_same, write_json
+from tfconvbias.training import RunFolder, build_dataset
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.hypermodels import hypermodel
 from tfconvbias.tuning.oracles import GridOracle, build_oracle
@@ -48,28 +46,28 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
     Raises:
         RunFolderError: If the folder holds another search, or this one without `config.resume`.
         SearchError: If no trial succeeded, or the chief has no worker left.
-        data.DatasetUnavailableError: If the data set can't be had.
+        data.DatasetUnavailableError: If the data set is not available.
     """
-    folder = Path(config.run_dir or f"searches/{config.default_run_name()}")
     role = _role()
-    file = folder / "search.json"
-    if role == "worker":
-        _wait_for_chief(file, config.worker_timeout)
-        check_same(file, config.identity(), "search")
-    elif not check_folder(file, config.identity(), config.resume, "search"):
-        write_json(file, config.identity())
+    run = config.run
     if dataset is None:
-        dataset = build_dataset(config)
+        dataset = build_dataset(run)
     space = hypermodel(config, dataset)
     hp = keras_tuner.HyperParameters()
     space.declare_hyperparameters(hp)
+    folder = RunFolder(run.run_dir or f"searches/{run.default_run_name()}")
+    if role == "worker":
+        _wait_for_chief(folder, config.worker_timeout)
+        folder.check_same(config, dataset, "search")
+    elif not folder.check(config, run.resume, dataset, "search"):
+        folder.claim(config, dataset)
 
     policy = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(config.precision)
+    keras.config.set_dtype_policy(run.precision)
     try:
         with without_deprecations():
             oracle = build_oracle(config, hp)
-            tuner = RunTuner(oracle, space, folder, _TRIALS, config.worker_timeout)
+            tuner = RunTuner(oracle, space, folder.path, _TRIALS, config.worker_timeout)
             if role == "chief":
                 _lead(tuner, oracle, config)
             else:
@@ -81,12 +79,12 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
         return None
     if oracle.failure is not None:
         raise SearchError(f"The search stopped: {oracle.failure}") from oracle.failure
-    return SearchResults.from_oracle(config, folder, oracle)
+    return SearchResults.from_oracle(config, folder.path, oracle)
 
 
 @contextlib.contextmanager
 def without_deprecations() -> Iterator[None]:
-    """Silence what KerasTuner can't help: it calls functions of `threading` that were renamed."""
+    """Silence what KerasTuner cannot help: it calls functions of `threading` that were renamed."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(currentThread|getName)\(\) is deprecated")
         yield
@@ -118,12 +116,12 @@ def _lead(tuner: RunTuner, oracle: GridOracle, config: SearchConfig) -> None:
             )
 
 
-def _wait_for_chief(file: Path, timeout: float) -> None:
+def _wait_for_chief(folder: RunFolder, timeout: float) -> None:
     deadline = time.monotonic() + timeout
-    while not file.exists():
+    while not folder.is_claimed:
         if time.monotonic() > deadline:
             raise SearchError(
-                f"No chief opened the search in {file.parent} within {timeout} s. "
+                f"No chief opened the search in {folder.path} within {timeout} s. "
                 "Chief and workers must see the same folder."
             )
         time.sleep(0.2)

@@ -1,29 +1,35 @@
 """A search: a run's configuration, and what is tried in place of some of its fields."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tfconvbias.training import ConfigError, RunConfig, option
+from tfconvbias.training import Config, ConfigError, Execution, RunConfig, option
 
 _L1_GRID = (1e-6, 2e-6, 5e-6, 1e-5, 2e-5)
 
 
 @dataclass(frozen=True)
-class SearchConfig(RunConfig):
-    """Everything that decides a search, and where it is kept.
+class SearchConfig(Config):
+    """What is searched, and the run that all trials share.
 
-    The fields of `RunConfig` hold for every trial, but for those in place of which the lists here
-    are tried: rate and dropout always, momentum and weight decay with SGD, the two λ with β-LASSO
-    (β is fixed, as in the paper). `run_dir` is the search's folder and `resume` continues it. The
-    defaults are the paper's grids.
+    The lists are tried in place of fields of the run: rate and dropout always, momentum and weight
+    decay with SGD, the two λ with β-LASSO, whose β is fixed.
+
+    Args:
+        run: What all trials share. Its `run_dir` is the search's folder, and `resume` continues the
+            search.
 
     Raises:
         ConfigError: If a list is empty or repeats a value, or a value is out of its field's range.
-
-    Reference:
-        Neyshabur, "Towards Learning Convolutions from Scratch", 2020, appendix A.2. The paper does
-        not tell its dropout rate; 0.5 is ours.
     """
+
+    fixed = (
+        *("momentum", "weight_decay", "l1", "l1_conv", "learning_rate", "dropout_rate"),
+        *("checkpoint_every", "max_minutes", "device_epochs", "tensorboard"),
+    )
+
+    run: RunConfig = RunConfig()
 
     algorithm: Literal["grid", "bayesian", "hyperband"] = option(
         "grid", "grid: every combination; bayesian; hyperband: many short runs, few long ones"
@@ -37,9 +43,7 @@ class SearchConfig(RunConfig):
     max_trials: int | None = option(
         None, "most trials; none: all of the grid, 20 of bayesian; hyperband counts for itself"
     )
-    learning_rates: tuple[float, ...] = option(
-        (0.1,), "initial rates; also 0.01 and 1 in the paper"
-    )
+    learning_rates: tuple[float, ...] = option((0.1,), "initial rates")
     dropout_rates: tuple[float, ...] = option((0.0, 0.5), "rates before the last two dense layers")
     momenta: tuple[float, ...] = option((0.0, 0.9), "momenta of SGD")
     weight_decays: tuple[float, ...] = option(
@@ -51,7 +55,9 @@ class SearchConfig(RunConfig):
     )
     hyperband_factor: int = option(3, "hyperband: one in so many goes on, for so many times longer")
     worker_timeout: float = option(
-        300.0, "seconds of silence after which the chief gives a worker's trial to another"
+        300.0,
+        "seconds of silence after which the chief gives a worker's trial to another",
+        decides=False,
     )
 
     def __post_init__(self):
@@ -62,8 +68,7 @@ class SearchConfig(RunConfig):
             raise ConfigError(
                 f"hyperband_factor must be at least 2. Received: {self.hyperband_factor=}"
             )
-        if not self.worker_timeout > 0:
-            raise ConfigError(f"worker_timeout must be positive. Received: {self.worker_timeout}")
+        self._above_zero("worker_timeout")
         if self.algorithm == "hyperband" and self.max_trials is not None:
             raise ConfigError(
                 "algorithm='hyperband' decides the number of its trials by epochs. "
@@ -81,10 +86,10 @@ class SearchConfig(RunConfig):
     def choices(self) -> dict[str, tuple[float, ...]]:
         """Field of `RunConfig` → the values tried for it, with this optimizer and family."""
         found = {"learning_rate": self.learning_rates, "dropout_rate": self.dropout_rates}
-        if self.optimizer == "sgd":
+        if self.run.optimizer == "sgd":
             return found | {"momentum": self.momenta, "weight_decay": self.weight_decays}
         found["l1"] = self.l1_values
-        if self.family != "three_fc":
+        if self.run.family != "three_fc":
             found["l1_conv"] = self.l1_conv_values
         return found
 
@@ -92,15 +97,9 @@ class SearchConfig(RunConfig):
         """The run with these values in place of the fields that are searched.
 
         Args:
-            values: field → value; other fields that decide the result keep this configuration's
-                value, and those that say where and how a run is shown have their defaults.
+            values: Field → value. The fields that say where and how a run is kept and shown have
+                their defaults.
         """
-        names = RunConfig(family=self.family, connectivity=self.connectivity).identity()
-        return RunConfig(**{**{name: getattr(self, name) for name in names}, **values})
-
-    def identity(self) -> dict[str, Any]:
-        """The fields that decide the result: not where it is kept, nor how patient the chief is."""
-        fields = super().identity()
-        for name in (*self.choices(), "worker_timeout"):
-            del fields[name]
-        return fields
+        shown = {field.name for field in dataclasses.fields(Execution)}
+        usual = {f.name: f.default for f in dataclasses.fields(RunConfig) if f.name in shown}
+        return self.run.replace(**{**usual, **values})

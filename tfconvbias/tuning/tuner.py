@@ -1,6 +1,7 @@
 """The tuner: one trial is one run, watched while it lasts."""
 
 import contextlib
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
+from tfconvbias.training import RunFolder, replacing
+from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.hypermodels import _TrainingHyperModel
 
 _POLL_SECONDS = 0.2
@@ -58,42 +61,48 @@ class RunTuner(BaseTuner):
             `best_epoch` and `epochs`.
         """
         hp = trial.hyperparameters
-        last_epoch = hp.values.get("tuner/epochs", self.space.config.epochs)
-        first_epoch = 0
+        run = self.space.config.run
+        last_epoch = hp.values.get("tuner/epochs", run.epochs)
+        folder = self._folder(trial.trial_id)
         keras.utils.clear_session()
         with self._signs_of_life(trial.trial_id):
             if "tuner/trial_id" in hp.values:
-                first_epoch = hp.values["tuner/initial_epoch"]
-                model = keras.saving.load_model(self._model_file(hp.values["tuner/trial_id"]))
-            else:
-                model = self.space.build(hp)
-            history = self.space.fit(hp, model, initial_epoch=first_epoch, epochs=last_epoch)
-            if self.goes_on:
-                model.save(self._model_file(trial.trial_id))
-        best = self._best_epoch(history.history, first_epoch) | {"epochs": float(last_epoch)}
-        if self.space.config.verbose != "silent":
-            values = ", ".join(f"{name} {value:g}" for name, value in values_of(trial).items())
-            print(
-                f"trial {trial.trial_id}: validation {100 * best['val_accuracy']:.2f} %, "
-                f"non-zero {100 * best['nonzero_share']:.2f} % ({values})",
-                flush=True,
-            )
+                self._continue(self._folder(hp.values["tuner/trial_id"]), folder)
+            history = self.space.fit(hp, self.space.build(hp), epochs=last_epoch, folder=folder)
+            if not self.goes_on:
+                folder.drop_checkpoints()
+        best = self._best_epoch(history.history) | {"epochs": float(last_epoch)}
+        values = ", ".join(f"{name} {value:g}" for name, value in values_of(trial).items())
+        run.tell(
+            f"trial {trial.trial_id}: validation {100 * best['val_accuracy']:.2f} %, "
+            f"non-zero {100 * best['nonzero_share']:.2f} % ({values})"
+        )
         return best
 
-    def _best_epoch(self, history: dict[str, list[float]], first_epoch: int) -> dict[str, float]:
+    def _best_epoch(self, history: dict[str, list[float]]) -> dict[str, float]:
         objective = self.oracle.objective
         best: dict[str, float] = {}
-        for number in range(len(history["loss"])):
+        for number, epoch in enumerate(history["epoch"]):
             metrics = {name: float(values[number]) for name, values in history.items()}
             metrics["nonzero_cost"] = self.space.config.nonzero_price * metrics["nonzero_share"]
             metrics[objective.name] = objective.get_value(metrics)
-            metrics["best_epoch"] = float(first_epoch + number + 1)
+            metrics["best_epoch"] = epoch
             if not best or objective.better_than(metrics[objective.name], best[objective.name]):
                 best = metrics
         return best
 
-    def _model_file(self, trial_id: str) -> Path:
-        return Path(self.get_trial_dir(trial_id)) / "last.keras"
+    def _folder(self, trial_id: str) -> RunFolder:
+        return RunFolder(Path(self.get_trial_dir(trial_id)) / "run")
+
+    @staticmethod
+    def _continue(earlier: RunFolder, folder: RunFolder) -> None:
+        """Let a trial start from another one's end."""
+        if folder.checkpoint() is None:
+            found = earlier.checkpoint()
+            if found is None:
+                raise SearchError(f"{earlier.path} holds no checkpoint to go on from.")
+            with replacing(folder.path / found[1].name) as unfinished:
+                shutil.copyfile(found[1], unfinished)
 
     @contextlib.contextmanager
     def _signs_of_life(self, trial_id: str) -> Iterator[None]:

@@ -1,0 +1,119 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tfconvbias import data, training
+from tfconvbias.studies.edge_of_stability import (
+    StabilityImages,
+    images,
+    report_stability_images,
+    run_stability_images,
+)
+
+CONFIG = StabilityImages(
+    base_channels=1, num_train=96, num_test=20, label_noise=0.5, learning_rate=0.5, steps=4,
+    warmup_steps=2, measure_every=2,
+)  # fmt: skip
+
+
+@pytest.fixture
+def tiny_dataset():
+    generator = np.random.default_rng(0)
+
+    def split(num):
+        y = np.arange(num) % 3
+        x = generator.integers(0, 120, (num, 8, 8, 3)) + 60 * (y[:, None, None, None] == 1)
+        return x.astype("uint8"), y
+
+    return data.ImageDataset("tiny", *split(96), *split(24), *split(30), ("a", "b", "c"))
+
+
+@pytest.fixture
+def config(tiny_dataset, tmp_path, monkeypatch):
+    def load(name, data_dir):
+        return dataclasses.replace(tiny_dataset, name=name)
+
+    monkeypatch.setattr(data, "load", load)
+    # One network, for the time that compiling takes.
+    monkeypatch.setattr(images, "CONNECTIVITIES", ("conv",))
+    return CONFIG.replace(run_dir=str(tmp_path / "run"))
+
+
+def test_a_network_is_measured_and_read_again(config, tmp_path, capsys):
+    report_stability_images(config)
+    out = capsys.readouterr().out
+    rows = run_stability_images(config.replace(resume=True, data_dir="elsewhere"))
+    (row,) = rows.values()
+    history = row["history"]
+    assert history["step"] == [2.0, 4.0]
+    assert history["edge"] == pytest.approx([4.0, 4.0])
+    assert min(history["sharpness"]) > 0
+    assert row["relative_sharpness"] == pytest.approx(sum(s / 4 for s in history["sharpness"]) / 2)
+    assert 0 <= row["memorized"] <= 1
+    # Of 20 test images.
+    assert 20 * row["test_accuracy"] == pytest.approx(round(20 * row["test_accuracy"]))
+    assert "redrawn labels memorized" in capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    assert [f.name for f in (tmp_path / "run" / "figures").iterdir()] == ["sharpness.png"]
+    assert page.count("<img") == 1
+    for cell in (f"{row['memorized']:.3f}", f"{row['relative_sharpness']:.3f}"):
+        assert f"<td>{cell}</td>" in page
+        assert cell in out.split("| conv ")[1]
+    assert "label_noise = 0.5" in page
+    with pytest.raises(training.RunFolderError, match="seed: 0 there, 1 asked for"):
+        run_stability_images(config.replace(resume=True, seed=1))
+    with pytest.raises(training.RunFolderError, match="already holds this comparison"):
+        run_stability_images(config)
+
+
+def test_a_stopped_comparison_continues_with_the_networks_left(config, monkeypatch):
+    trained = []
+
+    def train(config, connectivity, dataset):
+        if len(trained) == stop:
+            raise InterruptedError
+        trained.append(connectivity)
+        columns = ("relative_sharpness", "accuracy", "memorized", "test_accuracy")
+        return dict.fromkeys(columns, 1 / 3)
+
+    monkeypatch.setattr(images, "CONNECTIVITIES", ("dense", "local", "conv"))
+    monkeypatch.setattr(images, "_train", train)
+    stop = 1
+    with pytest.raises(InterruptedError):
+        run_stability_images(config)
+    stop = None
+    with pytest.raises(training.RunPausedError, match="local is still to run"):
+        run_stability_images(config.replace(resume=True, max_minutes=1e-9))
+    rows = run_stability_images(config.replace(resume=True))
+    assert trained == ["dense", "local", "conv"]
+    assert rows["dense"] == rows["conv"]
+
+
+def test_other_images_are_another_configuration(config, tiny_dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "CONNECTIVITIES", ())
+    run_stability_images(config)
+    darker = dataclasses.replace(tiny_dataset, name="cifar10", x_train=tiny_dataset.x_train // 2)
+    monkeypatch.setattr(data, "load", lambda name, data_dir: darker)
+    with pytest.raises(training.RunFolderError, match=r"images: 'cifar10 [0-9a-f]+' there"):
+        run_stability_images(config.replace(resume=True))
+
+
+def test_what_cannot_be_loaded_leaves_no_folder(config, tmp_path):
+    with pytest.raises(training.ConfigError, match="num_train=97"):
+        run_stability_images(config.replace(num_train=97))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 5}, "measure_every=2, steps=5"),
+        ({"label_noise": 1.5}, "label_noise=1.5"),
+        ({"base_channels": 0}, "base_channels=0"),
+        ({"num_test": 0}, "num_test=0"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(training.ConfigError, match=message):
+        CONFIG.replace(**change)

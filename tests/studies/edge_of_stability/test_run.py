@@ -1,0 +1,94 @@
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tfconvbias import data, models, training
+from tfconvbias.studies.edge_of_stability import StabilityRun, stability_row
+from tfconvbias.studies.edge_of_stability.stored_rows import stored_row
+
+RUN = StabilityRun(
+    connectivity="conv", width=8, num_train=16, dimension=12, patch_size=3, steps=20,
+    warmup_steps=5, num_test=30, measure_every=10,
+)  # fmt: skip
+
+
+def test_a_run_measures_itself_and_is_the_same_again():
+    row = stability_row(RUN)
+    assert row["history"]["step"] == [10.0, 20.0]
+    assert {len(column) for column in row["history"].values()} == {2}
+    # The warm-up is over: 2/η.
+    assert row["edge"] == pytest.approx(5.0)
+    assert row["gap"] == pytest.approx(abs(row["excess_risk"] + 1 - row["train_error"]))
+    assert 0 < row["path_norm"] <= row["path_norm_bound"]
+    # The upper one of the two in the middle.
+    assert row["relative_sharpness"] == pytest.approx(max(row["history"]["sharpness"]) / 5)
+    assert row["config"] == dataclasses.asdict(RUN)
+    again = stability_row(RUN)
+    assert again["train_error"] == pytest.approx(row["train_error"], rel=1e-4)
+    other = stability_row(dataclasses.replace(RUN, seed=1))
+    assert other["train_error"] != pytest.approx(row["train_error"], rel=1e-2)
+
+
+def test_gradient_descent_takes_the_stated_number_of_full_batch_steps():
+    """Against plain NumPy for a network of one patch: same data, same steps."""
+    run = dataclasses.replace(RUN, connectivity="dense", patch_size=3, warmup_steps=5)
+    row = stability_row(run)
+    points = data.sphere_regression(16, 12, 3, num_test=30)
+    x, y = points.x_train.astype("float64"), points.y_train.astype("float64")
+    weights = models.TwoLayerReLU("dense", 12, 8, seed=0).get_weights()
+    w, b, v, c = (weight.astype("float64") for weight in weights)
+    for step in range(20):
+        rate = 0.4 * min(step / 5, 1)
+        z = x @ w + b
+        error = (np.maximum(z, 0) @ v + c - y) / 16
+        back = (error @ v.T) * (z > 0)
+        v, c = v - rate * np.maximum(z, 0).T @ error, c - rate * error.sum(axis=0)
+        w, b = w - rate * x.T @ back, b - rate * back.sum(axis=0)
+    expected = np.mean((np.maximum(x @ w + b, 0) @ v + c - y) ** 2)
+    assert row["train_error"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_finished_row_is_read_and_an_unfinished_one_is_made_again(tmp_path):
+    folder, deadline = training.RunFolder(tmp_path), training.Deadline(None)
+    row = {"config": {"seed": 0}, "gap": 0.1 + 0.2}
+    assert stored_row(folder, "first", lambda: row, deadline) == row
+    (file,) = (tmp_path / "rows").iterdir()
+    assert json.loads(file.read_text()) == row
+
+    def fail():
+        raise ArithmeticError("made again")
+
+    assert stored_row(folder, "first", fail, deadline) == row
+    file.rename(file.with_name(f"unfinished-{file.name}"))
+    with pytest.raises(ArithmeticError, match="made again"):
+        stored_row(folder, "first", fail, deadline)
+
+
+def test_names_differ_for_every_field():
+    names = {RUN.name}
+    for field, value in (("noise", 0.5), ("steps", 40), ("seed", 3), ("teacher_width", 5)):
+        names.add(dataclasses.replace(RUN, **{field: value}).name)
+    assert len(names) == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 15}, "measure_every=10, steps=15"),
+        ({"patch_size": 5}, "patch_size=5, dimension=12"),
+        ({"patch_size": 0}, "patch_size=0"),
+        ({"learning_rate": 0.0}, "learning_rate=0.0"),
+        ({"warmup_steps": 0}, "warmup_steps=0"),
+        ({"connectivity": "fc"}, "connectivity='fc'"),
+    ],
+)
+def test_values_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(training.ConfigError, match=message):
+        dataclasses.replace(RUN, **change)
+
+
+def test_divergence_is_an_error():
+    with pytest.raises(training.TrainingDivergedError, match="training error is"):
+        stability_row(dataclasses.replace(RUN, learning_rate=1000.0, steps=100))

@@ -1,0 +1,252 @@
+"""The report of the switch-time protocol: what was found against the paper, and every figure."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from tfconvbias.training.experiment import experiment_recipe
+from tfconvbias.training.report_page import write_page
+from tfconvbias.training.switch_time import SwitchTimeConfig, SwitchTimeResult, run_switch_time
+
+from tfconvbias import embedding, plots
+from tfconvbias.training.table import format_table
+
+_COLUMNS = (
+    ("test, %", ("test_accuracy",), 100, ".2f"),
+    ("best, %", ("best_test_accuracy",), 100, ".2f"),
+    ("train loss", ("loss_start", "loss_end"), 1, ".4f"),
+    ("‖∇L‖", ("gradient_norm_start", "gradient_norm_end"), 1, ".3g"),
+    ("largest λ", ("eigenvalue_start", "eigenvalue_end"), 1, ".3g"),
+    ("δ, %", ("off_local",), 100, ".2f"),
+    ("broken sharing, %", ("broken_sharing",), 100, ".2f"),
+    ("local alone, %", ("local",), 100, ".2f"),
+    ("off-local alone, %", ("off_local_accuracy",), 100, ".2f"),
+    ("seconds", ("seconds",), 1, ".0f"),
+)
+"""Heading, the measurements (joined by arrows), factor and format of each column of the table."""
+
+
+def switch_time_recipe(
+    *, description: str | None, demo: Mapping[str, Any], argv: Sequence[str] | None = None
+) -> None:
+    """Parse the options, run the protocol, print its table and findings and write its report.
+
+    Args:
+        description: text of `--help`.
+        demo: the fields that `--demo` changes.
+        argv: arguments; `sys.argv[1:]` by default.
+    """
+    experiment_recipe(
+        SwitchTimeConfig(), _run_and_report, description=description, demo=demo, argv=argv
+    )
+
+
+def _run_and_report(config: SwitchTimeConfig) -> None:
+    result = run_switch_time(config)
+    if result is None:
+        print("This worker is done; the one that ends last writes the report.")
+        return
+    page = write_switch_time_report(result)
+    print("\n" + format_table(switch_time_table(result)) + "\n")
+    print(format_table(findings(result)))
+    print(f"Report: {page}")
+
+
+def write_switch_time_report(result: SwitchTimeResult) -> Path:
+    """Write findings, table and every figure into the run folder; the page's path."""
+    how = result.rows["fcn"]["environment"]
+    versions = ", ".join(f"{package} {v}" for package, v in how["versions"].items())
+    return write_page(
+        result.folder / "report.html",
+        "From the CNN to its embedding, at each switch time",
+        {"Beside the paper": findings(result), "Each network": switch_time_table(result)},
+        switch_time_figures(result),
+        [
+            ", ".join(f"{name} = {value}" for name, value in result.config.identity().items()),
+            f"{how['hardware']}, backend {how['backend']}, {versions}, commit {how['commit']}",
+            "Training losses are means over an epoch's steps, and of one pass before the first. "
+            "Arrows lead from the start of a training to its end.",
+        ],
+    )
+
+
+def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
+    """What was found, beside what the paper reports for CIFAR-10 at full length."""
+    label, standard = _label(result), result.rows["fcn"]
+    times = result.config.times
+    accuracy = {t: result.rows[f"tw-{t}"]["test_accuracy"] for t in times}
+    cnn, fcn = result.histories["cnn"]["test_accuracy"][-1], standard["test_accuracy"]
+    best = max(accuracy, key=accuracy.__getitem__)
+    ratio = "off_local" if result.config.target == "dense" else "broken_sharing"
+    largest = max(result.rows[f"tw-{t}"][ratio] for t in times)
+    found = [
+        (f"CNN, {result.config.epochs} epochs", f"{cnn:.2%}", "about 72 %"),
+        (
+            f"{_baseline(result)}, {result.config.embedded_epochs} epochs",
+            f"{fcn:.2%}",
+            "FCN: 55 to 57.5 %",
+        ),
+    ]
+    if 0 in accuracy:
+        holds = "holds" if fcn < accuracy[0] < cnn else "does not hold"
+        found += [
+            (f"{label} of switch time 0", f"{accuracy[0]:.2%}", "eFCN: 62.5 %"),
+            (f"{_baseline(result)} < {label}(0) < CNN", holds, "holds"),
+        ]
+    found += [
+        (
+            f"best {label}",
+            f"{accuracy[best]:.2%} at {best}, {'above' if accuracy[best] > cnn else 'not above'} "
+            "the CNN",
+            "near 20, above the CNN",
+        ),
+    ]
+    if result.config.target == "dense":
+        found += [
+            (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
+            (f"δ of the {_baseline(result)}", f"{standard['off_local']:.2%}", "97 %"),
+        ]
+    else:
+        found += [(f"largest broken sharing of a trained {label}", f"{largest:.2%}", "no figure")]
+    return [{"measure": m, "here": h, "paper": p} for m, h, p in found]
+
+
+def switch_time_table(result: SwitchTimeResult) -> list[dict[str, str]]:
+    """One row a network."""
+    history = result.histories["cnn"]
+    cnn = {
+        "test_accuracy": history["test_accuracy"][-1],
+        "best_test_accuracy": max(history["test_accuracy"]),
+        "loss_start": history["loss"][0],
+        "loss_end": history["loss"][-1],
+    }
+    titles = {name: f"{_label(result)}, t_w = {name[3:]}" for name in result.rows}
+    titles |= {"cnn": "CNN", "fcn": _baseline(result)}
+    return [
+        {"network": titles[name]}
+        | {
+            heading: " → ".join(format(factor * row[key], style) for key in keys if key in row)
+            for heading, keys, factor, style in _COLUMNS
+        }
+        for name, row in [("cnn", cnn), *result.rows.items()]
+    ]
+
+
+def switch_time_figures(result: SwitchTimeResult) -> dict[str, tuple[str, Figure]]:
+    """File name → caption and figure."""
+    label = _label(result)
+    times = result.config.times
+    rows = {t: result.rows[f"tw-{t}"] for t in times}
+    fcn = result.rows["fcn"]
+    figures: dict[str, tuple[str, Figure]] = {
+        "curves": (
+            "Training loss and test accuracy over time; right, the embedded runs above the CNN's "
+            "time. Figures 2 and 9.",
+            plots.switch_time_curves(
+                result.histories["cnn"],
+                result.histories["fcn"],
+                {t: result.histories[f"tw-{t}"] for t in times},
+                label=label,
+                baseline=_baseline(result),
+            ),
+        ),
+        "switch-time": (
+            "Final accuracy, gradient norm and top Hessian eigenvalue of the training loss on "
+            f"{result.config.curvature_samples} images. Figure 3.",
+            plots.against_switch_time(
+                rows,
+                {
+                    "CNN": result.histories["cnn"]["test_accuracy"][-1],
+                    _baseline(result): fcn["test_accuracy"],
+                },
+                label=label,
+            ),
+        ),
+        "deviation": (
+            "Deviation from the convolutions, of the embedded kernels alone (no biases, no head, "
+            "no padded rows); numbers are switch times. Figures 4 and 10.",
+            plots.deviation_panels(
+                rows,
+                fcn,
+                column="off_local" if result.config.target == "dense" else "broken_sharing",
+                baseline_label=_baseline(result),
+            ),
+        ),
+        "masked": (
+            "Test accuracy with part of the weights masked; biases and head stay. Figures 7, 11.",
+            plots.masked_accuracy(
+                {
+                    t: {k: row[k] for k in ("full", "local")}
+                    | {"off_local": row["off_local_accuracy"]}
+                    for t, row in rows.items()
+                }
+            ),
+        ),
+    }
+    chosen = _three(times)
+    images = {name: _images(result, name) for name in ("fcn", *(f"tw-{t}" for t in chosen))}
+    figures["filters"] = (
+        "A first-layer filter in ln |w| before and after training. Figures 5, 6 and 11.",
+        plots.log_weight_images(
+            [
+                [found["start"], found["end"], found["end"] - found["start"]]
+                for found in images.values()
+            ],
+            [_title(name, result) for name in images],
+            ["before", "after", "difference"],
+        ),
+    )
+    figures["weights"] = (
+        "Slice of the first layer's weights in ln |w|, before and after training. Figure 8.",
+        plots.log_weight_images(
+            [[found["slice_start"], found["slice_end"]] for found in list(images.values())[1:]],
+            [_title(name, result) for name in list(images)[1:]],
+            ["before", "after"],
+        ),
+    )
+    for t in chosen:
+        stored = rows[t]["paths"]
+        if stored:
+            figures[f"interpolation-{t}"] = (
+                f"Between the CNN after its last epoch and the {label} of switch time {t}. "
+                "Figure 12.",
+                plots.interpolation_panels(
+                    {method: _path(method, values) for method, values in stored.items()},
+                    title=f"$t_w$ = {t}",
+                ),
+            )
+    return figures
+
+
+def _label(result: SwitchTimeResult) -> str:
+    return "eFCN" if result.config.target == "dense" else "LCN"
+
+
+def _baseline(result: SwitchTimeResult) -> str:
+    """The network of the embedding's shape that starts from default initialisation."""
+    return "FCN" if result.config.target == "dense" else "standard LCN"
+
+
+def _title(name: str, result: SwitchTimeResult) -> str:
+    return _baseline(result) if name == "fcn" else f"$t_w$ = {name.removeprefix('tw-')}"
+
+
+def _three(times: tuple[int, ...]) -> list[int]:
+    """First, middle and last switch time."""
+    return sorted({times[0], times[len(times) // 2], times[-1]})
+
+
+def _images(result: SwitchTimeResult, name: str) -> dict[str, np.ndarray]:
+    with np.load(result.folder / name / "images.npz") as stored:
+        return dict(stored)
+
+
+def _path(method: str, stored: dict[str, Any]) -> embedding.Interpolation:
+    return embedding.Interpolation(
+        method,
+        np.array(stored["alphas"]),
+        {name: np.array(values) for name, values in stored["loss"].items()},
+        {name: np.array(values) for name, values in stored["accuracy"].items()},
+    )

@@ -1,0 +1,169 @@
+"""Image networks of each connectivity under full-batch gradient descent, with their sharpness."""
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import keras
+import numpy as np
+
+from tfconvbias import callbacks, data, models, plots, training
+from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
+from tfconvbias.studies.edge_of_stability.report import environment_notes, show
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claim, stored_row
+
+CONNECTIVITIES = ("dense", "local", "conv")
+
+
+@dataclass(frozen=True)
+class StabilityImages(DescentConfig, training.DataConfig, training.Kept):
+    """Networks of the S family on the same images, labels and step size.
+
+    The folder belongs to one configuration and to the images themselves, wherever they lie.
+
+    Raises:
+        ConfigError: If a value is out of its range, or `measure_every` does not divide `steps`.
+    """
+
+    base_channels: int = training.option(4, "α: channels of the first layer")
+    num_train: int | None = training.option(
+        512, "training images, drawn by class: one full batch; none: all"
+    )
+    num_test: int | None = training.option(2000, "measure on this many test images; none: all")
+    label_noise: float = training.option(
+        0.25, "share of the training labels that are redrawn at random"
+    )
+    learning_rate: float = training.option(
+        1.0, "η for half the squared error, averaged over classes; the edge is 2/η"
+    )
+    steps: int = training.option(1000, "full-batch steps")
+    warmup_steps: int = training.option(
+        100, "steps over which the learning rate rises linearly from 0"
+    )
+    measure_every: int = training.option(50, "steps between measurements; a divisor of the steps")
+    run_dir: str = training.option(
+        "runs/edge-of-stability-images", "folder of rows, figure and report", decides=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._positive("base_channels")
+        if not 0 <= self.label_noise <= 1:
+            raise training.ConfigError(
+                f"label_noise must lie in [0, 1]. Received: label_noise={self.label_noise}"
+            )
+
+
+def report_stability_images(config: StabilityImages) -> None:
+    """Train the networks, print their table and write the page."""
+    rows = run_stability_images(config)
+    curves = plots.sharpness_and_accuracy({name: row["history"] for name, row in rows.items()})
+    caption = "Sharpness against the edge 2/η, and accuracies, over the steps."
+    notes = [
+        "The sharpness is that of the loss with the batch's own normalization statistics.",
+        f"Data set: {training.dataset_label(config.dataset)}. "
+        f"Settings: {training.config_note(config)}.",
+        *environment_notes(rows.values()),
+    ]
+    tables = {"Networks": _table(rows)}
+    figures = {"sharpness": (caption, curves)}
+    show("Edge of stability on images", config.run_dir, tables, figures, notes)
+
+
+def run_stability_images(config: StabilityImages) -> dict[str, Row]:
+    """Train S-FC, S-LOCAL and S-CONV on the same images, labels and step size.
+
+    Returns:
+        Connectivity → row with the last values of `history`, `relative_sharpness` (median of λη/2
+        over the last ten measurements) and `memorized`, the share of the redrawn labels that the
+        network predicts. A finished row is read from the run folder.
+
+    Raises:
+        ConfigError: If the data set cannot be read.
+        RunFolderError: If the folder holds something else, holds this comparison while `resume` is
+            off, or cannot be written.
+        RunPausedError: If `max_minutes` are over before the last network.
+        TrainingDivergedError: If the loss is not finite at the end.
+    """
+    deadline = config.deadline()
+    dataset = training.build_dataset(config)
+    _network(config, "conv", dataset)  # what cannot be built leaves no folder behind
+    folder = training.RunFolder(config.run_dir)
+    claim(folder, config, "comparison", dataset)
+    rows = {}
+    for name in CONNECTIVITIES:
+        row = stored_row(folder, name, partial(_train, config, name, dataset), deadline)
+        rows[name] = row
+        config.tell(
+            f"{name}: λη/2 {row['relative_sharpness']:.3f}, "
+            f"training accuracy {row['accuracy']:.3f}, "
+            f"redrawn labels memorized {row['memorized']:.3f}, "
+            f"test accuracy {row['test_accuracy']:.3f}"
+        )
+    return rows
+
+
+class _TestAccuracy(callbacks.Measurement):
+    """Accuracy on a test set, with the moving statistics of BatchNormalization."""
+
+    names = ("test_accuracy",)
+
+    def __init__(self, x, y):
+        super().__init__()
+        self.x, self.y = x, y
+
+    def measure(self, logs):
+        logits = self.model.predict(self.x, batch_size=training.EVALUATION_BATCH, verbose=0)
+        return {"test_accuracy": float(np.mean(logits.argmax(axis=1) == self.y))}
+
+
+def _network(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> keras.Model:
+    return models.SConv(
+        config.base_channels,
+        connectivity,
+        input_shape=dataset.image_shape,
+        classes=dataset.num_classes,
+        preprocessing=data.preprocessing(dataset, augment="none", seed=config.seed),
+    )
+
+
+def _train(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> Row:
+    keras.utils.set_random_seed(config.seed)
+    rng = np.random.default_rng(config.seed)
+    labels = np.array(dataset.y_train)
+    redrawn = rng.permutation(len(labels))[: round(config.label_noise * len(labels))]
+    labels[redrawn] = rng.integers(0, dataset.num_classes, len(redrawn))
+    x, y = dataset.x_train, np.eye(dataset.num_classes, dtype="float32")[labels]
+    model = _network(config, connectivity, dataset)
+    watchers = [
+        # What descends is the loss with the batch's own statistics.
+        callbacks.Sharpness(x, y, batch_size=len(x), training=True, tolerance=1e-2),
+        _TestAccuracy(dataset.x_test, dataset.y_test),
+    ]
+    history = descend(model, x, y, config, watchers, metrics=["accuracy"], jit_compile=False)
+    if not np.isfinite(history["loss"][-1]):
+        raise training.TrainingDivergedError(f"{connectivity}: the loss is {history['loss'][-1]}.")
+    given = model.predict(x[redrawn], verbose=0).argmax(axis=1) if len(redrawn) else labels[:0]
+    return {
+        **{name: values[-1] for name, values in history.items()},
+        "relative_sharpness": statistics.median(edge_ratios(history)),
+        "memorized": float(np.mean(given == labels[redrawn])) if len(redrawn) else 0.0,
+        "parameters": model.count_params(),
+        "history": history,
+        "environment": training.environment(),
+    }
+
+
+def _table(rows: Mapping[str, Row]) -> list[dict[str, str]]:
+    return [
+        {
+            "connectivity": name,
+            "parameters": f"{row['parameters']:,}",
+            "λη/2": f"{row['relative_sharpness']:.3f}",
+            "training accuracy": f"{row['accuracy']:.3f}",
+            "redrawn labels memorized": f"{row['memorized']:.3f}",
+            "test accuracy": f"{row['test_accuracy']:.3f}",
+        }
+        for name, row in rows.items()
+    ]

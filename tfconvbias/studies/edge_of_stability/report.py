@@ -1,0 +1,127 @@
+"""The experiments on the sphere as a user sees them: printed tables, and one page."""
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tfconvbias import plots, training
+from tfconvbias.studies.check import check_rows
+from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_slopes
+from tfconvbias.studies.edge_of_stability.stored_rows import Row
+from tfconvbias.studies.edge_of_stability.sweep import StabilitySweep, run_stability
+
+_FIELDS = {
+    "connectivity": "connectivity",
+    "width": "width",
+    "num_train": "training points",
+    "patch_size": "patch size",
+    "learning_rate": "η",
+    "steps": "steps",
+}
+_COLUMNS = {
+    "train_error": "training error",
+    "excess_risk": "excess risk",
+    "gap": "gap",
+    "relative_sharpness": "λη/2",
+    "path_norm": "path norm",
+    "path_norm_bound": "its bound",
+    "active_share": "active units",
+    "seconds": "seconds",
+}
+_NOTES = (
+    "The criteria are meant for the recipe's own sizes and steps.",
+    "Tables show medians over seeds, with the smallest and the largest value in brackets.",
+    "All errors are mean squared errors; the sharpness is that of half the mean squared error.",
+)
+
+
+def report_stability(sweep: StabilitySweep) -> None:
+    """Run the experiments, print criteria and tables, and write the page."""
+    rows = run_stability(sweep)
+    tables = {
+        "Criteria": check_rows(check_stability(rows)),
+        **{name: summary(found) for name, found in rows.items()},
+    }
+    everything = (row for found in rows.values() for row in found)
+    settings = f"Shared settings: {training.config_note(sweep)}."
+    notes = [*_NOTES, settings, *environment_notes(everything)]
+    show("Edge of stability", sweep.run_dir, tables, stability_figures(rows), notes)
+
+
+def show(
+    title: str,
+    folder: str,
+    tables: training.Tables,
+    figures: training.Figures,
+    notes: Sequence[str],
+) -> None:
+    """Print the tables and write them into the folder's `report.html`, with figures and notes."""
+    for heading, rows in tables.items():
+        if rows:
+            print(f"\n{heading}\n\n{training.format_table(rows)}")
+    page = training.write_page(Path(folder) / "report.html", title, tables, figures, notes)
+    print(f"Report: {page}")
+
+
+def environment_notes(rows: Iterable[Row]) -> list[str]:
+    """One sentence for each environment in which rows were made."""
+    notes = (training.environment_note(row["environment"]) for row in rows)
+    return [f"Trained on {note}." for note in dict.fromkeys(notes)]
+
+
+def stability_figures(rows: Mapping[str, Sequence[Row]]) -> training.Figures:
+    """The figures of the experiments that `rows` holds, with their captions."""
+    figures: training.Figures = {}
+    if "architectures" in rows:
+        histories = {
+            row["config"]["connectivity"]: row["history"]
+            for row in rows["architectures"]
+            if row["config"]["seed"] == 0
+        }
+        figures["architectures"] = (
+            "Sharpness against the edge 2/η, errors, and weighted path norm against its bound, "
+            "over the steps of seed 0.",
+            plots.sharpness_curves(histories),
+        )
+    if "sizes" in rows:
+        gaps: dict[str, dict[int, list[float]]] = {}
+        for row in rows["sizes"]:
+            config = row["config"]
+            by_size = gaps.setdefault(config["connectivity"], {})
+            by_size.setdefault(config["num_train"], []).append(row["gap"])
+        figures["sizes"] = (
+            "Generalization gap against the number of training points, with log–log slopes. Points "
+            "are medians over seeds; bars go from the smallest to the largest value.",
+            plots.gap_against_size(gaps, gap_slopes(rows["sizes"])),
+        )
+    if "patch_sizes" in rows:
+        values: dict[str, dict[float, list[float]]] = {"train_error": {}, "gap": {}}
+        for row in rows["patch_sizes"]:
+            ratio = row["config"]["patch_size"] / row["config"]["dimension"]
+            for column, found in values.items():
+                found.setdefault(ratio, []).append(row[column])
+        figures["patch_sizes"] = (
+            "Training error and gap of the convolutional network against the size of its patches. "
+            "Points are medians over seeds; bars go from the smallest to the largest value.",
+            plots.against_patch_size(values["train_error"], values["gap"]),
+        )
+    return figures
+
+
+def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Median (smallest – largest) over seeds of each column, one row per configuration."""
+    groups: dict[tuple, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row["config"][field] for field in _FIELDS), []).append(row)
+    return [
+        {
+            **dict(zip(_FIELDS.values(), map(str, key), strict=True)),
+            "seeds": str(len(found)),
+            **{name: _spread([row[column] for row in found]) for column, name in _COLUMNS.items()},
+        }
+        for key, found in groups.items()
+    ]
+
+
+def _spread(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.3f} ({min(values):.3f} – {max(values):.3f})"

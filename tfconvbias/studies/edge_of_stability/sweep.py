@@ -1,0 +1,136 @@
+"""The experiments at the edge of stability on the sphere: which runs they need."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from tfconvbias import training
+from tfconvbias.studies.edge_of_stability.run import StabilityRun, stability_row
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claim, stored_row
+
+EXPERIMENTS = ("architectures", "controls", "sizes", "patch_sizes")
+CONNECTIVITIES = ("dense", "local", "conv")
+
+
+@dataclass(frozen=True)
+class StabilitySweep(training.Kept):
+    """The experiments, and what their runs share.
+
+    The folder belongs to what all runs share: widths, steps, step sizes and the values of what an
+    experiment does not vary. `experiments`, `seeds`, `sizes` and `patch_sizes` only select runs:
+    with `resume`, runs of other values can be added to a folder at any time.
+
+    Raises:
+        ConfigError: If a value is out of its range, or two values do not fit together.
+    """
+
+    experiments: tuple[str, ...] = training.option(
+        EXPERIMENTS, f"some of {', '.join(EXPERIMENTS)}", decides=False
+    )
+    seeds: int = training.option(3, "number of seeds (0, 1, …) of each run", decides=False)
+    dimension: int = training.option(40, "d of the inputs")
+    dense_width: int = training.option(256, "units of the dense network")
+    local_width: int = training.option(32, "filters of the local network")
+    conv_width: int = training.option(128, "filters of the convolutional network")
+    num_train: int = training.option(256, "training points, where they are not varied")
+    patch_size: int = training.option(4, "patch size, where it is not varied")
+    steps: int = training.option(10_000, "full-batch steps of architectures and controls")
+    sweep_steps: int = training.option(6000, "full-batch steps of sizes and patch_sizes")
+    warmup_steps: int = training.option(
+        1000, "steps over which the learning rate rises linearly from 0"
+    )
+    learning_rate: float = training.option(
+        0.4, "η for half the mean squared error; the edge is 2/η"
+    )
+    small_learning_rate: float = training.option(0.05, "η of the control")
+    sizes: tuple[int, ...] = training.option(
+        (64, 128, 256, 512, 1024), "numbers of training points", decides=False
+    )
+    patch_sizes: tuple[int, ...] = training.option(
+        (1, 2, 4, 8, 20, 40), "patch sizes, divisors of d", decides=False
+    )
+    run_dir: str = training.option(
+        "runs/edge-of-stability", "folder of rows, figures and report", decides=False
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._positive("seeds", *(f"{name}_width" for name in CONNECTIVITIES), "sweep_steps")
+        self._above_zero("small_learning_rate")
+        if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
+            raise training.ConfigError(
+                f"experiments must be some of {', '.join(EXPERIMENTS)}. "
+                f"Received: experiments={self.experiments}"
+            )
+        for name in ("sizes", "patch_sizes"):
+            self._distinct(name)
+            if len(getattr(self, name)) < 2:
+                raise training.ConfigError(
+                    f"{name} must hold two values or more. Received: {name}={getattr(self, name)}"
+                )
+        self.runs()  # each run refuses values that do not fit together
+
+    def runs(self) -> dict[str, list[StabilityRun]]:
+        """The runs of each chosen experiment; runs that two experiments share are equal."""
+        base = StabilityRun(
+            num_train=self.num_train,
+            patch_size=self.patch_size,
+            steps=self.steps,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            dimension=self.dimension,
+        )
+        slow = base.replace(learning_rate=self.small_learning_rate)
+        short = base.replace(steps=self.sweep_steps)
+        networks = {
+            name: {"connectivity": name, "width": getattr(self, f"{name}_width")}
+            for name in CONNECTIVITIES
+        }
+        planned = {
+            "architectures": [base.replace(**network) for network in networks.values()],
+            "controls": [
+                base.replace(connectivity="conv", width=2 * self.conv_width),
+                *(slow.replace(**network) for network in networks.values()),
+            ],
+            "sizes": [
+                short.replace(num_train=size, **networks[name])
+                for name in ("dense", "conv")
+                for size in self.sizes
+            ],
+            "patch_sizes": [
+                short.replace(patch_size=size, **networks["conv"]) for size in self.patch_sizes
+            ],
+        }
+        return {
+            name: [run.replace(seed=seed) for run in planned[name] for seed in range(self.seeds)]
+            for name in EXPERIMENTS
+            if name in self.experiments
+        }
+
+
+def run_stability(sweep: StabilitySweep) -> dict[str, list[Row]]:
+    """Train what is not in the run folder yet.
+
+    Returns:
+        The rows of each experiment, as `stability_row` gives them.
+
+    Raises:
+        RunFolderError: If the folder holds something else, holds this sweep while `resume` is off,
+            or cannot be written.
+        RunPausedError: If `max_minutes` are over before the last run; finished rows are kept.
+        TrainingDivergedError: If a run diverges; finished rows are kept.
+    """
+    deadline = sweep.deadline()
+    planned = sweep.runs()
+    folder = training.RunFolder(sweep.run_dir)
+    claim(folder, sweep, "sweep")
+    total = sum(map(len, planned.values()))
+    rows: dict[str, list[Row]] = {name: [] for name in planned}
+    pairs = [(experiment, run) for experiment, runs in planned.items() for run in runs]
+    for number, (experiment, run) in enumerate(pairs, start=1):
+        row = stored_row(folder, run.name, partial(stability_row, run), deadline)
+        rows[experiment].append(row)
+        sweep.tell(
+            f"[{number}/{total}] {experiment}: {run.name}  train {row['train_error']:.3f}  "
+            f"gap {row['gap']:.3f}  λη/2 {row['relative_sharpness']:.3f}  {row['seconds']} s"
+        )
+    return rows

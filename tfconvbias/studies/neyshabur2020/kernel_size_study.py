@@ -1,0 +1,95 @@
+"""ResNet18 by kernel size, SGD beside β-LASSO: Neyshabur 2020, Figure 5."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from tfconvbias import plots
+from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_5
+from tfconvbias.studies.study import Findings, Results, Study, mean, origin_cells, percent
+from tfconvbias.training import RunConfig, dataset_label, option
+
+_OPTIMIZERS = {"SGD": "sgd", "β-LASSO": "beta_lasso"}
+_PAPER_EPOCHS = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSizeStudy(Study):
+    """ResNet18 with kernels of several sizes, trained with SGD and with β-LASSO.
+
+    The published values stand beside the real data sets only, and the difference only where the
+    runs took the paper's 400 epochs over all training images, pixels in place.
+    """
+
+    fixed = (
+        *Study.fixed,
+        *("family", "connectivity", "optimizer", "hidden_units"),
+        *("kernel_size", "dropout_rate"),
+    )
+
+    run: RunConfig = RunConfig(family="resnet18", base_channels=64)
+    kernel_sizes: tuple[int, ...] = option((3, 5, 7, 9, 11, 13, 15), "sides of the kernels")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._distinct("kernel_sizes")
+
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """A row for each optimizer and kernel size."""
+        return {
+            _row(name, size): {"family": "resnet18", "optimizer": optimizer, "kernel_size": size}
+            for size in self.kernel_sizes
+            for name, optimizer in _OPTIMIZERS.items()
+        }
+
+    def findings(self, results: Results) -> Findings:
+        """A table, and one figure with one panel per data set."""
+        beside = any(cell.dataset in FIGURE_5 for cell in results)
+        sizes = {
+            _row(name, size): (name, size) for name in _OPTIMIZERS for size in self.kernel_sizes
+        }
+        rows = []
+        measured: dict[str, dict[str, dict[int, float]]] = {}
+        for cell, runs in results.items():
+            name, size = sizes[cell.row]
+            accuracy = 100 * mean(runs, "test_accuracy")
+            curves = measured.setdefault(dataset_label(cell.dataset), {})
+            curves.setdefault(name, {})[size] = accuracy
+            weights = sum(runs[0].row["kernel_parameters"].values())
+            nonzeros = sum(sum(run.row["nonzeros"].values()) for run in runs) / len(runs)
+            rows.append(
+                {
+                    "kernel size": str(size),
+                    "optimizer": name,
+                    **origin_cells(cell, runs),
+                    "kernel weights": f"{weights:,}",
+                    "non-zero, %": f"{100 * nonzeros / weights:.2f}",
+                    "test, %": percent(runs, "test_accuracy"),
+                    **(self._paper(cell.dataset, name, size, accuracy) if beside else {}),
+                }
+            )
+        published = {
+            dataset: {name: FIGURE_5[dataset][key] for name, key in _OPTIMIZERS.items()}
+            for dataset in self.datasets
+            if dataset in FIGURE_5
+        }
+        caption = "Test accuracy of ResNet18 against the side of its kernels" + (
+            "; dashed, the paper's (64 channels, 400 epochs)." if published else "."
+        )
+        figure = plots.accuracy_against_kernel_size(measured, published)
+        return Findings({"": rows}, {"kernel size": (caption, figure)})
+
+    def _paper(self, dataset: str, name: str, size: int, accuracy: float) -> dict[str, str]:
+        theirs = FIGURE_5.get(dataset, {}).get(_OPTIMIZERS[name], {}).get(size)
+        alike = (
+            self.run.epochs == _PAPER_EPOCHS
+            and self.run.num_train is None is self.run.permute_pixels
+        )
+        return {
+            "paper, 400 epochs": "–" if theirs is None else f"{theirs:.2f}",
+            "difference": "–" if theirs is None or not alike else f"{accuracy - theirs:+.2f}",
+        }
+
+
+def _row(name: str, size: int) -> str:
+    return f"{size}×{size} kernels, {name}"

@@ -1,0 +1,148 @@
+"""A paper's table or figure as many runs: what they share, what varies, what is made of them."""
+
+import dataclasses
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+from tfconvbias.training import (
+    Config,
+    ConfigError,
+    Figures,
+    RunConfig,
+    RunResult,
+    Tables,
+    TrainingDivergedError,
+    compare,
+    dataset_label,
+    format_table,
+    option,
+    run_notes,
+    slug,
+    write_page,
+)
+
+
+class Cell(NamedTuple):
+    """One row of a study on one data set; it holds a run for each seed."""
+
+    row: str
+    dataset: str
+
+
+Results = Mapping[Cell, Sequence[RunResult]]
+
+
+class Findings(NamedTuple):
+    """What a study makes of its runs: tables by heading, figures by name, and remarks."""
+
+    tables: Tables
+    figures: Figures
+    remarks: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Study(Config):
+    """What all runs share, and the data sets and seeds over which they go.
+
+    A subclass adds the fields that it varies, names in `fixed` those fields of `run` that its rows
+    set, and defines `variants` and `findings`.
+
+    Args:
+        run: What all runs share. Its `run_dir` is the study's folder, in which each run has one of
+            its own; its data set and seed are not used.
+        title: Heading of the report; it names the folder where `run_dir` is `None`.
+
+    Raises:
+        ConfigError: If two data sets or seeds are the same.
+    """
+
+    fixed: ClassVar[tuple[str, ...]] = ("dataset", "seed")
+
+    run: RunConfig = RunConfig()
+    title: str = "Study"
+
+    datasets: tuple[str, ...] = option(
+        ("cifar10",), "some of cifar10, cifar100, svhn, motifs10, motifs100, folders of images"
+    )
+    seeds: tuple[int, ...] = option((0,), "seeds; each row runs once with each")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._distinct("datasets", "seeds")
+        labels = [dataset_label(name) for name in self.datasets]
+        if len(set(labels)) < len(labels):
+            raise ConfigError(
+                f"`datasets` must differ in their last part. Received: datasets={self.datasets}"
+            )
+
+    def variants(self) -> Mapping[str, Mapping[str, Any]]:
+        """Row → the fields of `RunConfig` in which it differs."""
+        raise NotImplementedError
+
+    def findings(self, results: Results) -> Findings:
+        """Tables and figures of the finished runs."""
+        raise NotImplementedError
+
+    def runs(self) -> dict[str, tuple[Cell, RunConfig]]:
+        """Label → cell and configuration of every run, one data set after the other."""
+        return {
+            f"{row}, {dataset_label(dataset)}, seed {seed}": (
+                Cell(row, dataset),
+                self.run.replace(dataset=dataset, seed=seed, **changes),
+            )
+            for dataset in self.datasets
+            for row, changes in self.variants().items()
+            for seed in self.seeds
+        }
+
+
+def report_study(study: Study) -> None:
+    """Run what is not on disk yet, print the tables and write the report.
+
+    Raises:
+        TrainingDivergedError: If the loss of a run diverged; the others are reported first.
+    """
+    folder = Path(study.run.run_dir or f"runs/{slug(study.title)}")
+    planned = study.runs()
+    finished, diverged = compare({name: run for name, (_, run) in planned.items()}, folder)
+    if not finished:
+        raise TrainingDivergedError("Every run diverged.")
+    results: dict[Cell, list[RunResult]] = {}
+    for name, result in finished.items():
+        results.setdefault(planned[name][0], []).append(result)
+    found = study.findings(results)
+    notes = [*found.remarks, *(f"Diverged: {name}. {text}" for name, text in diverged.items())]
+    for heading, rows in found.tables.items():
+        if rows:
+            print("\n" + (f"{heading}\n\n" if heading else "") + format_table(rows))
+    for note in notes:
+        print(note)
+    notes += run_notes({name: result.folder for name, result in finished.items()})
+    page = write_page(folder / "report.html", study.title, found.tables, found.figures, notes)
+    print(f"Report: {page}")
+    if diverged:
+        raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
+
+
+def mean(results: Sequence[RunResult], column: str) -> float:
+    """A column's mean over seeds."""
+    return statistics.fmean(result.row[column] for result in results)
+
+
+def percent(results: Sequence[RunResult], column: str) -> str:
+    """A column of fractions in %: its mean over seeds, with the standard deviation of several."""
+    values = [100 * result.row[column] for result in results]
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def origin_cells(cell: Cell, results: Sequence[RunResult]) -> dict[str, str]:
+    """Data set, epochs and seeds, as every table of results states them."""
+    return {
+        "data set": dataset_label(cell.dataset),
+        "epochs": str(results[0].row["epochs"]),
+        "seeds": ", ".join(str(result.row["seed"]) for result in results),
+    }

@@ -1,0 +1,68 @@
+"""Which images a training sees."""
+
+from dataclasses import dataclass
+
+from tfconvbias import data
+from tfconvbias.training.config import Config, option
+from tfconvbias.training.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DataConfig(Config):
+    """The data set, what is taken of it, and the seed of all that is drawn.
+
+    Where a folder of images lies does not decide a result: `run` compares the images themselves.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    section = "the images"
+
+    dataset: str = option(
+        "cifar10",
+        "cifar10, cifar100, svhn, motifs10, motifs100, or a folder of images",
+        decides=False,
+    )
+    data_dir: str | None = option(None, "where TensorFlow Datasets keeps its files", decides=False)
+    num_train: int | None = option(None, "train on this many images, drawn by class; none: all")
+    num_test: int | None = option(None, "measure on this many test images; none: all")
+    permute_pixels: int | None = option(
+        None, "seed of one fixed permutation of all pixels; none: leave them in place"
+    )
+    seed: int = option(0, "seed of subsets, initial weights, batch order, augmentation and dropout")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._positive("num_train", "num_test", optional=True)
+        for name in ("seed", "permute_pixels"):
+            value = getattr(self, name)
+            if value is None and name == "permute_pixels":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
+                raise ConfigError(
+                    f"{name} must be an integer from 0 to 2³² − 1. Received: {name}={value}"
+                )
+
+
+def build_dataset(config: DataConfig) -> data.ImageDataset:
+    """Load the configured data set, cut to `num_train` and `num_test`, permuted where asked for.
+
+    Raises:
+        ConfigError: If there is no such data set, it has fewer images than asked for, or a folder
+            of images is not as it should be.
+        data.DatasetUnavailableError: If a named data set is not available.
+    """
+    try:
+        dataset = data.load(config.dataset, data_dir=config.data_dir)
+        dataset = dataset.limit(config.num_train, num_test=config.num_test, seed=config.seed)
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        raise ConfigError(str(error)) from error
+    if config.permute_pixels is not None:
+        dataset = data.permute_pixels(dataset, seed=config.permute_pixels)
+    return dataset
+
+
+def dataset_label(name: str) -> str:
+    """A data set's name, or the last part of its folder."""
+    return name.rstrip("/").rsplit("/", 1)[-1]
