@@ -10,6 +10,10 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.11",
+    # One version, so that an index or a folder of wheels that offers its CPU build alone is enough.
+    # From PyPI it brings CUDA on Linux; to avoid that, install it first with
+    # `pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu`.
+    "torch==2.13.0",
 ]
 
 setup(

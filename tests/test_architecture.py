@@ -117,3 +117,31 @@ def test_import_leaves_heavy_packages_alone():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & set(HEAVY), loaded & set(HEAVY)
+
+
+RIDDLES = ("See above", "See there", "can't be had", "a panel a ")
+
+
+def texts(path):
+    """The docstrings and other strings of a source file, each with the line where it begins."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, " ".join(node.value.split())
+
+
+@pytest.mark.parametrize("path", [*MODULES, *RECIPES], ids=lambda p: p.name)
+def test_texts_are_plain_sentences(path):
+    """Phrases that sent the reader elsewhere or made him guess do not come back."""
+    found = [
+        f"{path.name}:{line}: {riddle!r}"
+        for line, text in texts(path)
+        for riddle in RIDDLES
+        if riddle.lower() in text.lower()
+    ]
+    assert not found, found
+
+
+def test_modules_have_no_leading_underscore():
+    """What is public is said by the `__all__` of each folder, not by the names of files."""
+    private = [p.name for p in MODULES if p.name.startswith("_") and p.name != "__init__.py"]
+    assert not private, private

@@ -102,7 +102,7 @@ def match_overrides(
 
     Raises:
         ValueError: If a pattern matches no penalized variable, or two patterns match one variable:
-            the outcome must not hang on the order of a mapping, which a JSON file may change.
+            the outcome must not depend on the order of a mapping, which a JSON file may change.
     """
     candidates = [
         variable for variable, is_chosen in zip(variables, chosen, strict=True) if is_chosen
