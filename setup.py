@@ -10,9 +10,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.11",
-    # One version, so that an index or a folder of wheels that offers its CPU build alone is enough.
-    # From PyPI it brings CUDA on Linux; to avoid that, install it first with
-    # `pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu`.
+    # One version, so that its CPU build can be installed first: from PyPI it brings CUDA on Linux.
     "torch==2.13.0",
 ]
 

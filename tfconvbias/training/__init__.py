@@ -44,10 +44,9 @@ from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.table import table_rows
-from tfconvbias.training.trainer import EVALUATION_BATCH, evaluate, fit
+from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
-    "EVALUATION_BATCH",
     "MIN_NONZEROS",
     "PAUSED_STATUS",
     "Comparison",

@@ -114,7 +114,7 @@ class _TestAccuracy(callbacks.Measurement):
         self.x, self.y = x, y
 
     def measure(self, logs):
-        logits = self.model.predict(self.x, batch_size=training.EVALUATION_BATCH, verbose=0)
+        logits = self.model.predict(self.x, batch_size=data.EVALUATION_BATCH_SIZE, verbose=0)
         return {"test_accuracy": float(np.mean(logits.argmax(axis=1) == self.y))}
 
 
