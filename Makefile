@@ -3,12 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# The tests of what a backend computes; tests/conftest.py says which they are. A file stays with one
+# worker (`--dist loadfile`), so that what its tests share is compiled and built once.
+EVERY_BACKEND := 'backend and not slow and not gpu'
 
-.PHONY: help test test-tensorflow test-jax test-slow lint demo bench
+.PHONY: help test test-tensorflow test-jax test-torch test-slow lint demo bench
 
 help:
 	@echo "make demo    compare S-CONV, S-LOCAL, S-FC and S-FC + beta-LASSO on an embedded data set"
-	@echo "make test    set up .venv and run the tests (TensorFlow, then JAX)"
+	@echo "make test    set up .venv and run the tests (all on TensorFlow, then what JAX and PyTorch compute)"
 	@echo "make lint    ruff and mypy"
 	@echo "make bench   side-by-side timings (needs the extra 'bench')"
 
@@ -18,13 +21,16 @@ $(READY): setup.py pyproject.toml
 	$(BIN)/pip install --quiet -e '.[test]'
 	touch $@
 
-test: test-tensorflow test-jax
+test: test-tensorflow test-jax test-torch
 
 test-tensorflow: $(READY)
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -n 2
 
 test-jax: $(READY)
-	KERAS_BACKEND=jax $(BIN)/pytest -n 2
+	KERAS_BACKEND=jax $(BIN)/pytest -n 2 --dist loadfile -m $(EVERY_BACKEND)
+
+test-torch: $(READY)
+	KERAS_BACKEND=torch $(BIN)/pytest -n 2 --dist loadfile -m $(EVERY_BACKEND)
 
 test-slow: $(READY)
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -m slow

@@ -10,6 +10,8 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.11",
+    # One version, so that its CPU build can be installed first: from PyPI it brings CUDA on Linux.
+    "torch==2.13.0",
 ]
 
 setup(

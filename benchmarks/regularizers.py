@@ -40,7 +40,7 @@ def variants():
         sgd(),
     )
     yield "Complexity", Complexity(StructuredBase(), 1e-12), sgd()
-    yield "Complexity folded", Complexity(StructuredBase(), 1e-12, folded=True), sgd()
+    yield "Complexity folded", Complexity(StructuredBase(), 1e-12, fold_normalization=True), sgd()
     yield "Proximal number", StructuredBase(), Proximal(sgd(), KernelNumber(0.0), alpha)
     yield "Proximal size", StructuredBase(), Proximal(sgd(), KernelSize(0.0), alpha)
     for name, penalty in (("number", KernelNumber(0.0)), ("size", KernelSize(0.0))):

@@ -1,20 +1,57 @@
-"""Shared test set-up: CPU only unless asked for, fixed seeds, tests of another backend skipped."""
+"""Shared test set-up: fixed seeds, and one table that says which tests run on which backend."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+from pathlib import Path
+
 import keras
 import pytest
 
+TESTS = Path(__file__).parent
 
+# Whether the tests of a folder get the marker `backend`, with which `make test-jax` and
+# `make test-torch` choose theirs: what a backend computes runs on each of them; NumPy, files, pages
+# and whole experiments run on TensorFlow alone. A module or test of another folder joins with
+# `pytest.mark.backend`; one that needs TensorFlow is marked `tensorflow` and skipped elsewhere.
+RUNS_ON_EVERY_BACKEND = {
+    ".": False,
+    "analysis": True,
+    "callbacks": True,
+    "connectivity": False,
+    "data": False,
+    "embedding": True,
+    "graph": True,
+    "layers": True,
+    "models": True,
+    "optimizers": True,
+    "plots": False,
+    "recipes": False,
+    "regularizers": True,
+    "studies": False,
+    "surgery": True,
+    "training": False,
+    "tuning": False,
+}
+
+
+def _runs_on_every_backend(path: Path) -> bool:
+    parts = path.relative_to(TESTS).parts
+    return RUNS_ON_EVERY_BACKEND[parts[0] if len(parts) > 1 else "."]
+
+
+# First, since the choice by `-m` must see the markers.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     backend = keras.config.backend()
     skip = pytest.mark.skip(reason=f"needs the TensorFlow backend, this run uses {backend}")
     for item in items:
         if "tensorflow" in item.keywords and backend != "tensorflow":
             item.add_marker(skip)
+        elif _runs_on_every_backend(item.path):
+            item.add_marker(pytest.mark.backend)
 
 
 @pytest.fixture(autouse=True)

@@ -11,19 +11,21 @@ PACKAGE = Path(__file__).parent.parent / "tfconvbias"
 RECIPES = sorted((PACKAGE.parent / "recipes").glob("*.py"))
 FLOORS = {
     "connectivity": 0,
-    "layers": 1,
-    "optimizers": 1,
-    "regularizers": 1,
-    "schedules": 1,
-    "data": 1,
-    "analysis": 1,
-    "models": 2,
-    "embedding": 2,
-    "surgery": 2,
-    "callbacks": 2,
-    "plots": 2,
-    "training": 3,
-    "tuning": 4,
+    "data": 0,
+    "optimizers": 0,
+    "text_table": 0,
+    "graph": 1,
+    "layers": 2,
+    "regularizers": 3,
+    "analysis": 3,
+    "models": 4,
+    "embedding": 4,
+    "surgery": 4,
+    "callbacks": 4,
+    "plots": 4,
+    "training": 5,
+    "tuning": 6,
+    "studies": 7,
 }
 MODULES = sorted(PACKAGE.rglob("*.py"))
 HEAVY = ("tensorflow_datasets", "keras_tuner", "matplotlib", "pandas", "PIL", "sklearn")
@@ -42,12 +44,13 @@ def imports(path, top_level_only=False):
 
 
 def folder(path):
-    parts = path.relative_to(PACKAGE).parts
-    return parts[0] if len(parts) > 1 else None
+    """The folder that a module is in, or the module itself where it stands beside the folders."""
+    part = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return None if part == "__init__" else part
 
 
 def test_every_folder_has_a_floor():
-    found = {p.name for p in PACKAGE.iterdir() if p.is_dir() and (p / "__init__.py").exists()}
+    found = {folder(path) for path in MODULES} - {None}
     assert found <= FLOORS.keys()
 
 
@@ -72,7 +75,7 @@ def test_public_keras_only(path):
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_heavy_packages_are_imported_where_they_are_used(path):
-    if folder(path) in ("plots", "training", "tuning"):
+    if folder(path) in ("plots", "training", "tuning", "studies"):
         return
     for name in imports(path, top_level_only=True):
         assert name.split(".")[0] not in HEAVY, name
@@ -114,3 +117,31 @@ def test_import_leaves_heavy_packages_alone():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = {name.split(".")[0] for name in done.stdout.split()}
     assert not loaded & set(HEAVY), loaded & set(HEAVY)
+
+
+RIDDLES = ("See above", "See there", "can't be had", "a panel a ")
+
+
+def texts(path):
+    """The docstrings and other strings of a source file, each with the line where it begins."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.lineno, " ".join(node.value.split())
+
+
+@pytest.mark.parametrize("path", [*MODULES, *RECIPES], ids=lambda p: p.name)
+def test_texts_are_plain_sentences(path):
+    """Phrases that sent the reader elsewhere or made him guess do not come back."""
+    found = [
+        f"{path.name}:{line}: {riddle!r}"
+        for line, text in texts(path)
+        for riddle in RIDDLES
+        if riddle.lower() in text.lower()
+    ]
+    assert not found, found
+
+
+def test_modules_have_no_leading_underscore():
+    """What is public is said by the `__all__` of each folder, not by the names of files."""
+    private = [p.name for p in MODULES if p.name.startswith("_") and p.name != "__init__.py"]
+    assert not private, private

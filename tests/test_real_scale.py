@@ -90,6 +90,7 @@ def test_an_unknown_row_lists_the_valid_ones(script, capsys, monkeypatch):
     assert "s-fc-beta-lasso" in capsys.readouterr().err
 
 
+@pytest.mark.backend
 @pytest.mark.skipif(keras.config.backend() != "jax", reason="one backend without TensorFlow")
 def test_it_runs_where_tensorflow_is_absent(tmp_path):
     words = [*SMALL, "--epochs", "1", "--run-dir", str(tmp_path), "--rows", "s-fc-beta-lasso"]

@@ -11,7 +11,11 @@ import pytest
 from tfconvbias import training
 
 RECIPES = Path(__file__).parent.parent / "recipes"
-SINGLE = ["sconv_cifar100", "sfc_beta_lasso", "train"]
+SINGLE = [
+    pytest.param("sconv_cifar100", marks=pytest.mark.backend),
+    "sfc_beta_lasso",
+    "train",
+]
 SMALL = ["--demo", "--epochs", "1", "--num-train", "256", "--no-tensorboard", "--verbose", "silent"]
 
 

@@ -51,9 +51,17 @@ def _dense_hessian(model, loss, x, y, epsilon=1e-2):
 CROSSENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def test_eigenvalues_equal_those_of_the_dense_hessian():
+@pytest.fixture(scope="module")
+def dense():
+    """A model, its data and its dense Hessian, which takes hundreds of gradients."""
+    keras.utils.set_random_seed(1234)
     model, (x, y) = _net(), _data()
-    expected = np.linalg.eigvalsh(_dense_hessian(model, CROSSENTROPY, x, y))[::-1][:3]
+    return model, x, y, _dense_hessian(model, CROSSENTROPY, x, y)
+
+
+def test_eigenvalues_equal_those_of_the_dense_hessian(dense):
+    model, x, y, hessian = dense
+    expected = np.linalg.eigvalsh(hessian)[::-1][:3]
     found = top_hessian_eigenvalues(model, CROSSENTROPY, x, y, k=3, batch_size=4)
     np.testing.assert_allclose(found.values, expected, rtol=1e-3)
     assert found.converged
@@ -61,9 +69,8 @@ def test_eigenvalues_equal_those_of_the_dense_hessian():
     np.testing.assert_allclose(found.vectors @ found.vectors.T, np.eye(3), atol=1e-6)
 
 
-def test_products_equal_those_of_the_dense_hessian():
-    model, (x, y) = _net(), _data()
-    hessian = _dense_hessian(model, CROSSENTROPY, x, y)
+def test_products_equal_those_of_the_dense_hessian(dense):
+    model, x, y, hessian = dense
     vector = np.random.default_rng(1).standard_normal(len(hessian))
     found = hessian_vector_product(model, CROSSENTROPY, x, y, vector, batch_size=3)
     np.testing.assert_allclose(found, hessian @ vector, rtol=1e-2, atol=1e-3)

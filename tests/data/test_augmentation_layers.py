@@ -7,6 +7,7 @@ from keras import ops
 
 from tfconvbias.data import Cutout, PadCrop
 
+pytestmark = pytest.mark.backend
 LAYERS = [PadCrop(3, seed=5), Cutout(5, seed=5)]
 
 

@@ -11,10 +11,11 @@ from keras import ops
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from tfconvbias.data import FastAutoAugment, ImageOperation, augmentation
-from tfconvbias.data._augmentation_policy import OPERATIONS, magnitude
-from tfconvbias.data._image_operations import apply_operations
-from tfconvbias.data._operation_tables import operation_tables
+from tfconvbias.data.augmentation_policy import OPERATIONS, magnitude
+from tfconvbias.data.image_operations import apply_operations
+from tfconvbias.data.operation_tables import operation_tables
 
+pytestmark = pytest.mark.backend
 LEVELS = (0.0, 0.13, 0.25, 0.5, 0.61803, 0.777, 1.0)
 SHARED = os.environ.get("TFCONVBIAS_SHARED_DATA")
 
@@ -313,7 +314,7 @@ def test_bad_policies(policy, message):
 
 
 def test_bad_files_and_images(tmp_path):
-    with pytest.raises(ValueError, match=r"missing\.json' can't be read: No such file"):
+    with pytest.raises(ValueError, match=r"missing\.json' cannot be read: No such file"):
         FastAutoAugment(tmp_path / "missing.json")
     file = tmp_path / "policy.json"
     file.write_text("[[")

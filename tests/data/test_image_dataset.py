@@ -33,9 +33,9 @@ def test_properties_and_description():
     assert data.describe() == (
         "toy: 6×5×3 images, 4 classes (a, b, c, d)\n"
         "  source      made up\n"
-        "  train       40 images, 10–10 a class\n"
-        "  validation  20 images, 5–5 a class\n"
-        "  test        30 images, 7–8 a class"
+        "  train       40 images, 10–10 per class\n"
+        "  validation  20 images, 5–5 per class\n"
+        "  test        30 images, 7–8 per class"
     )
     assert "validation  empty" in make(num_validation=0).describe()
     with pytest.raises(ValueError, match=r"one of train, validation, test. Received: name='dev'"):

@@ -132,7 +132,7 @@ def test_files_that_are_no_images(folder):
 
 def test_misplaced_files_and_folders(folder):
     save(folder / "train" / "stray.png", 1)
-    assert "must hold one folder a class, but holds the file(s) stray.png." in broken(folder)
+    assert "must hold one folder per class, but holds the file(s) stray.png." in broken(folder)
     (folder / "train" / "stray.png").unlink()
     (folder / "train" / "cat" / "more").mkdir()
     assert "must hold images only, but holds the folder(s) more." in broken(folder)
@@ -167,7 +167,7 @@ def test_grey_and_other_modes(folder):
     save(path, 1, mode="RGBA")
     assert f"'{path}' is not an RGB image (mode RGBA)." in broken(folder)
     save(path, 1, mode="I;16")
-    assert f"'{path}' has more than 8 bits a pixel" in broken(folder, color_mode="rgb")
+    assert f"'{path}' has more than 8 bits per channel" in broken(folder, color_mode="rgb")
 
 
 def test_wrong_size_names_the_first_files(folder):
@@ -214,7 +214,7 @@ def test_broken_cache_is_made_anew_with_a_warning(folder, tmp_path):
     first = load(folder, cache_dir=tmp_path / "cache")
     (cache,) = (tmp_path / "cache").iterdir()
     cache.write_bytes(cache.read_bytes()[:100])
-    with pytest.warns(UserWarning, match="can't be read and is made anew"):
+    with pytest.warns(UserWarning, match="cannot be read and is written again"):
         again = load(folder, cache_dir=tmp_path / "cache")
     assert (again.x_train == first.x_train).all()
     assert (load(folder, cache_dir=tmp_path / "cache").x_train == first.x_train).all()

@@ -5,6 +5,7 @@ from keras import ops
 
 from tfconvbias.data import PUBLISHED_STATISTICS, Normalize, channel_statistics
 
+pytestmark = pytest.mark.backend
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
 

@@ -14,6 +14,7 @@ from tfconvbias.data import (
     preprocessing,
 )
 
+pytestmark = pytest.mark.backend
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 LIGHT = [name for name in AUGMENTATIONS if not name.startswith("randaugment")]
 

@@ -8,11 +8,11 @@ from keras import layers as L
 
 from tfconvbias.embedding import (
     EmbeddedDense,
-    conv_geometry,
     embed,
     embedded_size,
     orbit_sums,
 )
+from tfconvbias.graph import conv_geometry
 from tfconvbias.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 LOCAL = (LocallyConnected1D, LocallyConnected2D, LocallyConnected3D)
@@ -343,7 +343,7 @@ def test_the_original_model_is_left_alone():
         np.testing.assert_array_equal(a, b)
 
 
-def test_fold_batch_norm():
+def test_fold_normalization():
     inputs = keras.Input((6, 6, 2))
     x = L.Conv2D(3, 3, use_bias=False, name="a")(inputs)
     x = L.BatchNormalization(name="bn_a")(x)
@@ -358,7 +358,7 @@ def test_fold_batch_norm():
     y = L.Conv2D(2, 1, activation="relu", name="f")(y)
     y = L.BatchNormalization(name="bn_f")(y)
     model = _randomize(keras.Model(inputs, y))
-    embedded = embed(model, fold_batch_norm=True)
+    embedded = embed(model, fold_normalization=True)
     _assert_equal(model, embedded)
     left = [layer.name for layer in embedded.layers if isinstance(layer, L.BatchNormalization)]
     assert left == ["bn_b", "bn_f"]

@@ -5,7 +5,8 @@ import numpy as np
 import oracles
 import pytest
 
-from tfconvbias.embedding import conv_geometry, conv_to_dense, conv_to_local, kernels, orbit_sums
+from tfconvbias.embedding import conv_to_dense, conv_to_local, kernels, orbit_sums
+from tfconvbias.graph import conv_geometry
 
 CASES = [
     # input shape (channels last), kernel size, in, out, options
@@ -230,22 +231,3 @@ def test_bias_order():
         expected = np.tile(bias, 4) if data_format == "channels_last" else np.repeat(bias, 4)
         np.testing.assert_array_equal(flat, expected)
         np.testing.assert_array_equal(kernels.unflatten_bias(flat, geometry), volume)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"kernel_shape": (3, 3, 5, 2)}, "kernel is for 5 input channels"),
-        ({"kernel_shape": (3, 4, 2)}, "one axis more"),
-        ({"input_shape": (None, 4, 4)}, "fully defined"),
-        ({"kind": "strange"}, "`kind` must be one of"),
-        ({"data_format": "last"}, "data_format"),
-        ({"kind": "transposed", "padding": "causal"}, "padding 'valid' or 'same'"),
-        ({"padding": "none"}, "padding"),
-        ({"groups": 3, "kernel_shape": (3, 3, 1, 4)}, "for 3 input channels"),
-    ],
-)
-def test_geometry_errors(changes, message):
-    arguments = {"input_shape": (4, 4, 4), "kernel_shape": (3, 3, 4, 2), **changes}
-    with pytest.raises(ValueError, match=message):
-        conv_geometry(**arguments)

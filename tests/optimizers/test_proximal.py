@@ -148,6 +148,8 @@ def test_choice_of_variables():
 def test_bad_arguments():
     with pytest.raises(ValueError, match=r"`penalty` must have a method `proximal"):
         Proximal("sgd", keras.regularizers.L2(0.1), alpha=0.1)
+    with pytest.raises(ValueError, match="`use_ema` must be given to `Proximal`"):
+        Proximal(keras.optimizers.SGD(use_ema=True), KernelNumber(0.0), alpha=0.1)
     with pytest.raises(ValueError, match="alpha=-1"):
         Proximal("sgd", KernelNumber(0.0), alpha=-1)
     model = small_model()
@@ -213,7 +215,8 @@ def test_gammas_with_sizes_are_the_operator_on_the_unit_kernel_times_gamma():
     optimizer.build(model.trainable_variables)
     optimizer.apply([keras.ops.zeros_like(v.value) for v in model.trainable_variables])
     lengths = np.sqrt((kernel**2).sum(axis=(0, 1, 2)))
-    expected = keras.ops.convert_to_numpy(penalty.proximal(kernel / lengths * gamma, 0.05))
+    folded = ops.convert_to_tensor(kernel / lengths * gamma)
+    expected = keras.ops.convert_to_numpy(penalty.proximal(folded, 0.05))
     left = keras.ops.convert_to_numpy(model.get_layer("conv").kernel)
     scale = keras.ops.convert_to_numpy(model.get_layer("norm").gamma)
     np.testing.assert_allclose(left / lengths * scale, expected, atol=1e-6)

@@ -76,7 +76,7 @@ def test_folded_norms_ignore_the_scale_that_batch_normalization_undoes():
     variance = np.array([4.0, 1.0, 0.25])
     base.get_layer("norm").set_weights([gamma, beta, beta, variance])
     expected = (gamma / np.sqrt(variance) * widths(base, "conv")).sum()
-    folded = Complexity(base, 1.0, form="number", folded=True)
+    folded = Complexity(base, 1.0, form="number", fold_normalization=True)
     assert measured(folded) == pytest.approx(expected, rel=1e-5)
     kernel = base.get_layer("conv").get_weights()[0]
     base.get_layer("conv").set_weights([kernel * 10])
@@ -86,7 +86,7 @@ def test_folded_norms_ignore_the_scale_that_batch_normalization_undoes():
 
 def test_training_step_adds_alpha_times_the_penalty():
     base = chain()
-    model = Complexity(base, 0.0, form="size", folded=True)
+    model = Complexity(base, 0.0, form="size", fold_normalization=True)
     model.compile(keras.optimizers.SGD(0.0), "mse")
     penalty = measured(model)
 
@@ -160,7 +160,7 @@ def test_the_folded_penalty_pulls_at_no_kernels_length(form):
     x = layers.Conv2D(3, 3, use_bias=False, name="conv")(inputs)
     x = layers.BatchNormalization(name="norm")(x)
     base = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
-    model = Complexity(base, 1.0, form=form, folded=True)
+    model = Complexity(base, 1.0, form=form, fold_normalization=True)
     kernel, gamma = base.get_layer("conv").kernel, base.get_layer("norm").gamma
     with tf.GradientTape() as tape:
         penalty = model.measure()

@@ -79,7 +79,7 @@ def test_folded_norms():
     ones = np.ones(3)
     gamma, variance = np.array([0.1, 1.0, 1.0]), np.array([1.0, 100.0, 1.0])
     model.get_layer("norm").set_weights([gamma, ones, ones, variance])
-    zeroed = threshold(model, 0.2, folded=True)
+    zeroed = threshold(model, 0.2, fold_normalization=True)
     assert (kernel_of(zeroed) == 0).all(axis=(0, 1, 2)).tolist() == [True, True, False]
     gamma, beta, mean, variance = zeroed.get_layer("norm").get_weights()
     for cleared in (gamma, beta, mean):
@@ -209,3 +209,37 @@ def test_zeros_go_on_through_activations_that_keep_them(activation):
     assert not kernel_of(zeroed, "first").any()
     # sigmoid(0) is no zero: what the second layer makes of it stays.
     assert kernel_of(zeroed, "second").any() == (activation == "sigmoid")
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_dead_branches_go_whole_in_every_rank(rank):
+    """Zeros pass through padding, pooling, cropping, upsampling, dropout and joins alike."""
+    convolution = getattr(layers, f"Conv{rank}D")
+    inputs = keras.Input((6,) * rank + (3,))
+    x = convolution(3, 3, padding="same", name="first")(inputs)
+    x = getattr(layers, f"ZeroPadding{rank}D")(1)(x)
+    x = getattr(layers, f"Cropping{rank}D")(1)(x)
+    x = layers.LeakyReLU()(layers.Dropout(0.5)(x))
+    x = getattr(layers, f"MaxPooling{rank}D")(2)(x)
+    x = getattr(layers, f"UpSampling{rank}D")(2)(x)
+    x = getattr(layers, f"AveragePooling{rank}D")(1)(x)
+    x = layers.Concatenate()([x, layers.ELU()(x)])
+    x = convolution(3, 3, padding="same", name="second")(x)
+    x = layers.Add()([inputs, x])
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([kernel * 1e-6, bias])
+    zeroed = threshold(model, 1e-3, regularizer=KernelNumber(0.0))
+    assert not kernel_of(zeroed, "second").any()
+
+
+def test_a_constant_in_an_operation_is_no_zero():
+    inputs = keras.Input((6, 6, 3))
+    x = layers.Conv2D(3, 3, padding="same", name="first")(inputs) + 1.0
+    x = layers.Conv2D(3, 3, padding="same", name="second")(x)
+    x = layers.GlobalAveragePooling2D()(layers.Add()([inputs, x]))
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    model.get_layer("first").set_weights([kernel * 1e-6, bias])
+    zeroed = threshold(model, 1e-3, regularizer=KernelNumber(0.0))
+    assert kernel_of(zeroed, "second").any()

@@ -14,7 +14,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.analysis import _loss_derivatives
+from tfconvbias.analysis import loss_derivatives
 
 Array = np.ndarray
 LossLike: TypeAlias = str | keras.losses.Loss | Callable
@@ -57,7 +57,7 @@ class LossDerivatives:
         x: Inputs: an array, or a list or dictionary of arrays as the model takes them.
         y: Targets, an array.
         sample_weight: Optional `(N,)` array.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         training: With the default `False`, BatchNormalization uses its moving statistics and
             Dropout is off. With `True`, batch statistics and Dropout act, with the same random
             numbers at each call; the model's statistics and seeds are put back afterwards.
@@ -67,7 +67,7 @@ class LossDerivatives:
 
     Raises:
         ValueError: For an unbuilt model, arrays of unequal lengths, a loss without reduction or a
-            variable that isn't one of the model's trainable ones.
+            variable that is not one of the model's trainable ones.
 
     Example:
     >>> import keras, numpy as np
@@ -120,7 +120,7 @@ class LossDerivatives:
                     total = total + ops.cast(penalty * penalty_scale, total.dtype)
             return total
 
-        self._derivatives = _loss_derivatives.build(
+        self._derivatives = loss_derivatives.build(
             model, self.variables, batch_loss, self.training, jit_compile
         )
 
@@ -166,7 +166,7 @@ class LossDerivatives:
         num_lanczos: int | None = None,
         verbose: int = 0,
     ) -> HessianEigenvalues:
-        """The k algebraically largest eigenvalues; see `top_hessian_eigenvalues`."""
+        """The k algebraically largest eigenvalues and their vectors."""
         if not 1 <= k <= self.size:
             raise ValueError(
                 f"`k` must lie between 1 and the {self.size} parameters. Received: k={k}"
@@ -330,7 +330,7 @@ def top_hessian_eigenvalues(
         `False` and the missing values are NaN.
 
     Raises:
-        FloatingPointError: If a product isn't finite (a diverged model).
+        FloatingPointError: If a product is not finite (a diverged model).
 
     Example:
     >>> import keras, numpy as np

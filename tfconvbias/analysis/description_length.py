@@ -3,13 +3,17 @@
 import dataclasses
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Literal, get_args
 
 import keras
 import numpy as np
 
-from tfconvbias.analysis._equivalent_matrix import Entries, entries
+from tfconvbias.analysis.equivalent_matrix import Entries, entries
+from tfconvbias.graph import read_graph
+from tfconvbias.graph.calls import is_functional
+from tfconvbias.optimizers import is_kernel
 
 WeightSharing = Literal["layers", "none", "values"]
 Include = Literal["weights", "trainable", "kernels"]
@@ -72,7 +76,7 @@ class DescriptionLength:
         return head + self.value_bits + self.sharing_bits
 
     def bound(self, train_loss: float, num_samples: int, delta: float = 0.05) -> float:
-        """Theorem 2's bound on the expected loss, see `generalization_bound`."""
+        """Theorem 2's bound on the expected loss, for a loss in [0, 1] of the training samples."""
         return generalization_bound(
             train_loss,
             self.value_bits + self.sharing_bits,
@@ -92,7 +96,7 @@ def sharing_bits(num_nonzeros: int, num_values: int, num_weights: int) -> float:
     """Bits that tell which weights are not zero and which parameter each of them takes.
 
     `|d(g)| = ‖w‖₀ log₂(k n) + 2 log₂ n`: an index and a parameter for each non-zero weight, and
-    two counts. As in the paper, index lengths are not rounded up to whole bits.
+    two counts. Index lengths are not rounded up to whole bits, as in the paper.
 
     Args:
         num_nonzeros: ‖w‖₀.
@@ -184,9 +188,10 @@ def description_length(
     """Count what it takes to describe a model's weights.
 
     Every model is seen as a point in the space of fully connected ones. The kernel of a
-    convolution (plain, grouped or depthwise), of a locally connected layer or of a dense layer
-    stands for the dense matrix between its whole input and its whole output: n counts the
-    matrix's entries, ‖w‖₀ those that are not zero. Each non-zero entry of a convolution's kernel
+    convolution (plain, grouped, depthwise or transposed), of a locally connected layer or of a
+    dense layer stands for the dense matrix between its whole input and its whole output, and each
+    of a separable convolution's two kernels for one of its own: n counts the matrices' entries,
+    ‖w‖₀ those that are not zero. Each non-zero entry of a convolution's kernel
     fills as many of them as there are positions where it meets a real input. Entries that meet
     nothing but padding have no place in the matrix and are not described. All other variables
     (biases, BatchNorm's, kernels of other layers) stand for themselves.
@@ -280,28 +285,23 @@ def _counts(
     )
 
 
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    several = _called_several_times(model)
+def _leaves(
+    model: keras.Model, shared: frozenset[int] | None = None
+) -> Iterator[keras.layers.Layer]:
+    """The layers of a model and of those inside it; `shared` are called several times."""
+    if shared is None and is_functional(model):
+        calls = Counter(id(call.operation) for call in read_graph(model).calls)
+        shared = frozenset(operation for operation, count in calls.items() if count > 1)
     for layer in model.layers:
-        if layer.name in several and layer.weights:
+        if shared is not None and id(layer) in shared and layer.weights:
             raise ValueError(
                 f"Layer {layer.name!r} is called several times in model {model.name!r}; the matrix "
                 "it stands for is only known for layers that are called once."
             )
         if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
+            yield from _leaves(layer, shared)
         else:
             yield layer
-
-
-def _called_several_times(model: keras.Model) -> set[str]:
-    if not getattr(model, "inputs", None):
-        return set()
-    return {
-        config["name"]
-        for config in model.get_config()["layers"]
-        if len(config.get("inbound_nodes", ())) > 1
-    }
 
 
 def _variables(layer: keras.layers.Layer, include: Include) -> list[keras.Variable]:
@@ -310,7 +310,7 @@ def _variables(layer: keras.layers.Layer, include: Include) -> list[keras.Variab
     # `weights` leaves out the state of seed generators and metrics.
     if include == "weights":
         return list(layer.weights)
-    return [variable for variable in layer.weights if variable.name.endswith("kernel")]
+    return [variable for variable in layer.weights if is_kernel(variable)]
 
 
 def _bits(dtype: str) -> int:

@@ -11,7 +11,7 @@ def input_weight_images(
     kernel: np.ndarray,
     units: Sequence[int] | np.ndarray,
     input_shape: tuple[int, int, int],
-    strides: int | tuple[int, int] = 1,
+    strides: int | tuple[int, ...] = 1,
     padding: str = "same",
 ) -> np.ndarray:
     """Lay out what chosen units see, each on the image that it looks at.
@@ -23,7 +23,7 @@ def input_weight_images(
     Args:
         kernel: `(rows·cols·channels, units)`, `(out_rows, out_cols, kernel_rows, kernel_cols,
             channels, filters)` or `(kernel_rows, kernel_cols, channels, filters)`.
-        units: indices into the kernel's units, see `num_units`.
+        units: indices of units, below `num_units(kernel)`.
         input_shape: `(rows, cols, channels)`.
         strides: of a locally connected kernel.
         padding: of a locally connected kernel.
@@ -65,7 +65,7 @@ def nonzeros_per_unit(kernel: np.ndarray) -> np.ndarray:
     """Count each unit's non-zero input weights.
 
     Args:
-        kernel: as in `input_weight_images`.
+        kernel: of a dense, Conv2D or LocallyConnected2D layer, with 2, 4 or 6 axes.
 
     Returns:
         `(num_units(kernel),)` integers.
@@ -81,7 +81,7 @@ def random_units(
     """Draw units at random among those with enough non-zero weights.
 
     Args:
-        kernel: as in `input_weight_images`.
+        kernel: of a dense, Conv2D or LocallyConnected2D layer, with 2, 4 or 6 axes.
         num: how many; fewer come back when fewer qualify.
         min_nonzeros: 20 in the paper's figures.
         seed: of the draw.

@@ -8,6 +8,7 @@ import numpy as np
 
 from tfconvbias.analysis.filters import input_weight_images, nonzeros_per_unit, num_units
 from tfconvbias.analysis.sparsity import kernels
+from tfconvbias.graph.windows import window_of
 
 _MOST_VALUES = 1 << 22
 
@@ -107,7 +108,7 @@ def window_share(images: np.ndarray, window: int) -> np.ndarray:
 def locality(
     kernel: np.ndarray,
     input_shape: tuple[int, int, int],
-    strides: int | tuple[int, int] = 1,
+    strides: int | tuple[int, ...] = 1,
     padding: str = "same",
     *,
     window: int = 9,
@@ -127,7 +128,7 @@ def locality(
     The shares in a k×k window are computed from integral images.
 
     Args:
-        kernel: of a dense, Conv2D or LocallyConnected2D layer, see `input_weight_images`.
+        kernel: of a dense, Conv2D or LocallyConnected2D layer, with 2, 4 or 6 axes.
         input_shape: `(rows, cols, channels)`.
         strides: of a locally connected kernel.
         padding: of a locally connected kernel.
@@ -209,8 +210,8 @@ def layer_locality(
         model: a built model of channels-last images.
         layer_name: a dense, Conv2D or LocallyConnected2D layer; by default the one with the
             model's first kernel.
-        input_shape: `(rows, cols, channels)` of the layer's input; by default the model's. A dense
-            layer behind others needs it.
+        input_shape: `(rows, cols, channels)` of the layer's input; by default the model's. It must
+            be given for a dense layer that follows others.
         **options: `window`, `min_nonzeros`, `max_units`, `num_permutations` and `seed` of
             `locality`.
 
@@ -231,13 +232,14 @@ def layer_locality(
             f"Received: layer_name={layer_name!r}"
         )
     layer = model.get_layer(name)
-    if set(np.ravel(getattr(layer, "dilation_rate", 1))) != {1} or getattr(layer, "groups", 1) > 1:
+    window = window_of(layer)
+    if window is not None and (set(window.dilation_rate) != {1} or window.groups > 1):
         raise ValueError(f"Layer {name!r} must be neither dilated nor grouped.")
     return locality(
         keras.ops.convert_to_numpy(found[name]),
         tuple(model.input_shape[1:]) if input_shape is None else input_shape,
-        strides=getattr(layer, "strides", 1),
-        padding=getattr(layer, "padding", "same"),
+        strides=1 if window is None else window.strides,
+        padding="same" if window is None else window.padding,
         **options,
     )
 
@@ -247,7 +249,7 @@ def _masses(
     units: np.ndarray,
     input_shape: tuple[int, int, int],
     canvas: tuple[int, int],
-    strides: int | tuple[int, int],
+    strides: int | tuple[int, ...],
     padding: str,
 ) -> Iterator[np.ndarray]:
     """The units' masses on the canvas, a part of bounded size at a time."""

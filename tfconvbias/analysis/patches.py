@@ -25,7 +25,7 @@ def image_patches(images: Array, patch_size: int = 4, strides: int = 2) -> Array
         `(n · positions, p² channels)`, of the type of `images`.
 
     Raises:
-        ValueError: If the images aren't of rank 4 or are smaller than a patch.
+        ValueError: If the images are not of rank 4 or are smaller than a patch.
 
     Example:
     >>> image_patches(np.zeros((2, 8, 8, 3))).shape

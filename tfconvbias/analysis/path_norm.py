@@ -17,13 +17,14 @@ def active_share(inputs: Array, kernel: Array, bias: Array) -> float:
     Args:
         inputs: `(n, d)` or `(n, J, m)`.
         kernel: `(d, K)`; over patches `(m, K)` when shared, `(J, m, K)` when not.
-        bias: `(K,)`, or `(J, K)` for a kernel that isn't shared.
+        bias: `(K,)`, or `(J, K)` for a kernel that is not shared.
 
     Returns:
-        The share, in [0, 1]; NaN for weights that aren't finite, as a diverged network's.
+        The share, in [0, 1]; NaN for weights that are not finite, such as those of a diverged
+        network.
 
     Raises:
-        ValueError: For shapes that don't fit together.
+        ValueError: For shapes that do not fit together.
     """
     if not _all_finite(kernel, bias):
         return math.nan
@@ -44,19 +45,19 @@ def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Arra
     with X uniform on the training points. For shared weights X is uniform on all patches of all
     points. For unshared ones X is uniform on the patches at the unit's own position, and each
     unit counts $1/J^2$: once for the average, once because $v_k$ serves J units. Both follow from
-    the argument for dense networks; see `path_norm_bound`.
+    the argument for dense networks, which `path_norm_bound` gives.
 
     Args:
         inputs: `(n, d)` or `(n, J, m)`.
         kernel: `(d, K)`; over patches `(m, K)` when shared, `(J, m, K)` when not.
-        bias: `(K,)`, or `(J, K)` for a kernel that isn't shared. It is added, as in Keras.
+        bias: `(K,)`, or `(J, K)` for a kernel that is not shared. It is added, as in Keras.
         outgoing: The K outgoing weights v, in any shape.
 
     Returns:
-        The norm; NaN for weights that aren't finite, as a diverged network's.
+        The norm; NaN for weights that are not finite, such as those of a diverged network.
 
     Raises:
-        ValueError: For shapes that don't fit together.
+        ValueError: For shapes that do not fit together.
 
     Reference: arXiv 2603.04807; the extension to local networks is ours.
     """

@@ -71,7 +71,7 @@ def point_geometry(
         seed: Seed of the directions.
 
     Raises:
-        ValueError: If there are no points or some aren't finite, an iterable can't be iterated
+        ValueError: If there are no points or some are not finite, an iterable cannot be iterated
             again, or a share lies outside (0, 1].
 
     Example:

@@ -3,12 +3,15 @@
 import keras
 from keras import ops
 
+from tfconvbias.optimizers import is_kernel
+
 
 def kernels(model: keras.Model) -> dict[str, keras.Variable]:
     """The kernels of a built model by layer, in the model's order.
 
-    Kernels are the variables whose name ends in "kernel": those of dense, convolutional, locally
-    connected and depthwise layers, not biases, BatchNorm variables or embeddings.
+    Kernels are the variables that `tfconvbias.optimizers.is_kernel` chooses: those of dense,
+    convolutional, locally connected and recurrent layers, not biases, BatchNorm variables or
+    embeddings.
 
     Args:
         model: a built Keras model, nested or not.
@@ -22,7 +25,7 @@ def kernels(model: keras.Model) -> dict[str, keras.Variable]:
         >>> list(kernels(model))
         ['fc']
     """
-    found = [variable for variable in model.weights if variable.name.endswith("kernel")]
+    found = [variable for variable in model.weights if is_kernel(variable)]
     names = [_layer_name(variable) for variable in found]
     return {
         variable.path if names.count(name) > 1 else name: variable

@@ -11,7 +11,7 @@ class EpochSeeds(keras.callbacks.Callback):
     this callback a resumed run draws what the uninterrupted run would have drawn.
 
     Args:
-        seed: non-negative integer.
+        seed: Non-negative integer.
     """
 
     def __init__(self, seed: int):
@@ -29,7 +29,7 @@ class EpochSeeds(keras.callbacks.Callback):
 
     def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
         """On PyTorch, where Keras' dropout draws from the global generator, seed that one too."""
-        # Not with the epoch: making its loader draws a number, and a `fit` makes one for all.
+        # At the first batch: before it, making the data loader draws a number, once in each `fit`.
         if batch == 0 and keras.config.backend() == "torch":
             import torch
 

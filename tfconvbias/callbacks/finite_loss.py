@@ -8,10 +8,11 @@ import keras
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Stop training after an epoch whose loss is NaN or infinite, and say so in `diverged`.
 
-    Looks at the epoch's mean loss, into which one bad step shows, so that no step waits for it.
+    It checks the mean loss of the epoch, which a single NaN makes NaN, so that no training step
+    has to wait for a check.
 
     Attributes:
-        diverged: number of the epoch, counted from 1, or `None`.
+        diverged: Number of the epoch with that loss, counted from 1; `None` while there is none.
     """
 
     def __init__(self):

@@ -13,20 +13,22 @@ class GeneralizationBound(keras.callbacks.Callback):
     - `description/parameter_bits`: bits of all stored numbers;
     - `description/bits`: bits of the sparse description;
     - `description/bound`: Theorem 2's bound on the share of errors, from the training accuracy;
-    - `description/parameter_bound`: Theorem 1's, from all stored numbers.
+    - `description/parameter_bound`: Theorem 1's bound, from all stored numbers.
 
-    The training accuracy of the logs is the epoch's mean, of the model as it changed and with
-    dropout and augmentation on, so a bound is that of the run and not of the last weights: for the
-    latter, evaluate on the training data and call `analysis.DescriptionLength.bound`.
-    Put the callback before callbacks that write the logs.
+    The logs hold the mean training accuracy of the epoch, measured while the weights changed, with
+    dropout and augmentation active. The bounds are therefore those of the epoch, not of its last
+    weights. For these, evaluate the model on the training data and call
+    `analysis.DescriptionLength.bound`. Put the callback before callbacks that write the logs.
 
     Args:
-        num_samples: m, training samples.
-        delta: δ, probability that a bound fails.
-        weight_sharing: as in `analysis.description_length`.
-        include: as in `analysis.description_length`.
-        bits_per_parameter: as in `analysis.description_length`.
-        accuracy: name of the training accuracy in the logs.
+        num_samples: m, the number of training samples.
+        delta: δ, the probability that a bound fails.
+        weight_sharing: What counts as one parameter: `"layers"`, an entry of a stored kernel,
+            which all positions of a convolution share; `"none"`, every non-zero entry of the
+            equivalent dense matrices; `"values"`, a distinct non-zero value.
+        include: Which variables are described: `"weights"`, `"trainable"` or `"kernels"`.
+        bits_per_parameter: Bits of one stored number. Defaults to those of its dtype.
+        accuracy: Name of the training accuracy in the logs.
 
     Example:
         >>> GeneralizationBound(num_samples=50_000, include="kernels").num_samples

@@ -1,4 +1,4 @@
-"""Kernels over training: how many live, and how alike they are."""
+"""Kernels during training: how many are live, and how alike they are."""
 
 import keras
 import numpy as np
@@ -12,10 +12,10 @@ class LiveKernels(Measurement):
     """Add `live_kernels` to the logs: convolution kernels with a norm above a threshold.
 
     Args:
-        penalty: whose norm of a whole kernel is compared; ℓ2 by default.
-        tau: the threshold τ; 0 counts kernels that are not exactly zero.
-        relative: whether τ is a fraction of the largest norm in the same layer.
-        every: epochs between two measurements.
+        penalty: Penalty whose norm of a whole kernel is compared with τ. Defaults to the ℓ2 norm.
+        tau: The threshold τ; 0 counts the kernels that are not exactly zero.
+        relative: Whether τ is a fraction of the largest norm in the same layer.
+        every: Epochs between two measurements.
 
     Example:
         >>> watcher = LiveKernels(tau=1e-3)
@@ -38,7 +38,7 @@ class LiveKernels(Measurement):
         self.relative = relative
 
     def measure(self, logs: dict) -> dict[str, float]:
-        """The number, of the model as it stands."""
+        """The number of live kernels of the present model."""
         count = 0
         for kernel in analysis.kernels(self.model).values():
             if len(kernel.shape) > 2:
@@ -49,12 +49,12 @@ class LiveKernels(Measurement):
 
 
 class KernelCorrelation(Measurement):
-    """Add `kernel_correlation` to the logs: `analysis.kernel_correlation`, mean over layers.
+    """Add `kernel_correlation` to the logs: the mean over layers of `analysis.kernel_correlation`.
 
-    Layers with fewer than two live kernels are left out; NaN where none is left.
+    Layers with fewer than two live kernels are left out; the value is NaN if no layer is left.
 
     Args:
-        every: epochs between two measurements.
+        every: Epochs between two measurements.
 
     Example:
         >>> watcher = KernelCorrelation(every=5)
@@ -65,6 +65,6 @@ class KernelCorrelation(Measurement):
     names = ("kernel_correlation",)
 
     def measure(self, logs: dict) -> dict[str, float]:
-        """The mean, of the model as it stands."""
+        """The mean correlation of the present model."""
         found = [v for v in analysis.kernel_correlation(self.model).values() if np.isfinite(v)]
         return {"kernel_correlation": float(np.mean(found)) if found else float("nan")}

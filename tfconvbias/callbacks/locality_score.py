@@ -1,4 +1,4 @@
-"""Locality of a layer over training."""
+"""Locality of a layer during training."""
 
 import keras
 
@@ -11,18 +11,19 @@ class LocalityScore(keras.callbacks.Callback):
     """Add `locality/<number>` of one layer to the logs of every epoch.
 
     The numbers are `spread`, `spread_ratio`, `window_share` and `window_share_ratio` of
-    `analysis.layer_locality`; the ratios are taken against the same weights on permuted pixels, so
-    1 is no locality. They are NaN while no unit has enough non-zero weights. Put the callback
-    before callbacks that write the logs.
+    `analysis.layer_locality`. A ratio divides by the value of the same weights on permuted pixels,
+    so that 1 means no locality. All are NaN while no unit has enough non-zero weights. Put the
+    callback before callbacks that write the logs.
 
     Args:
-        layer_name: the layer; by default the one with the model's first kernel.
-        input_shape: of the layer; by default the model's.
-        window: side of the window.
-        min_nonzeros: units with fewer non-zero weights are left out.
-        max_units: units measured, drawn with `seed`; `None`: all.
-        num_permutations: permutations to compare with.
-        seed: of the draw and of the permutations, the same at every epoch.
+        layer_name: Name of the layer. Defaults to the layer with the model's first kernel.
+        input_shape: `(rows, cols, channels)` of the layer's input. Defaults to the model's input
+            shape.
+        window: Side of the window, in pixels.
+        min_nonzeros: Units with fewer non-zero weights are left out.
+        max_units: Number of units to measure, drawn with `seed`; `None` measures all.
+        num_permutations: Number of permutations to compare with.
+        seed: Seed of the draw and of the permutations, which are the same in every epoch.
 
     Example:
         >>> watcher = LocalityScore(window=3, max_units=64)

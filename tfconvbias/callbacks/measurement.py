@@ -6,8 +6,8 @@ import keras
 class Measurement(keras.callbacks.Callback):
     """Add the numbers of `measure` to the logs every `every` epochs.
 
-    In the epochs between, the same names hold NaN, so that all columns of a history are equally
-    long. Put measuring callbacks before those that write the logs.
+    In the epochs between, the same names hold NaN, so that all columns of a history have the same
+    length. Put measuring callbacks before those that write the logs.
 
     Args:
         every: Epochs between two measurements. The last epoch is always measured.
@@ -25,7 +25,7 @@ class Measurement(keras.callbacks.Callback):
         self.every = every
 
     def measure(self, logs: dict) -> dict[str, float]:
-        """One value for each of `names`, of the model as it stands."""
+        """One value for each of `names`, measured on the present model."""
         raise NotImplementedError
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Non-zero weights per layer over training."""
+"""Non-zero weights per layer during training."""
 
 import keras
 

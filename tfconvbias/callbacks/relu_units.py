@@ -13,14 +13,18 @@ from tfconvbias.analysis import (
     weighted_path_norm,
 )
 from tfconvbias.callbacks.measurement import Measurement
+from tfconvbias.data import EVALUATION_BATCH_SIZE
 
 
 class ActiveUnits(Measurement):
-    """Log `active_share`: the share of a layer's units that any input (or patch of it) activates.
+    """Log `active_share`: the share of a layer's units that at least one input activates.
+
+    Where the layer acts on patches, a patch counts as an input.
 
     Args:
-        x: Inputs of the model; they pass in one batch.
-        layer: Name of a Dense or EinsumDense ReLU layer. Over patches its input is `(n, J, m)`.
+        x: Inputs of the model; they pass through it in one batch.
+        layer: Name of a Dense or EinsumDense layer with ReLU, whose input is `(n, d)`, or
+            `(n, J, m)` for J patches of size m.
         every: Epochs between two measurements.
     """
 
@@ -31,7 +35,7 @@ class ActiveUnits(Measurement):
         self.x, self.layer = x, layer
 
     def measure(self, logs: dict) -> dict[str, float]:
-        """The share of active units of the model as it stands."""
+        """The share of active units of the present model."""
         return {"active_share": active_share(*_hidden_layer(self.model, self.layer, self.x))}
 
 
@@ -39,10 +43,10 @@ class PathNorm(Measurement):
     r"""Log the data-weighted `path_norm` of a two-layer ReLU network and its `path_norm_bound`.
 
     The bound follows from the sharpness: put `Sharpness` before this callback, with the same
-    `every`. See `analysis.weighted_path_norm` for the equations.
+    `every`. `analysis.weighted_path_norm` and `analysis.path_norm_bound` give the equations.
 
     Args:
-        x: Training inputs; they pass in one batch.
+        x: Training inputs; they pass through the model in one batch.
         y: Training targets.
         hidden: Name of the hidden layer.
         output: Name of the output layer.
@@ -51,7 +55,7 @@ class PathNorm(Measurement):
             1 when that is the compiled loss, ½ for Keras' `"mse"`.
 
     Raises:
-        ValueError: At a measurement, if the logs hold no `sharpness`.
+        ValueError: When measuring, if the logs hold no `sharpness`.
     """
 
     names = ("path_norm", "path_norm_bound")
@@ -73,10 +77,10 @@ class PathNorm(Measurement):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Build the loss of this fit's model."""
-        self._error = _squared_error(self.model, self.x, self.y)
+        self._error = _squared_error(self.model, self.x, self.y, len(self.x))
 
     def measure(self, logs: dict) -> dict[str, float]:
-        """Path norm and bound of the model as it stands."""
+        """Path norm and bound of the present model."""
         if "sharpness" not in logs:
             raise ValueError(
                 "PathNorm needs the `sharpness` of a Sharpness callback before it. "
@@ -98,7 +102,7 @@ class GeneralizationGap(Measurement):
 
     $$\mathrm{gap} = |\,\mathrm{excess} + \sigma^2 - \mathrm{train}\,|$$
 
-    Both errors are mean squared errors of the model as it stands; the excess risk is taken against
+    Both errors are mean squared errors of the present model. The excess risk is measured against
     clean test targets, so that excess + σ² is the expected error on noisy ones.
 
     Args:
@@ -108,7 +112,7 @@ class GeneralizationGap(Measurement):
         y_test: Test targets, without noise.
         noise: Standard deviation σ of the training noise.
         every: Epochs between two measurements.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch of the evaluation.
     """
 
     names = ("train_error", "excess_risk", "gap")
@@ -122,7 +126,7 @@ class GeneralizationGap(Measurement):
         noise: float,
         *,
         every: int = 1,
-        batch_size: int = 4096,
+        batch_size: int = EVALUATION_BATCH_SIZE,
     ):
         super().__init__(every)
         self.train, self.test = (x_train, y_train), (x_test, y_test)
@@ -135,13 +139,13 @@ class GeneralizationGap(Measurement):
         ]
 
     def measure(self, logs: dict) -> dict[str, float]:
-        """Errors and gap of the model as it stands."""
+        """Errors and gap of the present model."""
         train, excess = (error.value() for error in self._errors)
         gap = abs(excess + self.noise**2 - train)
         return {"train_error": train, "excess_risk": excess, "gap": gap}
 
 
-def _squared_error(model, x, y, batch_size=4096):
+def _squared_error(model, x, y, batch_size):
     return LossDerivatives(model, "mse", x, y, batch_size=batch_size, include_penalties=False)
 
 

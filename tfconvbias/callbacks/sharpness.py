@@ -16,8 +16,8 @@ class Sharpness(Measurement):
     batches drive the sharpness up to that edge and hold it there. With momentum μ the edge is
     $2 (1 + \mu) / \eta$, and $(2 + 2\mu) / (\eta (1 + 2\mu))$ with Nesterov's. The step size is
     read from the optimizer at each measurement, so that the edge follows a schedule. Sharpness and
-    edge are in the units of the compiled loss: both double from half the mean squared error at η to
-    Keras' `"mse"` at η/2.
+    edge are in the units of the compiled loss: with Keras' `"mse"` at step size η/2 both are twice
+    what they are with half the mean squared error at η, though the training is the same.
 
     Logs: `sharpness` (and `sharpness_2` to `sharpness_k`), `edge` with `include_edge`,
     `gradient_norm` with `include_gradient_norm`. They are NaN when the model has diverged.
@@ -25,13 +25,13 @@ class Sharpness(Measurement):
     Args:
         x: Inputs of the data set whose loss is measured, usually the training set.
         y: Targets.
-        loss: Loss, as for `compile`; the compiled one by default.
+        loss: Loss function or its name. Defaults to the compiled loss.
         k: Number of eigenvalues.
         every: Epochs between two measurements.
         include_edge: Whether to log the edge, which only SGD has.
-        include_gradient_norm: Whether to log the gradient's norm, too.
+        include_gradient_norm: Whether to log the gradient's norm as well.
         tolerance: Relative accuracy of the eigenvalues.
-        **options: Those of `LossDerivatives`: `batch_size`, `sample_weight`, ….
+        **options: Further arguments of `analysis.LossDerivatives`, such as `batch_size`.
 
     Raises:
         ValueError: When training begins, if `include_edge` is set and the optimizer isn't SGD.
@@ -73,7 +73,7 @@ class Sharpness(Measurement):
         self.names += ("edge",) * include_edge + ("gradient_norm",) * include_gradient_norm
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Build the derivatives for the compiled loss; drop what an earlier fit has left."""
+        """Build the derivatives of the loss; forget the eigenvectors of an earlier `fit`."""
         if self.include_edge and not isinstance(self.model.optimizer, keras.optimizers.SGD):
             raise ValueError(
                 "The edge of stability 2/η is that of SGD; set `include_edge=False`. "
@@ -85,7 +85,7 @@ class Sharpness(Measurement):
         self._start = self._noise
 
     def measure(self, logs: dict) -> dict[str, float]:
-        """Top eigenvalues, edge and gradient norm of the model as it stands."""
+        """Top eigenvalues, edge and gradient norm of the present model."""
         values = dict.fromkeys(self.names, float("nan"))
         try:
             found = self._derivatives.top_eigenvalues(

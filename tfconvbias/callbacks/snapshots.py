@@ -10,12 +10,11 @@ import numpy as np
 def log_spaced_epochs(epochs: int, num: int = 20) -> tuple[int, ...]:
     """Epochs 0, 1 and on to the last, spaced evenly on a logarithmic axis.
 
-    They are the distinct integer parts of `num` points from 1 to `epochs`, with 0 and, whatever
-    rounding does, `epochs` itself.
+    They are 0, the distinct integer parts of `num` points from 1 to `epochs`, and `epochs` itself.
 
     Args:
         epochs: The last epoch.
-        num: Points on the axis.
+        num: Number of points on the axis.
 
     Returns:
         Increasing epochs.
@@ -42,13 +41,14 @@ def log_spaced_epochs(epochs: int, num: int = 20) -> tuple[int, ...]:
 class Snapshots(keras.callbacks.Callback):
     """Write the model's weights to `folder/epoch-N.weights.h5` after chosen epochs.
 
-    Epochs are counted from 1; epoch 0 is the state before the first step, unless training resumes
-    behind it. A file is complete or absent: it is written beside its place and then renamed. Files
-    that stand already are left, as a resumed run comes to the same weights.
+    Epochs are counted from 1; epoch 0 is the state before the first step and is not written when
+    training resumes at a later epoch. A file is complete or absent: it is written under another
+    name and then renamed. Files that exist already are kept, since a resumed run reaches the same
+    weights.
 
     Args:
-        folder: Where the files go; made if need be.
-        epochs: Which epochs; see `log_spaced_epochs`.
+        folder: Folder for the files, made if it is missing.
+        epochs: Epochs whose weights are kept, for instance those of `log_spaced_epochs`.
 
     Raises:
         ValueError: If an epoch is negative.

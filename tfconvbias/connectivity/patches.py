@@ -29,14 +29,15 @@ def axis_indices(
         spatial_shape: Input lengths.
         kernel_size: Int or one int per axis.
         strides: Int or one int per axis.
-        padding: As in `explicit_padding`.
+        padding: `"valid"`, `"same"`, `"causal"` or one `(before, after)` pair per axis.
         dilation_rate: Int or one int per axis.
 
     Returns:
         One int64 array of shape `(output length, kernel size)` per axis.
 
     Raises:
-        ValueError: As `conv_output_shape`.
+        ValueError: If an argument has the wrong length, an entry out of range or an unknown value,
+            or the kernel does not fit in the padded input.
 
     Example:
         >>> axis_indices((4,), 3, padding="same")[0].tolist()
@@ -76,14 +77,15 @@ def patch_indices(
         spatial_shape: Input lengths.
         kernel_size: Int or one int per axis.
         strides: Int or one int per axis.
-        padding: As in `explicit_padding`.
+        padding: `"valid"`, `"same"`, `"causal"` or one `(before, after)` pair per axis.
         dilation_rate: Int or one int per axis.
 
     Returns:
         int64 array of shape `(output positions, taps)`.
 
     Raises:
-        ValueError: As `conv_output_shape`.
+        ValueError: If an argument has the wrong length, an entry out of range or an unknown value,
+            or the kernel does not fit in the padded input.
 
     Example:
         >>> patch_indices((2, 3), (2, 2)).tolist()
@@ -119,14 +121,15 @@ def tap_counts(
         spatial_shape: Input lengths.
         kernel_size: Int or one int per axis.
         strides: Int or one int per axis.
-        padding: As in `explicit_padding`.
+        padding: `"valid"`, `"same"`, `"causal"` or one `(before, after)` pair per axis.
         dilation_rate: Int or one int per axis.
 
     Returns:
         int64 array of shape `kernel_size`.
 
     Raises:
-        ValueError: As `conv_output_shape`.
+        ValueError: If an argument has the wrong length, an entry out of range or an unknown value,
+            or the kernel does not fit in the padded input.
 
     Example:
         >>> tap_counts((4, 4), 3, padding="same").tolist()

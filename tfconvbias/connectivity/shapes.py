@@ -54,8 +54,8 @@ def explicit_padding(
     `e = d (k − 1) + 1` inputs and
 
     - `"valid"` pads `(0, 0)`;
-    - `"same"` pads `p = max((⌈n / s⌉ − 1) s + e − n, 0)` in all, `⌊p / 2⌋` of them before: for
-      even `p`-less-one, and so for strides of 2, the odd zero comes after, as in TensorFlow;
+    - `"same"` pads `p = max((⌈n / s⌉ − 1) s + e − n, 0)` in all, `⌊p / 2⌋` of them before. Where
+      `p` is odd, one zero more comes after than before, as in TensorFlow;
     - `"causal"` pads `(e − 1, 0)`.
 
     Args:
@@ -76,6 +76,8 @@ def explicit_padding(
     Example:
         >>> explicit_padding((32, 32), 9, strides=2, padding="same")
         ((3, 4), (3, 4))
+        >>> explicit_padding((31,), 3, strides=2, padding="same")
+        ((1, 1),)
     """
     rank = len(spatial_shape)
     lengths = as_tuple(tuple(spatial_shape), rank, "spatial_shape")

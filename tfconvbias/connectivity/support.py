@@ -15,8 +15,8 @@ class LocalSupport:
 
     A convolution on a volume of `spatial_shape` and `in_channels` equals a dense layer whose
     matrix `M` has a row for each input and a column for each output, both numbered in C order of
-    the volume in `data_format`. `M` is zero but at the *local* pairs, where an output sees an input
-    through a tap. Pairs that meet padding have no row: zero padding is folded away. The entries
+    the volume in `data_format`. `M` is zero except at the *local* pairs, where an output sees an
+    input through a tap. Padding has no row in the matrix: the zeros are folded away. The entries
     that share one weight of the convolution form an *orbit*.
 
     Local connections are numbered in C order of (output position, tap, channel within the group,
@@ -178,8 +178,9 @@ def local_support(
         A `LocalSupport`.
 
     Raises:
-        ValueError: If the channels are not positive or not divisible by `groups`, `data_format` is
-            unknown, or as `conv_output_shape`.
+        ValueError: If the channels are not positive or not divisible by `groups`, an argument of
+            the window has the wrong length, an entry out of range or an unknown value, the kernel
+            does not fit in the padded input, or `data_format` is unknown.
 
     Example:
         >>> support = local_support((3,), 2, in_channels=1, filters=1)

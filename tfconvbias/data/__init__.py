@@ -1,9 +1,14 @@
 """Named data sets as uint8 arrays, image folders, embedded data and augmentation layers."""
 
-from tfconvbias.data._augmentation_policy import OPERATIONS
+from tfconvbias.data.augmentation_policy import OPERATIONS
 from tfconvbias.data.cutout import Cutout
 from tfconvbias.data.fast_auto_augment import FastAutoAugment, ImageOperation
-from tfconvbias.data.image_dataset import ImageDataset, permute_pixels, pixel_permutation
+from tfconvbias.data.image_dataset import (
+    EVALUATION_BATCH_SIZE,
+    ImageDataset,
+    permute_pixels,
+    pixel_permutation,
+)
 from tfconvbias.data.image_folder import ImageFolderError
 from tfconvbias.data.loading import DATASET_NAMES, load
 from tfconvbias.data.motifs import make_motifs
@@ -29,6 +34,7 @@ from tfconvbias.data.sphere import (
 __all__ = [
     "AUGMENTATIONS",
     "DATASET_NAMES",
+    "EVALUATION_BATCH_SIZE",
     "OPERATIONS",
     "PUBLISHED_STATISTICS",
     "AugmentationLayers",

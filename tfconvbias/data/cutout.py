@@ -9,9 +9,9 @@ class Cutout(keras.layers.Layer):
     """Sets a square at a random place of each image to zero.
 
     The centre `(i, j)` is uniform over the pixels, independently for each image, and the square
-    covers rows `i - length // 2` up to but excluding `i - length // 2 + length`, and columns
-    alike. It may reach over the edges, where it is clipped. Meant for normalised images, where
-    zero is the mean. Active in training only; otherwise the identity.
+    covers the rows from `i - length // 2` up to but excluding `i - length // 2 + length`, and the
+    columns in the same way. At the edges of the image it is clipped. Meant for normalised images,
+    where zero is the mean. Active in training only; otherwise the identity.
 
     Args:
         length: Side of the square in pixels; 0 makes the layer the identity.
@@ -23,7 +23,7 @@ class Cutout(keras.layers.Layer):
         `(batch, height, width, channels)`, of any dtype.
 
     Output shape:
-        As the input, in the input's dtype.
+        The shape and dtype of the input.
 
     Raises:
         ValueError: If `length` is not a non-negative integer, or the input not 4D.

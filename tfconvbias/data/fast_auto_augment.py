@@ -8,16 +8,16 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.data._augmentation_policy import Policy, read_policy
-from tfconvbias.data._image_operations import apply_operations
-from tfconvbias.data._operation_tables import operation_tables
+from tfconvbias.data.augmentation_policy import Policy, read_policy
+from tfconvbias.data.image_operations import apply_operations
+from tfconvbias.data.operation_tables import operation_tables
 
 _DRAWS = 4  # kept or not, sign, place of Cutout (2)
 
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class FastAutoAugment(keras.layers.Layer):
-    """Apply to each image one sub-policy of a policy, drawn at random; nothing at inference.
+    """Applies to each image one sub-policy of a policy, drawn at random; active in training only.
 
     A sub-policy is a short list of steps `[operation, probability, level]`. For each image one
     sub-policy is drawn uniformly. Its steps run in order, each with its own probability. The level
@@ -35,7 +35,7 @@ class FastAutoAugment(keras.layers.Layer):
     | Contrast, Color, Brightness, Sharpness | 0.1 … 1.9 | Pillow's enhancement factor |
     | Cutout | 0 … 0.2 | square of side v times width around a random place, (125, 123, 114) |
 
-    Moved pixels are those of the nearest neighbour, and black comes in from outside.
+    Moved images are sampled at the nearest pixel; what lies outside the image is black.
 
     Every operation equals Pillow's, bit for bit, where the backend rounds `a + b·c` twice as
     Pillow does. Compilers that fuse it (XLA on CPU) may put a value of Contrast, Color or
@@ -45,20 +45,20 @@ class FastAutoAugment(keras.layers.Layer):
     This layer is the policy, so it comes first, on raw images.
 
     Args:
-        policy: list of sub-policies, or the path of a JSON file with one. The layer's
+        policy: List of sub-policies, or the path of a JSON file with such a list. The layer's
             configuration holds the list, so a saved model does not need the file.
-        seed: seed of the draws; `None` for a random one.
-        **kwargs: of `keras.layers.Layer`.
+        seed: Seed of the draws; `None` for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, height, width, 3)`, values 0…255 of any dtype; fractions are cut off.
 
     Output shape:
-        The same, of the same dtype. In float16 and bfloat16 all values are exact, too.
+        The same shape and dtype. All values are exact in float16 and bfloat16 as well.
 
     Raises:
-        ValueError: If the policy can't be read, names an unknown operation, a level or probability
-            outside [0, 1] or an empty sub-policy, or the images are not channels-last RGB.
+        ValueError: If the policy cannot be read, an operation is unknown, a level or a probability
+            lies outside [0, 1], a sub-policy is empty, or the images are not channels-last RGB.
 
     Example:
         >>> augment = FastAutoAugment([[["Invert", 1.0, 0.5]]])
@@ -108,7 +108,7 @@ class FastAutoAugment(keras.layers.Layer):
         return self.apply_sub_policies(inputs, part)
 
     def apply_sub_policies(self, images: Any, part: Any) -> Any:
-        """Apply chosen sub-policies; whether a step is kept, its sign and place are still drawn.
+        """Applies given sub-policies; which steps are kept, their signs and places are still drawn.
 
         Args:
             images: `(batch, height, width, 3)`, values 0…255; the layer must be built.
@@ -145,25 +145,27 @@ class FastAutoAugment(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class ImageOperation(FastAutoAugment):
-    """One operation of `FastAutoAugment` as a layer, on each image with a probability.
+    """Applies one operation of `FastAutoAugment` to each image, with a given probability.
 
-    Equals a policy of one sub-policy of one step.
+    It equals a `FastAutoAugment` whose policy is one sub-policy of one step.
 
     Args:
-        operation: name of the operation, such as `"Rotate"`.
-        level: in [0, 1], sets the magnitude; mirrored operations draw its sign for each image.
-        probability: in [0, 1].
-        seed: seed of the draws; `None` for a random one.
-        **kwargs: of `keras.layers.Layer`.
+        operation: Name of the operation, such as `"Rotate"`.
+        level: Number in [0, 1] that sets the magnitude; mirrored operations draw its sign for each
+            image.
+        probability: Probability in [0, 1] with which an image is changed.
+        seed: Seed of the draws; `None` for a random one.
+        **kwargs: Arguments of `keras.layers.Layer`.
 
     Input shape:
         `(batch, height, width, 3)`, values 0…255 of any dtype.
 
     Output shape:
-        The same, of the same dtype.
+        The same shape and dtype.
 
     Raises:
-        ValueError: As `FastAutoAugment`.
+        ValueError: If the operation is unknown, the level or the probability lies outside [0, 1],
+            or the images are not channels-last RGB.
 
     Example:
         >>> solarize = ImageOperation("Solarize", level=0.5)

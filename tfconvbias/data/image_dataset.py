@@ -7,9 +7,12 @@ from typing import Any, overload
 
 import numpy as np
 
-from tfconvbias.data._random_order import random_order, stratified_choice, stratified_counts
+from tfconvbias.data.random_order import random_order, stratified_choice, stratified_counts
 
 SPLITS = ("train", "validation", "test")
+
+EVALUATION_BATCH_SIZE = 500
+"""Images per batch wherever a model is evaluated, not trained. Results do not depend on it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -144,7 +147,7 @@ class ImageDataset:
         return dataclasses.replace(self, **arrays)
 
     def describe(self) -> str:
-        """Returns a few lines on name, source, image shape, classes and the size of each split."""
+        """Returns a few lines of text: name, source, image shape, classes, size of each split."""
         height, width, channels = self.image_shape
         shown = ", ".join(self.class_names[:5]) + (", …" if self.num_classes > 5 else "")
         lines = [
@@ -158,7 +161,7 @@ class ImageDataset:
                 lines.append(f"  {split:<11} empty")
                 continue
             counts = np.bincount(y, minlength=self.num_classes)
-            spread = f"{counts.min():,}–{counts.max():,} a class"
+            spread = f"{counts.min():,}–{counts.max():,} per class"
             lines.append(f"  {split:<11} {len(x):,} images, {spread}")
         return "\n".join(lines)
 
@@ -181,12 +184,12 @@ def permute_pixels(data, seed, *, inverse=False):
     """Shuffles the positions of the pixels, in the same way in every image.
 
     `output[n, π⁻¹(p), c] = input[n, p, c]` for one permutation π of the positions, fixed by `seed`
-    and the image size; the channels of a pixel stay together. Locality is destroyed and nothing
-    else: a dense network is invariant to it, a convolutional one is not.
+    and the image size; the channels of a pixel stay together. Only locality is
+    destroyed: a dense network is invariant to the permutation, a convolutional one is not.
 
     Args:
-        data: An `ImageDataset`, all of whose splits are shuffled alike, or an array of any dtype
-            `(..., height, width, channels)`.
+        data: An `ImageDataset`, whose splits are all shuffled in the same way, or an array of any
+            dtype `(..., height, width, channels)`.
         seed: Non-negative integer that fixes the permutation.
         inverse: Whether to undo the permutation of the same seed instead.
 

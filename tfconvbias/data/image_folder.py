@@ -19,7 +19,7 @@ _CACHE_VERSION = 1
 
 
 class ImageFolderError(ValueError):
-    """The contents of a folder of images are not as they should be; names the file or folder."""
+    """A folder of images has another layout or content than expected; names file or folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ def read_image_folder(
     Raises:
         ImageFolderError: If a split or class folder is missing or empty, the splits differ in
             their classes, their number is not `classes`, or a file is no image, is corrupt, has a
-            wrong size, or is not RGB where no `color_mode` asks for a conversion.
+            wrong size, or is not RGB while `color_mode` is `None`.
     """
     folder = Path(folder)
     class_names, splits = _scan(folder)
@@ -86,7 +86,7 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
         files, folders = _entries(folder / name)
         if files:
             raise ImageFolderError(
-                f"{str(folder / name)!r} must hold one folder a class, but holds the file(s) "
+                f"{str(folder / name)!r} must hold one folder per class, but holds the file(s) "
                 f"{_listing(files)}."
             )
         if name == "train":
@@ -222,7 +222,7 @@ def _decode(path: str, target: np.ndarray, image_size, color_mode) -> str | None
             image.load()
             mode = image.mode
             if mode in ("F", "I") or mode.startswith("I;"):
-                return f"{path!r} has more than 8 bits a pixel (mode {mode}); convert it first."
+                return f"{path!r} has more than 8 bits per channel (mode {mode}); convert it first."
             if color_mode is None and mode != "RGB":
                 kind = "a grey image" if mode in ("1", "L", "LA") else "not an RGB image"
                 return (
@@ -265,14 +265,14 @@ def _read_cache(cache: Path, splits: dict[str, _Split]) -> dict[str, np.ndarray]
             return {name: stored[name] for name in splits}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         warnings.warn(
-            f"The cache {str(cache)!r} can't be read and is made anew: {error}", stacklevel=2
+            f"The cache {str(cache)!r} cannot be read and is written again: {error}", stacklevel=2
         )
         return None
 
 
 def _write_cache(cache: Path, images: dict[str, Any]) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and moved into place, so that a killed run leaves no half cache.
+    # Written under another name, then renamed, so that a killed run leaves no half cache.
     part = cache.with_suffix(f".{os.getpid()}.part")
     try:
         with part.open("wb") as file:

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tfconvbias.data._random_order import stratified_choice
 from tfconvbias.data.image_dataset import ImageDataset
 from tfconvbias.data.image_folder import read_image_folder
 from tfconvbias.data.motifs import make_motifs
 from tfconvbias.data.named import TFDS_NAMES, load_tfds
+from tfconvbias.data.random_order import stratified_choice
 
 MOTIFS = {"motifs10": (10, 6.0), "motifs100": (100, 13.0)}
 """Classes and amplitude of the embedded data sets."""
@@ -37,40 +37,43 @@ def load(
     """Loads images and labels into memory, as uint8 arrays on which every backend can train.
 
     - `"cifar10"`, `"cifar100"`, `"svhn"`: through TensorFlow Datasets, which downloads them once.
-    - `"motifs10"`, `"motifs100"`: the embedded procedural sets of `make_motifs`; no files.
-    - A path: a folder `train/<class>/*`, `test/<class>/*`, and `validation/<class>/*` if it likes,
-      of images in any format that Pillow reads. Classes are numbered in sorted order; hidden files
-      are ignored. A folder in the current directory with a name from above is `./cifar10`.
+    - `"motifs10"`, `"motifs100"`: the embedded procedural sets of `make_motifs`, without files.
+    - A path: a folder `train/<class>/*`, `test/<class>/*` and, if it has one,
+      `validation/<class>/*` of images in any format that Pillow reads. Classes are numbered in
+      sorted order; hidden files are ignored. Write `./cifar10` for a folder in the current
+      directory that is called like a named data set.
 
     The validation split: of each class with n training images, `round(validation_fraction * n)`
     (at least one) are drawn with `seed` and leave the training images; both splits keep the
-    original order. The draw is the same on every platform. A folder's own `validation` is taken as
-    it is. The embedded sets generate validation images beside their 8,000 training images, as
-    many as make up that fraction of both together. Test images are never touched.
+    original order. The draw is the same on every platform. A folder's own `validation` split is
+    used unchanged. The embedded sets keep their 8,000 training images and generate further ones
+    for validation, so many that these make up the fraction of both together. Test images are never
+    touched.
 
     Args:
         name_or_path: A name or a folder.
-        data_dir: Where TensorFlow Datasets keeps its files; its own default if `None`. Without
+        data_dir: Where TensorFlow Datasets keeps its files; its own default if `None`. It has no
             effect on other data sets.
         validation_fraction: Share of the training images that becomes the validation split, from
             0 (an empty split) up to but excluding 1.
         seed: Non-negative integer that fixes the draw, and the images of the embedded sets.
         image_size: `(height, width)` to resize to, bilinear with antialiasing. If `None`, the
             images must be of one size and stay as they are.
-        color_mode: For folders: `"rgb"` or `"grayscale"` converts every image; `None` takes RGB
-            images only and complains about others.
+        color_mode: For folders: `"rgb"` or `"grayscale"` converts every image; `None` accepts RGB
+            images only and raises an error for others.
         classes: Expected number of classes, checked if given.
-        cache_dir: For folders: where to keep the decoded arrays, keyed by the names, sizes and
-            times of the files. If `None`, nothing is kept.
+        cache_dir: For folders: where to keep the decoded arrays. They are read again as long as
+            names, sizes and times of the files stay the same. If `None`, nothing is kept.
         include_extra: For svhn: whether the 531,131 extra images join the training images.
 
     Returns:
         An `ImageDataset`.
 
     Raises:
-        DatasetUnavailableError: If a named data set can't be had, with the cause.
+        DatasetUnavailableError: If a named data set is not available, with the cause.
         FileNotFoundError: If a path leads nowhere.
-        ImageFolderError: If a folder's contents are not as they should be; it names the file.
+        ImageFolderError: If a folder has another layout or content than expected; it names the
+            file.
         ValueError: If a name is unknown or an argument does not fit.
 
     Example:
@@ -78,9 +81,9 @@ def load(
         >>> print(load("motifs10").describe())
         motifs10: 32×32×3 images, 10 classes (motif0, motif1, motif2, motif3, motif4, …)
           source      embedded, generated with seed 0
-          train       8,000 images, 800–800 a class
-          validation  889 images, 88–89 a class
-          test        2,000 images, 200–200 a class
+          train       8,000 images, 800–800 per class
+          validation  889 images, 88–89 per class
+          test        2,000 images, 200–200 per class
     """
     _check_arguments(validation_fraction, seed, image_size, color_mode)
     name = name_or_path if isinstance(name_or_path, str) else None

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from tfconvbias.data._random_order import random_order, random_words
 from tfconvbias.data.image_dataset import ImageDataset
+from tfconvbias.data.random_order import random_order, random_words
 
 GRID = 4
 CELL = 8
@@ -96,7 +96,7 @@ def make_motifs(
     amplitude: float = 6.0,
     seed: int = 0,
 ) -> ImageDataset:
-    """Generates the embedded data set `motifs10` or one like it, in about a second, no files.
+    """Generates the embedded data set `motifs10` or one like it, in about a second.
 
     Images are 32×32×3 in a 4×4 grid of places of 8×8 pixels. At each place stands a Gabor patch
     whose orientation (one of 5) is set by the class *and* the place, with a random sign and ±1
@@ -104,13 +104,12 @@ def make_motifs(
     the patch is `amplitude`, over independent noise of unit standard deviation in every pixel
     and channel. Rendered at 12 grey levels per unit around 128, no pixel is ever clipped.
 
-    Why so: the design separates the biases that convolutions build in.
+    The design separates the biases that convolutions build in:
 
     - The random sign makes the mean image of every class the same grey, so no linear classifier
-      beats chance: a network must first find the patch, whatever its sign.
-    - The jitter makes a single pixel a poor witness; an oriented 8×8 filter is a good one. Local
-      connectivity is the right prior, and with the 5 patterns repeated over 16 places so is
-      weight sharing.
+      beats chance: a network must first find the patch with either sign.
+    - With the jitter a single pixel says little, an oriented 8×8 filter much. Local connectivity is
+      the right prior and, as the 5 patterns are repeated over 16 places, so is weight sharing.
     - The class is a code over places, so a network must know where a pattern was seen: flattened
       features do, a global average would not.
     - A dense network can represent all this, but plain SGD does not find it from a few thousand

@@ -18,7 +18,7 @@ TFDS_NAMES = {"cifar10": "cifar10", "cifar100": "cifar100", "svhn": "svhn_croppe
 
 
 class DatasetUnavailableError(RuntimeError):
-    """A named data set can't be had on this machine, most often for want of a network.
+    """A named data set is not available on this machine, most often because there is no network.
 
     Its message says why and what to do instead; a command line can name the exact command.
 
@@ -31,7 +31,7 @@ class DatasetUnavailableError(RuntimeError):
         self.name = name
         self.reason = reason
         super().__init__(
-            f"The data set {name!r} can't be had: {reason}. Instead: run the same command with "
+            f"The data set {name!r} is not available: {reason}. Instead: run the same command with "
             "`--demo` (small, on embedded images), or with `--dataset PATH`, a folder of images "
             "train/<class>/* and test/<class>/*, or with `--data-dir DIR`, a folder where "
             f"TensorFlow Datasets has prepared {TFDS_NAMES.get(name, name)!r} before. In Python: "
@@ -42,7 +42,7 @@ class DatasetUnavailableError(RuntimeError):
 def load_tfds(
     name: str, data_dir: str | os.PathLike | None, *, include_extra: bool = False
 ) -> dict[str, Any]:
-    """Reads a named data set through TensorFlow Datasets, downloading it if need be.
+    """Reads a named data set through TensorFlow Datasets, downloading it if needed.
 
     Args:
         name: A key of `TFDS_NAMES`.
@@ -53,7 +53,7 @@ def load_tfds(
         A dict with the keys x_train, y_train, x_test, y_test, class_names and source.
 
     Raises:
-        DatasetUnavailableError: If the data set is neither prepared nor within reach.
+        DatasetUnavailableError: If the data set is neither prepared nor downloadable.
     """
     try:
         import tensorflow_datasets as tfds
@@ -92,7 +92,7 @@ def _prepare(name: str, builder) -> None:
 
 
 def _probe(name: str, urls: Iterable[str]) -> None:
-    """Raises unless the server of every URL answers, whatever it answers, within 10 seconds."""
+    """Raises an error unless the server of every URL answers anything within 10 seconds."""
     failures: list[Exception] = []
 
     def ask(url: str) -> None:
@@ -112,7 +112,7 @@ def _probe(name: str, urls: Iterable[str]) -> None:
         if thread.is_alive():
             raise DatasetUnavailableError(name, f"no answer from {url}")
         if failures:
-            reason = f"can't reach {url}: {_one_line(failures[0])}"
+            reason = f"{url} cannot be reached: {_one_line(failures[0])}"
             raise DatasetUnavailableError(name, reason) from failures[0]
 
 

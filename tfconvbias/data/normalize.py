@@ -13,7 +13,7 @@ PUBLISHED_STATISTICS = {
 }
 """Mean and standard deviation of the channels, on the scale 0…1, as they are usually published.
 
-The deviation that is customary for CIFAR-10 is the mean of the images' own deviations; that over
+The usual deviation for CIFAR-10 is the mean of the deviations of single images; the deviation over
 all pixels is (0.2470, 0.2435, 0.2616).
 """
 
@@ -34,7 +34,7 @@ class Normalize(keras.layers.Layer):
         `(..., channels)`, uint8 or float, values 0…255.
 
     Output shape:
-        As the input, in the policy's compute dtype. The layer has no weights.
+        The shape of the input, in the policy's compute dtype. The layer has no weights.
 
     Raises:
         ValueError: If `mean` and `std` are empty, differ in length, are not finite or `std` is not
@@ -66,11 +66,11 @@ class Normalize(keras.layers.Layer):
 
     @classmethod
     def from_data(cls, x: np.ndarray, **kwargs) -> "Normalize":
-        """Makes the layer from the images that it shall normalise.
+        """Makes the layer that normalises given images.
 
         Args:
             x: uint8 images `(..., channels)`, most often a training split. Mean and deviation are
-                those over all pixels, exact (from histograms).
+                taken over all pixels, exactly (from histograms).
             **kwargs: Arguments of the constructor.
 
         Raises:
@@ -123,7 +123,7 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
         variance = np.dot(histogram, (values - mean) ** 2) / len(flat)
         if variance == 0:
             raise ValueError(
-                f"Channel {channel} of `x` is constant ({flat[0]}): it can't be normalised."
+                f"Channel {channel} of `x` is constant ({flat[0]}) and cannot be normalised."
             )
         means.append(float(mean))
         deviations.append(float(variance**0.5))

@@ -6,7 +6,7 @@ from keras import ops
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class PadCrop(keras.layers.Layer):
-    """Pads images with zeros on all sides and crops a window of the first size at random.
+    """Pads images with zeros on all sides and crops a window of the original size at random.
 
     `output[n, i, j] = padded[n, i + a_n, j + b_n]` with offsets `a_n, b_n` drawn independently for
     each image, uniform in 0…2·padding. Active in training only; otherwise the identity.
@@ -24,7 +24,7 @@ class PadCrop(keras.layers.Layer):
         `(batch, height, width, channels)`, of any dtype.
 
     Output shape:
-        As the input, in the input's dtype.
+        The shape and dtype of the input.
 
     Raises:
         ValueError: If `padding` is not a non-negative integer, or the input not 4D.

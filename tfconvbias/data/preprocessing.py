@@ -14,7 +14,7 @@ from tfconvbias.data.pad_crop import PadCrop
 
 
 class AugmentationLayers(NamedTuple):
-    """Augmentation layers, by whether they stand before or after the normalisation."""
+    """Augmentation layers before and after the normalisation."""
 
     before: tuple[keras.layers.Layer, ...]
     after: tuple[keras.layers.Layer, ...]
@@ -83,12 +83,12 @@ def augmentation(
     factor: float = 0.5,
     seed: int | None = None,
 ) -> AugmentationLayers:
-    """Makes the layers of an augmentation, in the order policy → crop → flip → (…) → cutout.
+    """Makes the layers of an augmentation: policy, crop, flip and, after normalisation, cutout.
 
-    They are active in training only and draw independently for each image, but for Keras'
-    `RandAugment`: it draws the operations once for each batch and equalises the batch as a whole.
-    It also can't be compiled by XLA, and neither can a model that holds it; on two cores a step on
-    512 images of 32×32×3 takes about 0.2 s longer with TensorFlow, and seconds longer with JAX.
+    They are active in training only and draw independently for each image. Keras' `RandAugment` is
+    the exception: it draws the operations once for each batch and equalises the batch as a whole.
+    XLA cannot compile it, nor a model that contains it; on two cores a step on 512 images of
+    32×32×3 takes about 0.2 s longer with TensorFlow, and seconds longer with JAX.
 
     Args:
         policy: A key of `AUGMENTATIONS`: `"none"`, `"flip"`, `"crop"`, `"flip_crop"`,
@@ -96,8 +96,8 @@ def augmentation(
             flip as well. Or a Keras layer from images to images with values 0…255, after which
             come crop, flip and cutout; the path of a `.json` file stands for `FastAutoAugment` of
             the policy in it.
-        padding: Of `PadCrop`.
-        cutout_length: Of `Cutout`.
+        padding: Pixels of zeros that `PadCrop` adds on each side.
+        cutout_length: Side of `Cutout`'s square, in pixels.
         num_operations: Number of operations of `RandAugment`.
         factor: Strength of `RandAugment`, 0…1.
         seed: Non-negative integer from which each layer gets a seed of its own, or `None`.
@@ -106,7 +106,7 @@ def augmentation(
         An `AugmentationLayers`, the layers before and after the normalisation.
 
     Raises:
-        ValueError: If `policy` is no such name, or its file holds no policy.
+        ValueError: If `policy` is an unknown name, or its file holds no policy.
         TypeError: If `policy` is neither a name nor a layer.
 
     Example:
@@ -213,15 +213,16 @@ def preprocessing(
 ) -> Preprocessing:
     """Makes the layer that stands in front of a network: uint8 images in, normalised images out.
 
-    Policy → crop → flip → normalise → cutout; at inference nothing but the normalisation. The
-    output has the compute dtype of the global dtype policy.
+    The order is policy → crop → flip → normalise → cutout. At inference only the normalisation is
+    active. The output has the compute dtype of the global dtype policy.
 
     Args:
         statistics: Mean and deviation of the channels: a key of `PUBLISHED_STATISTICS`; an
             `ImageDataset`, whose training images are measured; a pair `(mean, std)` on the scale
             0…1; or a `Normalize` layer.
-        augment: The policy, as in `augmentation`.
-        seed: Seed of the augmentation, as in `augmentation`.
+        augment: Augmentation policy: a key of `AUGMENTATIONS`, a Keras layer from images to images,
+            or the path of a `.json` file with a policy for `FastAutoAugment`.
+        seed: Non-negative integer from which each layer gets a seed of its own, or `None`.
         name: The layer's name.
         **options: Further arguments of `augmentation`.
 

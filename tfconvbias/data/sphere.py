@@ -1,7 +1,7 @@
 r"""Regression on spheres: inputs without preferred directions, targets of one fixed network.
 
 On a high-dimensional sphere every point is extreme, so that a dense ReLU network can give each
-one its own unit; patches of the same points live in few dimensions and overlap.
+point a unit of its own. Patches of the same points live in few dimensions and overlap.
 """
 
 import dataclasses
@@ -95,7 +95,7 @@ class ConvTeacher:
 
 
 def conv_teacher(patch_size: int, width: int, sample: Array, *, seed: int = 0) -> ConvTeacher:
-    """Draw a teacher and standardise it, once, to mean 0 and variance 1 on a sample.
+    """Draws a teacher and standardises its outputs to mean 0 and variance 1 on a sample.
 
     Weights are N(0, 1), thresholds U(−½, ½).
 
@@ -134,7 +134,7 @@ class SphereRegression:
         x_test: `(num_test, d)`.
         y_test: `(num_test, 1)`, without noise: the error against them is the excess risk.
         noise: Standard deviation σ of the training noise.
-        teacher: What labelled both.
+        teacher: The function that labelled both.
     """
 
     x_train: Array
@@ -158,18 +158,18 @@ def sphere_regression(
 ) -> SphereRegression:
     r"""Points $x = \sqrt J\,\mathrm{Unif}(S^{d-1})$ with noisy targets of a convolutional teacher.
 
-    The teacher and the test points depend on the seed alone, and the training points of a smaller
-    `n` are the first ones of a larger: runs over `n` differ in nothing else.
+    The teacher and the test points depend on the seed alone, and the training points for a smaller
+    `n` are the first of those for a larger `n`: runs with different `n` differ in nothing else.
 
     Args:
         n: Number of training points.
         dimension: d = J m.
-        patch_size: m, which must divide `dimension`. A patch has norm 1 on average (in square).
+        patch_size: m, which must divide `dimension`. The mean squared norm of a patch is 1.
         noise: Standard deviation σ of the training noise.
         num_test: Number of test points.
         teacher_width: Units of the teacher.
         num_standardize: Further points on which the teacher is standardised.
-        seed: Seed of everything.
+        seed: Seed of the teacher, the points and the noise.
 
     Raises:
         ValueError: If `patch_size` doesn't divide `dimension`.

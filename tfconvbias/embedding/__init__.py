@@ -1,10 +1,8 @@
 """Convolutions as locally connected and dense layers: kernels, whole models, and back."""
 
-from tfconvbias.embedding.batch_norm import fold_batch_normalization
 from tfconvbias.embedding.deviation import Deviation, deviation, embedded_layers
 from tfconvbias.embedding.embed import EmbeddedSize, embed, embedded_size
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
-from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
 from tfconvbias.embedding.interpolation import Interpolation, interpolate, relax_string
 from tfconvbias.embedding.kernels import conv_to_dense, conv_to_local, orbit_sums
 from tfconvbias.embedding.masking import evaluate_parts, masked
@@ -12,12 +10,10 @@ from tfconvbias.embedding.project import project
 from tfconvbias.embedding.reinitialize import reinitialize
 
 __all__ = [
-    "ConvGeometry",
     "Deviation",
     "EmbeddedDense",
     "EmbeddedSize",
     "Interpolation",
-    "conv_geometry",
     "conv_to_dense",
     "conv_to_local",
     "deviation",
@@ -25,7 +21,6 @@ __all__ = [
     "embedded_layers",
     "embedded_size",
     "evaluate_parts",
-    "fold_batch_normalization",
     "interpolate",
     "masked",
     "orbit_sums",

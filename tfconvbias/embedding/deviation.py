@@ -9,9 +9,9 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.embedding import kernels
-from tfconvbias.embedding import layer_rules as rules
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.project import local_geometry
+from tfconvbias.graph.facts import kind_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ def deviation(
         include_biases: Whether the biases of these layers count: their mean over positions in the
             convolutional part, the rest in the broken-sharing part.
         include_head: Whether all other trainable weights count, in the norm ‖θ‖ alone.
-        include_padding: Whether the entries that can't change an output count: rows of explicitly
+        include_padding: Whether the entries that cannot change an output count: rows of explicitly
             padded inputs in dense kernels, taps on padding in local ones.
 
     Returns:
@@ -68,7 +68,7 @@ def deviation(
         0.0
 
     Reference:
-        d'Ascoli et al., 2019, section 4.3. The paper doesn't say what θ holds; the second ratio is
+        d'Ascoli et al., 2019, section 4.3. The paper does not say what θ holds; the second ratio is
         ours.
     """
     layers: dict[str, Deviation] = {}
@@ -100,7 +100,7 @@ def embedded_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from embedded_layers(layer)
-        elif isinstance(layer, EmbeddedDense) or type(layer) in rules.LOCAL:
+        elif isinstance(layer, EmbeddedDense) or kind_of(layer) == "local":
             yield layer
 
 

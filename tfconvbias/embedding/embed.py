@@ -1,7 +1,6 @@
 """A whole model with its convolutions as locally connected or dense layers."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,12 +8,12 @@ import keras
 import numpy as np
 
 from tfconvbias.embedding import kernels
-from tfconvbias.embedding import layer_rules as rules
-from tfconvbias.embedding.batch_norm import fold_batch_normalization
 from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with, dense_value
-from tfconvbias.embedding.graph import rebuild
 from tfconvbias.embedding.memory import available_bytes, readable
-from tfconvbias.embedding.walk import Stage, Walk
+from tfconvbias.embedding.plan import EmbeddingPlan, Stage, stage_size
+from tfconvbias.graph import Call, Rebuilder, read_graph
+from tfconvbias.graph import fold_normalization as folded
+from tfconvbias.graph.facts import layer_class
 
 _PEAK = 1.3
 """Memory at the peak of an embedding, as a multiple of the result."""
@@ -41,7 +40,7 @@ def embed(
     padding: str = "folded",
     layers: Sequence[str] | None = None,
     *,
-    fold_batch_norm: bool = False,
+    fold_normalization: bool = False,
     max_bytes: int | None = None,
 ) -> keras.Model:
     r"""The same function with fewer constraints: a CNN as an LCN or an FCN, $\Phi$ of the paper.
@@ -55,10 +54,12 @@ def embed(
 
     All other layers stay as they are, since every volume keeps its shape: pooling, activations,
     dropout, merges, dense layers, and BatchNormalization per channel. Sequential and functional
-    models with branches, shared and nested models are followed node by node. A convolution that is
-    called on several input shapes becomes one layer for each. A separable convolution becomes two
-    layers, `<name>_depthwise` and `<name>_pointwise`. An activation inside a convolution becomes an
-    Activation layer behind it, since softmax and its like look at one axis of the volume.
+    models with branches and shared layers are followed call by call, and nested models are
+    dissolved. A convolution that is called on several input shapes becomes one layer for each. A
+    separable convolution becomes two layers, `<name>_depthwise` and `<name>_pointwise`. An
+    activation inside a convolution becomes an Activation layer after it, since softmax and its
+    like look at one axis of the volume. Layers of your own are taken once
+    `tfconvbias.graph.register` has said what they do.
 
     Regularizers come along and act on each entry of the larger kernel; constraints are refused.
 
@@ -71,16 +72,16 @@ def embed(
             dense layer's input, as in the paper's code. A local target keeps padding as it is.
         layers: Names of the layers to embed; all others stay, whatever their class. Average pooling
             is embedded where it is named. `None`: every convolution.
-        fold_batch_norm: Whether to fold each BatchNormalization behind a convolution into it first,
-            with its moving statistics: the same function in inference.
+        fold_normalization: Whether to fold each BatchNormalization after a convolution into it
+            first, with its moving statistics: the same function in inference.
         max_bytes: Refuse to make larger variables than this; `None`: what memory is left.
 
     Returns:
         An uncompiled functional model with the same inputs and outputs.
 
     Raises:
-        ValueError: If an argument is out of range, a name in `layers` isn't one of the model's
-            embeddable layers, a layer has a constraint or an input that isn't fully defined, or a
+        ValueError: If an argument is out of range, a name in `layers` is not one of the model's
+            embeddable layers, a layer has a constraint or an input that is not fully defined, or a
             transposed convolution is to become local.
         NotImplementedError: For a layer whose class is not known.
         MemoryError: If the result would be too large; nothing is allocated then.
@@ -103,9 +104,10 @@ def embed(
         d'Ascoli et al., "Finding the Needle in the Haystack with Convolutions", 2019, section 3.
         The paper's code pads explicitly; folding is ours, and the LCN is suggested in section 5.
     """
-    if fold_batch_norm:
-        model = fold_batch_normalization(model)
-    size = embedded_size(model, target, padding, layers)
+    if fold_normalization:
+        model = folded(model)
+    plan = EmbeddingPlan(read_graph(model), target, padding, layers)
+    size = _size_of(plan)
     if max_bytes is None:
         available = available_bytes()
         max_bytes = None if available is None else int(available / _PEAK)
@@ -122,7 +124,7 @@ def embed(
             f"is '{largest}' with {size.layers[largest]:,} parameters. {hint}, or use a smaller "
             "input."
         )
-    return rebuild(model, _Embedding(target, padding, layers))
+    return _Embedding(plan).model()
 
 
 def embedded_size(
@@ -134,95 +136,83 @@ def embedded_size(
     """How large `embed` would make a model, without making it.
 
     Args:
-        model: As in `embed`, and so are the other arguments.
+        model: Built Sequential or functional model; it is only read.
         target: `"dense"` or `"local"`.
         padding: `"folded"` or `"explicit"`.
-        layers: Names of the layers to embed.
+        layers: Names of the layers to embed; `None` for every convolution.
 
     Returns:
         An `EmbeddedSize`.
 
     Raises:
-        ValueError: As `embed`.
-        NotImplementedError: As `embed`.
+        ValueError: If an argument is out of range, or a chosen layer cannot be embedded.
+        NotImplementedError: For a layer that is not known.
     """
-    walk = _Measurement(target, padding, layers)
-    copy = rebuild(model, walk)
-    unknown = set(layers or ()) - walk.seen
-    if unknown:
-        raise ValueError(
-            "`layers` must name convolutions, locally connected or average pooling layers of the "
-            f"model. Received: layers={list(layers or ())}, of which unknown: {sorted(unknown)}"
-        )
-    return EmbeddedSize(
-        num_parameters=copy.count_params() - walk.replaced + sum(walk.sizes.values()),
-        num_bytes=walk.num_bytes,
-        layers=walk.sizes,
-    )
+    return _size_of(EmbeddingPlan(read_graph(model), target, padding, layers))
 
 
-class _Measurement(Walk):
-    """Adds up sizes; the layers stay convolutions."""
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.sizes: dict[str, int] = {}
-        self.num_bytes = 0
-        self.replaced = 0
-        self._counted: set[tuple] = set()
-
-    def convolve(self, layer: keras.layers.Layer, inputs: Any) -> Any:
-        """Count what the layer becomes, once for each geometry."""
-        if id(layer) not in {key[0] for key in self._counted}:
-            self.replaced += layer.count_params()
-        _, stages = self.stages(layer, inputs)
+def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
+    calls = plan.graph.calls
+    replaced = {id(calls[number].operation) for number in plan.stages}
+    kept = {
+        id(call.operation): call.operation.count_params()
+        for call in calls
+        if isinstance(call.operation, keras.layers.Layer) and id(call.operation) not in replaced
+    }
+    sizes: dict[str, int] = {}
+    num_bytes = 0
+    counted: set[tuple] = set()
+    for number, (_, stages) in plan.stages.items():
+        layer = calls[number].operation
         for stage in stages:
-            if (id(layer), stage.name, stage.geometry) not in self._counted:
-                self._counted.add((id(layer), stage.name, stage.geometry))
-                size = self._size(stage)
-                self.sizes[stage.name] = self.sizes.get(stage.name, 0) + size
-                self.num_bytes += size * _item_size(layer)
-        return self.copies.call(layer, inputs)
-
-    def _size(self, stage: Stage) -> int:
-        geometry = stage.geometry
-        units = geometry.matrix_shape[1]
-        if self.target == "dense":
-            kernel = math.prod(geometry.matrix_shape)
-        else:
-            kernel = math.prod(geometry.local_kernel_shape)
-        return kernel + (stage.bias is not None) * units
+            # A layer that is called twice on one shape becomes one layer.
+            key = (id(layer), stage.suffix, stage.geometry)
+            if key not in counted:
+                counted.add(key)
+                size = stage_size(stage, plan.target)
+                name = layer.name + stage.suffix
+                sizes[name] = sizes.get(name, 0) + size
+                num_bytes += size * _item_size(layer)
+    return EmbeddedSize(sum(kept.values()) + sum(sizes.values()), num_bytes, sizes)
 
 
-class _Embedding(Walk):
-    """Makes the layers."""
+class _Embedding(Rebuilder):
+    """Makes a planned model."""
 
-    def __init__(self, *args: Any):
-        super().__init__(*args)
+    def __init__(self, plan: EmbeddingPlan):
+        super().__init__(plan.graph)
+        self._plan = plan
         self._chains: dict[tuple, list[keras.layers.Layer]] = {}
+        self._base_names: dict[int, str] = {}
         self._num_chains: dict[int, int] = {}
 
-    def convolve(self, layer: keras.layers.Layer, inputs: Any) -> Any:
-        """Call the layers that stand for this one on inputs of this geometry."""
-        source, stages = self.stages(layer, inputs)
-        key = (id(layer), *(stage.geometry for stage in stages))
+    def make(self, number: int, call: Call) -> Any:
+        """The outputs of a call, of the layers that stand for it where it is planned."""
+        planned = self._plan.stages.get(number)
+        if planned is None:
+            return super().make(number, call)
+        tensor, stages = self.tensors[planned[0]], planned[1]
+        key = (id(call.operation), *(stage.geometry for stage in stages))
         if key not in self._chains:
-            self._chains[key] = self._chain(layer, stages)
+            self._chains[key] = self._chain(call, stages)
         for step in self._chains[key]:
-            source = step(source)
-        return source
+            tensor = step(tensor)
+        return tensor
 
-    def _chain(self, layer: keras.layers.Layer, stages: list[Stage]) -> list[keras.layers.Layer]:
+    def _chain(self, call: Call, stages: list[Stage]) -> list[keras.layers.Layer]:
+        layer = call.operation
+        if id(layer) not in self._base_names:
+            self._base_names[id(layer)] = self.name_for(call)
+        base = self._base_names[id(layer)]
         number = self._num_chains[id(layer)] = self._num_chains.get(id(layer), 0) + 1
         suffix = f"_{number}" if number > 1 else ""
         steps: list[keras.layers.Layer] = []
         for stage in stages:
-            name = stage.name + suffix
-            make = self._dense if self.target == "dense" else self._local
-            steps += make(layer, stage, name)
+            make = self._dense if self._plan.target == "dense" else self._local
+            steps += make(layer, stage, base + stage.suffix + suffix)
         activation = getattr(layer, "activation", None)
         if activation is not None and activation is not keras.activations.linear:
-            name = f"{layer.name}{suffix}_activation"
+            name = f"{base}{suffix}_activation"
             steps.append(keras.layers.Activation(activation, name=name, dtype=layer.dtype_policy))
         # Where the convolution had it: on what the layer puts out.
         steps[-1].activity_regularizer = getattr(layer, "activity_regularizer", None)
@@ -237,7 +227,7 @@ class _Embedding(Walk):
         if stage.rim is not None:
             pairs = stage.rim if geometry.rank > 1 else stage.rim[0]
             steps.append(
-                rules.layer_class(rules.ZERO_PADDING, geometry.rank)(
+                layer_class("padding", geometry.rank)(
                     pairs, data_format=geometry.data_format, name=f"{name}_padding", dtype=dtype
                 )
             )
@@ -257,7 +247,7 @@ class _Embedding(Walk):
         self, layer: keras.layers.Layer, stage: Stage, name: str
     ) -> list[keras.layers.Layer]:
         geometry = stage.geometry
-        local = rules.layer_class(rules.LOCAL, geometry.rank)(
+        local = layer_class("local", geometry.rank)(
             geometry.filters,
             geometry.kernel_size,
             strides=geometry.strides,
@@ -285,7 +275,7 @@ def _settings(layer: keras.layers.Layer, stage: Stage, name: str) -> dict[str, A
         "trainable": layer.trainable,
         "use_bias": stage.bias is not None,
     }
-    for ours, theirs in (("kernel", stage.prefix), ("bias", "bias")):
+    for ours, theirs in (("kernel", stage.argument), ("bias", "bias")):
         for what in ("initializer", "regularizer"):
             value = getattr(layer, f"{theirs}_{what}", None)
             if value is not None:

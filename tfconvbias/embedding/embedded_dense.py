@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.embedding import kernels
-from tfconvbias.embedding.geometry import ConvGeometry
+from tfconvbias.graph import ConvGeometry, LayerFacts, register
 
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
@@ -19,16 +19,16 @@ class EmbeddedDense(keras.layers.Dense):
     which share a weight, so that a saved model can be measured, masked and projected back.
 
     Args:
-        units: As `Dense`; the size of the geometry's output volume.
+        units: Number of outputs: the size of the geometry's output volume.
         geometry: `ConvGeometry`, or its dictionary.
-        **kwargs: As `Dense`.
+        **kwargs: The other arguments of `keras.layers.Dense`.
 
     Raises:
         ValueError: If `units` is not the size of the output volume, or the layer is built on
             inputs that are not the flattened input volume.
 
     Example:
-        >>> from tfconvbias.embedding import conv_geometry
+        >>> from tfconvbias.graph import conv_geometry
         >>> layer = EmbeddedDense(12, conv_geometry((4, 4, 1), (2, 3, 1, 2), strides=(1, 2)))
         Traceback (most recent call last):
         ...
@@ -58,6 +58,10 @@ class EmbeddedDense(keras.layers.Dense):
         return {**super().get_config(), "geometry": self.geometry.to_dict()}
 
 
+# Its geometry names all of its inputs and outputs, so that none can be cut away.
+register(EmbeddedDense, LayerFacts("dense", is_resizable=False))
+
+
 def build_with(
     layer: keras.layers.Layer,
     input_shape: tuple[int | None, ...],
@@ -70,7 +74,7 @@ def build_with(
 
     Args:
         layer: Unbuilt layer with `kernel_initializer` and `bias_initializer`.
-        input_shape: As for `build`.
+        input_shape: Shape of the inputs, with the batch.
         kernel: Makes the kernel's value; called once.
         bias: The bias' value.
     """

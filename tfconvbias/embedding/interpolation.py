@@ -1,7 +1,7 @@
 r"""Paths between two solutions: straight, relaxed as an elastic string, or in output space.
 
-It stands here and not with the analyses because it embeds: the CNN's solution and the eFCN's lie in
-one space only after $\Phi$. The string moves points of a path downhill; it trains no model.
+This module is part of `embedding` and not of `analysis` because it embeds models: the solutions of
+a CNN and of its eFCN lie in one space only after $\Phi$.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,11 +13,12 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.analysis import LossDerivatives
-from tfconvbias.embedding import layer_rules as rules
 from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embed import embed
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
-from tfconvbias.embedding.graph import finalize
+from tfconvbias.embedding.plan import is_embeddable
+from tfconvbias.graph.facts import kind_of
+from tfconvbias.graph.rebuild import recompute_constants
 
 METHODS = ("linear", "string", "output")
 _CHUNK = 1 << 20
@@ -29,13 +30,13 @@ class Interpolation:
 
     Attributes:
         method: `"linear"`, `"string"` or `"output"`.
-        alphas: `(num_points,)` from 0 (the first model) to 1 (the second).
+        fractions: `(num_points,)`, the paper's α, from 0 (the first model) to 1 (the second).
         loss: Name of the data → `(num_points,)` mean losses.
         accuracy: Name of the data → `(num_points,)` shares of right answers.
     """
 
     method: str
-    alphas: np.ndarray
+    fractions: np.ndarray
     loss: dict[str, np.ndarray]
     accuracy: dict[str, np.ndarray]
 
@@ -57,20 +58,20 @@ def interpolate(
     r"""Loss and accuracy on a path from one classifier to another.
 
     - `"linear"`: weights $(1 - \alpha)\,\theta_a + \alpha\,\theta_b$.
-    - `"string"`: these points slide down the loss while springs hold neighbours together; see
-      `relax_string`. Weights that aren't trained, such as moving statistics, stay interpolated.
+    - `"string"`: these points slide down the loss while springs hold neighbours together, as
+      in `relax_string`. Weights that are not trained, such as moving statistics, stay interpolated.
     - `"output"`: outputs $(1 - \alpha) f_a + \alpha f_b$, logits if the models put out logits.
 
     Args:
-        a: First model. Where its weights don't have the second one's shapes it is embedded as `b`
+        a: First model. Where its weights do not have the second one's shapes it is embedded as `b`
             is: dense with folded or explicit padding, or local, and the same layers of it.
         b: Second model. Neither model is changed.
         datasets: Name → inputs and integer labels, `(N,)` or `(N, 1)`, to measure on, such as train
             and test.
-        method: As above.
+        method: `"linear"`, `"string"` or `"output"`.
         num_points: Points, both ends included.
         loss: `SparseCategoricalCrossentropy(from_logits=True)` by default.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
         stiffness: k of the string.
         learning_rate: η of the string.
         num_steps: Steps of the string.
@@ -81,7 +82,7 @@ def interpolate(
         An `Interpolation`.
 
     Raises:
-        ValueError: If an argument is out of range, or the models don't fit together.
+        ValueError: If an argument is out of range, or the models do not fit together.
 
     Reference:
         d'Ascoli et al., 2019, appendix C and Figure 12.
@@ -93,7 +94,7 @@ def interpolate(
     if not datasets:
         raise ValueError("`datasets` must hold at least one pair of inputs and labels.")
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    alphas = np.linspace(0.0, 1.0, num_points)
+    fractions = np.linspace(0.0, 1.0, num_points)
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
     labels_of = {name: _labels(name, *pair) for name, pair in datasets.items()}
 
@@ -105,8 +106,8 @@ def interpolate(
     if method == "output":
         for name, (x, _) in datasets.items():
             first, second = (m.predict(x, batch_size=batch_size, verbose=0) for m in (a, b))
-            for alpha in alphas:
-                measure(name, (1 - alpha) * first + alpha * second)
+            for fraction in fractions:
+                measure(name, (1 - fraction) * first + fraction * second)
     else:
         scratch = _like(a, b)
         ends = [[ops.convert_to_numpy(v) for v in m.weights] for m in (scratch, b)]
@@ -121,20 +122,20 @@ def interpolate(
 
             flat = [_flat(m.trainable_variables) for m in (scratch, b)]
             string = np.empty((num_points, len(flat[0])), flat[0].dtype)
-            for index, alpha in enumerate(alphas):
-                string[index] = (1 - alpha) * flat[0] + alpha * flat[1]
+            for index, fraction in enumerate(fractions):
+                string[index] = (1 - fraction) * flat[0] + fraction * flat[1]
             relax_string(string, gradient, stiffness, learning_rate, num_steps)
-        for index, alpha in enumerate(alphas):
+        for index, fraction in enumerate(fractions):
             for variable, first, second in zip(scratch.weights, *ends, strict=True):
-                variable.assign((1 - alpha) * first + alpha * second)
-            finalize(scratch)
+                variable.assign((1 - fraction) * first + fraction * second)
+            recompute_constants(scratch)
             if string is not None:
                 _assign(scratch.trainable_variables, string[index])
             for name, (x, _) in datasets.items():
                 measure(name, scratch.predict(x, batch_size=batch_size, verbose=0))
     return Interpolation(
         method,
-        alphas,
+        fractions,
         {name: np.array([value for value, _ in rows]) for name, rows in results.items()},
         {name: np.array([value for _, value in rows]) for name, rows in results.items()},
     )
@@ -210,7 +211,7 @@ def _like(a: keras.Model, b: keras.Model) -> keras.Model:
     if [tuple(v.shape) for v in a.weights] == shapes:
         copy = keras.models.clone_model(b)
         copy.set_weights(a.get_weights())
-        finalize(copy)
+        recompute_constants(copy)
         return copy
     dense = [layer for layer in embedded_layers(b) if isinstance(layer, EmbeddedDense)]
     is_explicit = any(any(map(any, layer.geometry.margin)) for layer in dense)
@@ -227,11 +228,16 @@ def _like(a: keras.Model, b: keras.Model) -> keras.Model:
 
 
 def _embedded_names(a: keras.Model, b: keras.Model, target: str) -> list[str] | None:
-    """The layers of `a` that `b` has embedded; `None`, for all, where the names don't tell."""
-    kind = EmbeddedDense if target == "dense" else rules.LOCAL
-    kept = {layer.name for layer in _leaves(a) if isinstance(layer, kind)}
-    made = {layer.name for layer in _leaves(b) if isinstance(layer, kind)} - kept
-    names = {layer.name for layer in _leaves(a) if type(layer) in rules.EMBEDDABLE}
+    """The layers of `a` that `b` has embedded; `None`, for all, where the names do not tell."""
+
+    def embedded(model: keras.Model) -> set[str]:
+        is_dense = target == "dense"
+        layers = [x for x in _leaves(model) if isinstance(x, EmbeddedDense) or not is_dense]
+        return {x.name for x in layers if is_dense or kind_of(x) == "local"}
+
+    kept = embedded(a)
+    made = embedded(b) - kept
+    names = {layer.name for layer in _leaves(a) if is_embeddable(layer)}
     sources = [_source(name, names - kept) for name in made]
     told = sorted({source for source in sources if source is not None})
     return None if None in sources else told
@@ -256,7 +262,7 @@ def _labels(name: str, x: Any, y: Any) -> np.ndarray:
     labels = np.asarray(y)
     if labels.shape not in ((len(x),), (len(x), 1)):
         raise ValueError(
-            f"The labels of '{name}' must be integers of shape ({len(x)},), one an input. "
+            f"The labels of '{name}' must be integers of shape ({len(x)},), one per input. "
             f"Received: shape {labels.shape}"
         )
     return labels.reshape(-1)

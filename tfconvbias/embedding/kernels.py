@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.connectivity.shapes import Ints, Padding
-from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
+from tfconvbias.graph.geometry import ConvGeometry, conv_geometry
 
 _ALIGNMENT = 64
 _BLOCK = 1 << 22
@@ -56,7 +56,7 @@ def conv_to_dense(
         `(inputs, outputs)` array of the kernel's dtype.
 
     Raises:
-        ValueError: If shapes, channels or options don't fit together.
+        ValueError: If shapes, channels or options do not fit together.
 
     Example:
         >>> conv_to_dense(np.array([1.0, 2.0]).reshape(2, 1, 1), (3, 1)).tolist()
@@ -64,7 +64,7 @@ def conv_to_dense(
 
     Reference:
         d'Ascoli et al., "Finding the Needle in the Haystack with Convolutions", 2019, section 3.
-        The paper's code keeps the rows of padded inputs; see `embed`'s `padding`.
+        The paper's code keeps the rows of padded inputs, as `embed` does with padding="explicit".
     """
     geometry = conv_geometry(
         input_shape,
@@ -91,13 +91,14 @@ def conv_to_local(
     data_format: str = "channels_last",
     kind: str = "conv",
 ) -> np.ndarray:
-    """The kernel of the locally connected layer that equals a convolution: one copy a position.
+    """The kernel of the locally connected layer that equals a convolution: one copy per position.
 
     Args:
-        kernel: As in `conv_to_dense`, and so are the other arguments.
-        input_shape: Shape of the input volume without the batch.
+        kernel: `(*kernel_size, in_channels / groups, filters)`; of a depthwise convolution
+            `(*kernel_size, in_channels, multiplier)`.
+        input_shape: Shape of the input volume without the batch, in `data_format`.
         strides: Int or one int per axis.
-        padding: Padding.
+        padding: `"valid"`, `"same"`, `"causal"` or `(before, after)` pairs.
         dilation_rate: Int or one int per axis.
         groups: Groups of channels.
         data_format: `"channels_last"` or `"channels_first"`.
@@ -107,7 +108,8 @@ def conv_to_local(
         `(*output, *kernel_size, in_channels / groups, filters)` array.
 
     Raises:
-        ValueError: As `conv_to_dense`, or for a transposed convolution.
+        ValueError: If shapes, channels or options do not fit together, or for a transposed
+            convolution.
 
     Example:
         >>> conv_to_local(np.ones((3, 3, 2, 4)), (8, 8, 2), padding="same").shape
@@ -176,8 +178,8 @@ def orbit_sums(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
 def conv_from_dense(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """The nearest convolution's kernel: the mean over each orbit.
 
-    The rows of inputs that always are zero (`geometry.margin`) don't count, save for a tap that has
-    no others. A tap that only ever meets padding has no entry in the matrix; its weight is 0.
+    The rows of inputs that always are zero (`geometry.margin`) do not count, except for a tap that
+    has no others. A tap that only ever meets padding has no entry in the matrix; its weight is 0.
     """
     sums, counts = _sums(matrix, geometry, ~geometry.margin_mask)
     if any(map(any, geometry.margin)):
@@ -189,7 +191,7 @@ def conv_from_dense(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
 def conv_from_local(kernel: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """The nearest convolution's kernel: the mean over the positions at which a tap meets an input.
 
-    The entries that meet padding don't count, as they change no output. Where a tap meets padding
+    The entries that meet padding do not count, as they change no output. Where a tap meets padding
     at every position, the mean is over all positions.
     """
     live = geometry.support().patches >= 0

@@ -17,7 +17,7 @@ PARTS = ("local", "off_local")
 
 @contextmanager
 def masked(model: keras.Model, keep: str) -> Iterator[keras.Model]:
-    """Set one part of the embedded kernels to zero for the length of a `with` block.
+    """Set one part of the embedded kernels to zero within a `with` block.
 
     Biases, the head and all other weights stay. The kernels are kept aside in main memory and put
     back at the end, whatever happens in the block.
@@ -64,13 +64,13 @@ def evaluate_parts(
         model: A compiled model from `embed`.
         x: Inputs.
         y: Targets.
-        batch_size: Samples a batch.
+        batch_size: Samples per batch.
 
     Returns:
         `"full"`, `"local"` and `"off_local"` → what `model.evaluate` returns as a dictionary.
 
     Raises:
-        ValueError: As `masked`.
+        ValueError: If the model holds no embedded layer.
 
     Reference:
         d'Ascoli et al., 2019, Figures 7 and 11.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def available_bytes() -> int | None:
-    """Main memory that can still be taken, or `None` where the system doesn't tell."""
+    """Main memory that is still available, or `None` if the system does not say."""
     limits = []
     information = Path("/proc/meminfo")
     if information.exists():

@@ -7,10 +7,10 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.embedding import kernels
-from tfconvbias.embedding import layer_rules as rules
 from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with
-from tfconvbias.embedding.geometry import ConvGeometry, conv_geometry
-from tfconvbias.embedding.graph import Aliases, Copies, rebuild
+from tfconvbias.graph import Call, ConvGeometry, LayerGraph, Rebuilder, read_graph
+from tfconvbias.graph.facts import kind_of, layer_class
+from tfconvbias.graph.windows import layer_geometries
 
 
 def project(model: keras.Model, onto: str = "conv") -> keras.Model:
@@ -48,9 +48,9 @@ def project(model: keras.Model, onto: str = "conv") -> keras.Model:
     """
     if onto not in ("conv", "local"):
         raise ValueError(f"`onto` must be 'conv' or 'local'. Received: onto={onto}")
-    walk = _Projection(onto)
-    projected = rebuild(model, walk)
-    if not walk.num_projected:
+    projection = _Projection(read_graph(model), onto)
+    projected = projection.model()
+    if not projection.num_projected:
         raise ValueError(
             f"The model holds no layer that can be projected onto {onto} layers. "
             f"Received: model={model!r}"
@@ -58,51 +58,62 @@ def project(model: keras.Model, onto: str = "conv") -> keras.Model:
     return projected
 
 
-class _Projection:
-    """A transform for `rebuild`. Reshapes around embedded layers vanish with them."""
+class _Projection(Rebuilder):
+    """Makes the nearest model. Reshapes around embedded layers vanish with them."""
 
-    def __init__(self, onto: str):
+    def __init__(self, graph: LayerGraph, onto: str):
+        super().__init__(graph)
         self._onto = onto
-        self.num_projected = 0
-        self._copies = Copies()
-        self._volumes = Aliases()
+        self._volumes: dict[int, tuple[Any, Any]] = {}
         self._chains: dict[int, list[keras.layers.Layer]] = {}
-        self._nested: dict[int, keras.Model] = {}
 
-    def __call__(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if isinstance(layer, keras.Model):
-            if id(layer) not in self._nested:
-                self._nested[id(layer)] = rebuild(layer, self)
-            return self._nested[id(layer)](*args, **kwargs)
+    @property
+    def num_projected(self) -> int:
+        """Number of layers that were projected."""
+        return len(self._chains)
+
+    def make(self, number: int, call: Call) -> Any:
+        """The outputs of a call, of the nearest layer where it is projected."""
+        layer = call.operation
         if isinstance(layer, EmbeddedDense):
-            return self._dense(layer, args[0])
-        if type(layer) in rules.LOCAL and self._onto == "conv":
-            return self._apply(layer, args[0])
+            return self._dense(call)
+        if kind_of(layer) == "local" and self._onto == "conv":
+            return self._apply(call, self.tensors[call.inputs[0]])
         if type(layer) is keras.layers.Reshape:
-            volume = self._volumes.get(args[0])
-            if volume is not None and tuple(volume[0].shape[1:]) == tuple(layer.target_shape):
-                return volume[0]
-        outputs = self._copies.call(layer, *args, **kwargs)
+            volume = self._volume(self.tensors[call.inputs[0]])
+            if volume is not None and tuple(volume.shape[1:]) == tuple(layer.target_shape):
+                return volume
+        outputs = super().make(number, call)
         if type(layer) is keras.layers.Flatten and layer.data_format == "channels_last":
-            self._volumes.set(outputs, args[0])
+            self._remember(outputs, self.tensors[call.inputs[0]])
         return outputs
 
-    def _dense(self, layer: EmbeddedDense, inputs: Any) -> Any:
-        known = self._volumes.get(inputs)
+    def _volume(self, flat: Any) -> Any:
+        """The volume that a tensor is flattened from, `None` if that is not known."""
+        found = self._volumes.get(id(flat))
+        return None if found is None else found[1]
+
+    def _remember(self, flat: Any, volume: Any) -> None:
+        # The flattened tensor is held too, so that its id is not given to another one.
+        self._volumes[id(flat)] = (flat, volume)
+
+    def _dense(self, call: Call) -> Any:
+        layer = call.operation
+        inputs = self.tensors[call.inputs[0]]
+        volume = self._volume(inputs)
         shape = layer.geometry.input_shape
-        if known is not None and tuple(known[0].shape[1:]) == shape:
-            volume = known[0]
-        else:
+        if volume is None or tuple(volume.shape[1:]) != shape:
             volume = keras.layers.Reshape(shape)(inputs)
-        volume = self._apply(layer, volume)
+        volume = self._apply(call, volume)
         flat = keras.layers.Flatten("channels_last", dtype=layer.dtype_policy)(volume)
-        self._volumes.set(flat, volume)
+        self._remember(flat, volume)
         return flat
 
-    def _apply(self, layer: keras.layers.Layer, volume: Any) -> Any:
+    def _apply(self, call: Call, volume: Any) -> Any:
+        layer = call.operation
         if id(layer) not in self._chains:
-            self.num_projected += 1
-            self._chains[id(layer)] = _nearest(layer, tuple(volume.shape), self._onto)
+            name = self.name_for(call)
+            self._chains[id(layer)] = _nearest(layer, name, tuple(volume.shape), self._onto)
         for step in self._chains[id(layer)]:
             volume = step(volume)
         return volume
@@ -110,21 +121,13 @@ class _Projection:
 
 def local_geometry(layer: keras.layers.Layer) -> ConvGeometry:
     """The geometry of a built locally connected layer."""
-    rank = rules.rank_of(layer)
     axes = layer.input_spec.axes
-    return conv_geometry(
-        tuple(axes[axis] for axis in range(1, rank + 2)),
-        tuple(layer.kernel.shape)[rank:],
-        layer.strides,
-        layer.padding,
-        layer.dilation_rate,
-        layer.groups,
-        layer.data_format,
-    )
+    shape = (None, *(axes[axis] for axis in range(1, len(axes) + 1)))
+    return layer_geometries(layer, shape)[0][1]
 
 
 def _nearest(
-    layer: keras.layers.Layer, input_shape: tuple[int | None, ...], onto: str
+    layer: keras.layers.Layer, name: str, input_shape: tuple[int | None, ...], onto: str
 ) -> list[keras.layers.Layer]:
     """The layers that stand for the projected one: a convolution, after its padding if need be."""
     kernel = ops.convert_to_numpy(layer.kernel)
@@ -152,15 +155,15 @@ def _nearest(
     if not isinstance(padding, str):
         pairs = padding if geometry.rank > 1 else padding[0]
         steps.append(
-            rules.layer_class(rules.ZERO_PADDING, geometry.rank)(
+            layer_class("padding", geometry.rank)(
                 pairs,
                 data_format=geometry.data_format,
-                name=f"{layer.name}_padding",
+                name=f"{name}_padding",
                 dtype=layer.dtype_policy,
             )
         )
         padding = "valid"
-    new = _new_layer(layer, geometry, padding, onto)
+    new = _new_layer(layer, name, geometry, padding, onto)
     shape = input_shape if not steps else steps[0].compute_output_shape(input_shape)
     if hasattr(new, "depthwise_initializer"):
         # The parent class of depthwise layers names its arguments otherwise.
@@ -181,10 +184,10 @@ def _local_kernel(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
 
 
 def _new_layer(
-    layer: keras.layers.Layer, geometry: ConvGeometry, padding: str, onto: str
+    layer: keras.layers.Layer, name: str, geometry: ConvGeometry, padding: str, onto: str
 ) -> keras.layers.Layer:
     settings = {
-        "name": layer.name,
+        "name": name,
         "dtype": layer.dtype_policy,
         "trainable": layer.trainable,
         "use_bias": layer.use_bias,
@@ -202,7 +205,7 @@ def _new_layer(
         "regularizer": layer.kernel_regularizer,
     }
     if onto == "conv" and geometry.kind == "depthwise" and geometry.rank < 3:
-        return rules.layer_class(rules.DEPTHWISE, geometry.rank)(
+        return layer_class("depthwise", geometry.rank)(
             geometry.kernel_size,
             depth_multiplier=geometry.filters // geometry.in_channels,
             **{f"depthwise_{name}": value for name, value in kernel_settings.items()},
@@ -210,13 +213,12 @@ def _new_layer(
         )
     settings |= {f"kernel_{name}": value for name, value in kernel_settings.items()}
     if onto == "conv" and geometry.kind == "transposed":
-        return rules.layer_class(rules.TRANSPOSED, geometry.rank)(
+        return layer_class("transposed", geometry.rank)(
             geometry.filters,
             geometry.kernel_size,
             output_padding=geometry.output_padding,
             **settings,
         )
-    table = rules.CONV if onto == "conv" else rules.LOCAL
-    return rules.layer_class(table, geometry.rank)(
+    return layer_class(onto, geometry.rank)(
         geometry.filters, geometry.kernel_size, groups=geometry.groups, **settings
     )

@@ -4,10 +4,9 @@ import math
 
 import keras
 
-from tfconvbias.embedding import layer_rules as rules
-from tfconvbias.embedding.embedded_dense import EmbeddedDense
+from tfconvbias.graph import facts_of
 
-_WITH_FANS = (*rules.CONV, *rules.LOCAL, keras.layers.Dense, EmbeddedDense)
+_WITH_FANS = ("conv", "dense", "local")
 _WITH_OWN_INITIALIZERS = (
     keras.layers.BatchNormalization,
     keras.layers.GroupNormalization,
@@ -55,12 +54,13 @@ def _draw(model: keras.Model, generator: keras.random.SeedGenerator) -> None:
 
 
 def _draw_uniform(layer: keras.layers.Layer, generator: keras.random.SeedGenerator) -> None:
-    if type(layer) not in _WITH_FANS:
+    facts = facts_of(layer)
+    if facts is None or facts.kind not in _WITH_FANS:
         raise ValueError(
             f"The fan-in of layer '{layer.name}' of class {type(layer).__name__} is not known."
         )
     shape = tuple(layer.kernel.shape)
-    first = rules.rank_of(layer) if type(layer) in rules.LOCAL else 0
+    first = facts.rank if facts.kind == "local" else 0
     limit = 1 / math.sqrt(math.prod(shape[first:-1]))
     for variable in layer.trainable_variables:
         variable.assign(

@@ -25,23 +25,9 @@ class BaseLocallyConnected(keras.layers.Layer):
 
     Args:
         rank: Number of spatial axes.
-        filters: As in the public layers, like all the arguments that follow.
-        kernel_size: See above.
-        strides: See above.
-        padding: See above; `"causal"` for rank 1 only.
-        data_format: See above.
-        dilation_rate: See above.
-        groups: See above.
-        activation: See above.
-        use_bias: See above.
-        kernel_initializer: See above.
-        bias_initializer: See above.
-        kernel_regularizer: See above.
-        bias_regularizer: See above.
-        activity_regularizer: See above.
-        kernel_constraint: See above.
-        bias_constraint: See above.
-        **kwargs: Arguments of `keras.layers.Layer`.
+        **arguments: All others are those of the public layers `LocallyConnected1D`,
+            `LocallyConnected2D` and `LocallyConnected3D`, whose docstrings explain them;
+            `padding="causal"` is for rank 1 only.
     """
 
     def __init__(

@@ -2,6 +2,7 @@
 
 import keras
 
+from tfconvbias.graph import LayerFacts, register
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
 
 
@@ -118,3 +119,6 @@ class LocallyConnected1D(BaseLocallyConnected):
             bias_constraint=bias_constraint,
             **kwargs,
         )
+
+
+register(LocallyConnected1D, LayerFacts("local", rank=1, is_resizable=False))

@@ -2,6 +2,7 @@
 
 import keras
 
+from tfconvbias.graph import LayerFacts, register
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
 
 
@@ -123,3 +124,6 @@ class LocallyConnected2D(BaseLocallyConnected):
             bias_constraint=bias_constraint,
             **kwargs,
         )
+
+
+register(LocallyConnected2D, LayerFacts("local", rank=2, is_resizable=False))

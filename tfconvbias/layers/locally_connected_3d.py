@@ -2,6 +2,7 @@
 
 import keras
 
+from tfconvbias.graph import LayerFacts, register
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
 
 
@@ -117,3 +118,6 @@ class LocallyConnected3D(BaseLocallyConnected):
             bias_constraint=bias_constraint,
             **kwargs,
         )
+
+
+register(LocallyConnected3D, LayerFacts("local", rank=3, is_resizable=False))

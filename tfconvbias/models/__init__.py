@@ -1,4 +1,4 @@
-"""The papers' model families, one family a file."""
+"""The papers' model families, one family per file."""
 
 from tfconvbias.models.alexnet import AlexNet
 from tfconvbias.models.d_conv import DConv

@@ -42,12 +42,12 @@ def AlexNet(
     Args:
         input_shape: `(rows, cols, channels)`, of 28 rows and columns at least.
         classes: c, the number of logits.
-        units: units of fc1 and fc2.
-        dropout_rate: rate of the dropout before fc1 and before fc2; 0 adds no layer.
+        units: Units of fc1 and fc2.
+        dropout_rate: Rate of the dropout before fc1 and before fc2; 0 adds no layer.
         initialization: `"torch"`, U(±1/√fan_in) for kernels and biases; `"keras"`, Glorot uniform
             kernels and zero biases.
-        preprocessing: layer from uint8 images to network input, or `None` for float input.
-        name: model name.
+        preprocessing: Layer from uint8 images to network input, or `None` for float input.
+        name: Model name.
 
     Returns:
         A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.

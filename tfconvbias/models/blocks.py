@@ -1,4 +1,4 @@
-"""The block of every family: one connection at a chosen connectivity, BatchNorm, ReLU."""
+"""The block of every family: a connection of a chosen connectivity, BatchNorm, ReLU."""
 
 import math
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ CONNECTIVITIES = ("conv", "local", "dense")
 
 @dataclass(frozen=True)
 class Volume:
-    """An activation and the image it stands for: dense activations are flat, their image is not.
+    """An activation and the shape of its image, which a dense layer's flat activation has too.
 
     Attributes:
         tensor: `(batch, rows, cols, channels)`, or `(batch, rows * cols * channels)` when flat.
@@ -44,7 +44,7 @@ def image_inputs(
 
     Args:
         input_shape: `(rows, cols, channels)`.
-        preprocessing: layer that turns raw uint8 images into network input inside the compiled
+        preprocessing: Layer that turns raw uint8 images into network input inside the compiled
             step, or `None` for a network on float images.
 
     Returns:

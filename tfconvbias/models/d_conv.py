@@ -34,22 +34,25 @@ def DConv(
 
     Eight 3×3 same-padded layers `conv1` … `conv8` with α, 2α, 2α, 4α, 4α, 8α, 8α, 16α channels and
     strides 1, 2, 1, 2, 1, 2, 1, 2, each with BatchNorm and ReLU; then `fc1` (64α units, BatchNorm,
-    ReLU) and `fc2` (logits). `connectivity` is read as in `SConv`, for all eight layers.
+    ReLU) and `fc2` (logits). `connectivity="conv"` is D-CONV; `"local"` is D-LOCAL, whose eight
+    layers have a kernel of their own at each position; `"dense"` is D-FC, whose eight layers are
+    dense between the same volumes.
 
-    The paper's Table 3 prints the D-FC factors in its D-LOCAL column: the eight local layers hold
-    about 45s²α² kernel entries (11.7 M at α = 15, not 3.42 M). `num_kernel_parameters` is exact.
+    The paper's Table 3 prints the factors of D-FC in the column of D-LOCAL: the eight local layers
+    hold about 45s²α² kernel entries (11.7 M at α = 15, not 3.42 M). `num_kernel_parameters` counts
+    them exactly.
 
     Args:
         base_channels: α, the channels of `conv1`.
         connectivity: `"conv"`, `"local"` or `"dense"`.
         input_shape: `(rows, cols, channels)`.
         classes: c, the number of logits.
-        dropout_rate: rate of the dropout before fc1 and before fc2; 0 adds no layer.
-        kernel_size: side of the receptive fields; no effect on `"dense"`.
-        preprocessing: layer from uint8 images to network input, or `None` for float input.
-        kernel_initializer: of every kernel.
-        kernel_regularizer: of every kernel.
-        name: model name; by default d_conv, d_local or d_fc.
+        dropout_rate: Rate of the dropout before fc1 and before fc2; 0 adds no layer.
+        kernel_size: Side of the receptive fields; no effect on `"dense"`.
+        preprocessing: Layer from uint8 images to network input, or `None` for float input.
+        kernel_initializer: Initializer of every kernel.
+        kernel_regularizer: Regularizer of every kernel.
+        name: Model name. Defaults to d_conv, d_local or d_fc.
 
     Returns:
         A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.

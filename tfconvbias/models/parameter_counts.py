@@ -1,4 +1,4 @@
-"""Exact kernel parameter counts of the families, and the width that meets a budget."""
+"""Exact numbers of kernel parameters, and the width that comes nearest to a budget."""
 
 from collections.abc import Callable
 
@@ -28,14 +28,15 @@ def num_kernel_parameters(
     classes: int = 10,
     kernel_size: int | None = None,
 ) -> int:
-    """Count the entries of a family's kernels; biases and BatchNorm are left out, as in Table 4.
+    """Count the entries of a family's kernels, without biases and BatchNorm.
 
     Args:
-        family: one of `FAMILIES`, such as `"s_conv"`, `"s_local"`, `"s_fc"`.
-        width: base channels α, or the hidden units of `"three_fc"`.
+        family: `"s_conv"`, `"s_local"`, `"s_fc"`, `"d_conv"`, `"d_local"`, `"d_fc"`, `"three_fc"`
+            or `"resnet18"`.
+        width: Base channels α, or the hidden units of `"three_fc"`.
         input_shape: `(rows, cols, channels)`.
-        classes: number of logits.
-        kernel_size: side of the receptive fields; by default the family's own (9, or 3).
+        classes: Number of logits.
+        kernel_size: Side of the receptive fields. Defaults to 9 for the S- family and 3 otherwise.
 
     Returns:
         The exact count, also for odd image sizes, where the paper's formulas are approximate.
@@ -51,7 +52,7 @@ def num_kernel_parameters(
 
     Reference:
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Tables 3 and 4. The paper's
-        D-LOCAL column repeats the D-FC factors; this is the count of the layers themselves.
+        D-LOCAL column repeats the factors of D-FC; the count here is that of the layers themselves.
     """
     check_positive(width=width, classes=classes)
     rows, cols, channels = input_shape
@@ -90,11 +91,12 @@ def base_channels_for_budget(
     """The width whose kernel parameter count comes nearest to a budget.
 
     Args:
-        family: one of `FAMILIES`.
-        num_params: the budget, in kernel parameters.
+        family: `"s_conv"`, `"s_local"`, `"s_fc"`, `"d_conv"`, `"d_local"`, `"d_fc"`, `"three_fc"`
+            or `"resnet18"`.
+        num_params: The budget, in kernel parameters.
         input_shape: `(rows, cols, channels)`.
-        classes: number of logits.
-        kernel_size: side of the receptive fields; by default the family's own.
+        classes: Number of logits.
+        kernel_size: Side of the receptive fields. Defaults to 9 for the S- family and 3 otherwise.
 
     Returns:
         Base channels α (hidden units for `"three_fc"`), at least 1.

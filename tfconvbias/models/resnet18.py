@@ -31,15 +31,15 @@ def ResNet18(
     field is one position); dense networks need a small `base_channels`.
 
     Args:
-        kernel_size: side of the receptive fields, 3 to 15 and odd in the paper.
+        kernel_size: Side of the receptive fields, 3 to 15 and odd in the paper.
         connectivity: `"conv"`, `"local"` or `"dense"`.
-        base_channels: channels of the first stage.
+        base_channels: Channels of the first stage.
         input_shape: `(rows, cols, channels)`.
-        classes: the number of logits.
-        preprocessing: layer from uint8 images to network input, or `None` for float input.
-        kernel_initializer: of every kernel; He et al.'s own by default.
-        kernel_regularizer: of every kernel.
-        name: model name; by default resnet18, resnet18_local or resnet18_dense.
+        classes: The number of logits.
+        preprocessing: Layer from uint8 images to network input, or `None` for float input.
+        kernel_initializer: Initializer of every kernel. Defaults to that of He et al.
+        kernel_regularizer: Regularizer of every kernel.
+        name: Model name. Defaults to resnet18, resnet18_local or resnet18_dense.
 
     Returns:
         A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.

@@ -29,20 +29,20 @@ def SConv(
 
     `connectivity="conv"` is S-CONV, `"local"` S-LOCAL and `"dense"` S-FC, in which `conv1` is a
     dense layer between the same two volumes. Only fc2 has a bias. On s×s×3 images with s even the
-    kernels hold 6s²α² + 24cα parameters and 243α (conv), 243s²α/4 (local) or 3s⁴α/4 (dense) more:
-    see `num_kernel_parameters`.
+    kernels hold 6s²α² + 24cα parameters and 243α (conv), 243s²α/4 (local) or 3s⁴α/4 (dense) more;
+    `num_kernel_parameters` counts them for any size.
 
     Args:
         base_channels: α, the channels of `conv1`.
         connectivity: `"conv"`, `"local"` or `"dense"`.
         input_shape: `(rows, cols, channels)`.
         classes: c, the number of logits.
-        dropout_rate: rate of the dropout before fc1 and before fc2; 0 adds no layer.
-        kernel_size: side of the receptive field; no effect on `"dense"`.
-        preprocessing: layer from uint8 images to network input, or `None` for float input.
-        kernel_initializer: of every kernel. The paper does not name one; Keras' default is ours.
-        kernel_regularizer: of every kernel.
-        name: model name; by default s_conv, s_local or s_fc.
+        dropout_rate: Rate of the dropout before fc1 and before fc2; 0 adds no layer.
+        kernel_size: Side of the receptive field; no effect on `"dense"`.
+        preprocessing: Layer from uint8 images to network input, or `None` for float input.
+        kernel_initializer: Initializer of every kernel. The paper names none; this is Keras'.
+        kernel_regularizer: Regularizer of every kernel.
+        name: Model name. Defaults to s_conv, s_local or s_fc.
 
     Returns:
         A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.

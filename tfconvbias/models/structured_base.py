@@ -1,4 +1,4 @@
-"""The base architectures that structured sparsity starts from: free depth, widths and sizes."""
+"""The base architectures from which structured sparsity starts."""
 
 import itertools
 from collections.abc import Sequence
@@ -50,10 +50,10 @@ def StructuredBase(
 
     Convolutions without bias, each followed by BatchNorm and ReLU, then global average pooling and
     a dense classifier that is not regularized. With `residual=True` shortcuts go over pairs of
-    convolutions, from the second one on: the identity, or where stride or width change a 1×1
-    convolution and BatchNorm, which carries the regularizer too, since a channel of the residual
-    stream is dead only if all that write to it are. `residual=True, base="cifar20"` is He et al.'s
-    ResNet-20 with projections.
+    convolutions, from the second one on. A shortcut is the identity or, where stride or width
+    change, a 1×1 convolution with BatchNorm. These convolutions carry the regularizer too, since a
+    channel of the residual stream is dead only if all layers that write to it are dead there.
+    `residual=True, base="cifar20"` is He et al.'s ResNet-20 with projections.
 
     Args:
         base: `"imagenet8"`, `"imagenet18"`, `"cifar20"`, `"cifar20_square"` (the draft prints 18
@@ -68,12 +68,14 @@ def StructuredBase(
         use_max_pooling: Whether a 3×3 max-pooling with stride 2 follows the first convolution.
             Defaults to True for the ImageNet bases, as He et al. do, and to False otherwise.
         preprocessing: Layer from uint8 images to network input, or `None` for float input.
-        kernel_initializer: Of every kernel.
-        kernel_regularizer: Of every convolution, such as `tfconvbias.regularizers.KernelNumber`;
-            one instance serves all layers, which then share its α.
-        batch_norm_momentum: Of the moving statistics. He et al.'s 0.9 rather than Keras' 0.99: in
-            the short trainings along a path of α the statistics must keep up with the weights.
-        name: Model name; by default `structured_<base>_plain` or `…_residual`.
+        kernel_initializer: Initializer of every kernel.
+        kernel_regularizer: Regularizer of every convolution, such as
+            `tfconvbias.regularizers.KernelNumber`; one instance serves all layers, which then share
+            its α.
+        batch_norm_momentum: Momentum of the moving statistics. Defaults to He et al.'s 0.9 rather
+            than Keras' 0.99: in the short trainings along a path of penalties α the statistics
+            must keep up with the weights.
+        name: Model name. Defaults to `structured_<base>_plain` or `structured_<base>_residual`.
 
     Returns:
         A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`. Its

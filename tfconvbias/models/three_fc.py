@@ -25,11 +25,11 @@ def ThreeFC(
         hidden_units: h, the units of `fc1` and of `fc2`.
         input_shape: `(rows, cols, channels)`.
         classes: c, the number of logits.
-        dropout_rate: rate of the dropout before the last two layers; 0 adds no layer.
-        preprocessing: layer from uint8 images to network input, or `None` for float input.
-        kernel_initializer: of every kernel.
-        kernel_regularizer: of every kernel.
-        name: model name.
+        dropout_rate: Rate of the dropout before the last two layers; 0 adds no layer.
+        preprocessing: Layer from uint8 images to network input, or `None` for float input.
+        kernel_initializer: Initializer of every kernel.
+        kernel_regularizer: Regularizer of every kernel.
+        name: Model name.
 
     Returns:
         A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.

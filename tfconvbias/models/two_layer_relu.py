@@ -29,8 +29,8 @@ def TwoLayerReLU(
     - `"dense"` is $\sum_k v_k \mathrm{ReLU}(w_k^\top x + b_k) + \beta_0$; one patch, m = d, makes
       all three the same.
 
-    The hidden layer is called `"hidden"`, the last one `"output"`. The patches don't overlap, so
-    that the convolution is one matrix product over `(n J, m)`.
+    The hidden layer is called `"hidden"`, the last one `"output"`. The patches do not overlap, so
+    that the convolution is one matrix product of shape `(n J, m)` with `(m, K)`.
 
     Args:
         connectivity: `"dense"`, `"local"` or `"conv"`.
@@ -44,7 +44,7 @@ def TwoLayerReLU(
     `"local"` (d + J + 1) K + 1, `"conv"` (m + 2) K + 1.
 
     Raises:
-        ValueError: For an unknown connectivity, a width below 1 or a patch size that doesn't
+        ValueError: For an unknown connectivity, a width below 1 or a patch size that does not
             divide the dimension.
 
     Example:
@@ -100,8 +100,9 @@ def TwoLayerReLU(
 class HalfMeanSquaredError(keras.losses.Loss):
     r"""$L = \frac{1}{2n} \sum_i (f(x_i) - y_i)^2$.
 
-    Step size η has its edge of stability at sharpness 2/η in the units of the loss that is
-    descended: η = 0.4 on this loss is η = 0.2 on Keras' `"mse"`, with the edges 5 and 10.
+    The edge of stability, sharpness 2/η, is in the units of the loss that is minimised: training
+    with η = 0.4 on this loss equals training with η = 0.2 on Keras' `"mse"`; their edges are 5 and
+    10.
     """
 
     def call(self, y_true, y_pred):

@@ -34,16 +34,16 @@ def VanillaCNN(
 
     On 32×32×3 images the volumes are 17², 8², 8², 3², 3² and 1² positions of 64 channels: 143,178
     parameters for 10 classes. Embedded they are 73,952,522 (dense, padding folded), 110,606,602
-    (dense, explicit padding) or 7,797,002 (locally connected), see `tfconvbias.embedding.embed`.
+    (dense, explicit padding) or 7,797,002 (locally connected) with `tfconvbias.embedding.embed`.
 
     Args:
-        filters: channels of each convolution.
+        filters: Channels of each convolution.
         input_shape: `(rows, cols, channels)`, of 28 rows and columns at least.
         classes: c, the number of logits.
         initialization: `"torch"`, U(±1/√fan_in) for kernels and biases, as in the paper; `"keras"`,
             Glorot uniform kernels and zero biases.
-        preprocessing: layer from uint8 images to network input, or `None` for float input.
-        name: model name.
+        preprocessing: Layer from uint8 images to network input, or `None` for float input.
+        name: Model name.
 
     Returns:
         A functional model from `(batch, *input_shape)` to float32 logits `(batch, classes)`.
@@ -78,17 +78,17 @@ def load_channels_first_weights(
     """Give a model the weights of a channels-first network, such as the paper's code saves.
 
     Convolution kernels `(filters, channels, rows, cols)` and dense kernels `(units, inputs)` are
-    transposed; the inputs of a dense layer behind a Flatten are reordered from
+    transposed; the inputs of a dense layer after a Flatten are reordered from
     `(channels, rows, cols)` to `(rows, cols, channels)`.
 
     Args:
         model: `VanillaCNN` or `AlexNet`, or another model of Conv2D and Dense layers with biases;
             changed in place.
-        weights: kernel and bias of each layer, in order: arrays, or a mapping such as
+        weights: Kernel and bias of each layer, in order: arrays, or a mapping such as
             `{name: tensor.numpy() for name, tensor in module.state_dict().items()}`.
 
     Raises:
-        ValueError: If number or shapes of the arrays don't fit.
+        ValueError: If the number or the shapes of the arrays do not fit the model.
 
     Example:
         >>> model = VanillaCNN(filters=2)
@@ -147,7 +147,7 @@ def check_initialization(initialization: str) -> None:
 
 
 def check_size(input_shape: tuple[int, ...], smallest: int) -> None:
-    """Raise a `ValueError` where the last pooling window would find no volume."""
+    """Raise a `ValueError` for an image that is too small for the last pooling window."""
     if min(input_shape[:2]) < smallest:
         raise ValueError(
             f"`input_shape` must be at least {smallest}×{smallest}. "

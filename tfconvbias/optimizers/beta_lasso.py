@@ -114,22 +114,27 @@ class BetaLasso(keras.optimizers.SGD):
         nesterov: Whether the momentum is Nesterov's; needs `momentum > 0`.
         l1_overrides: Maps regular expressions to a λ of their own, a number or a schedule, for the
             penalized variables in whose path they are found (`re.search`). Two patterns that match
-            one variable are an error. Start with a layer's name, not `^` or the model's: a path may
-            begin with the model's name, and does not where Keras has reloaded a Sequential model.
+            one variable are an error. Begin a pattern with a layer's name, not with `^` or the
+            model's name: a path may begin with the model's name, but does not where Keras has
+            reloaded a Sequential model.
         penalized: Which variables are penalized: a regular expression searched for in the path, or
             a callable that takes the variable and returns a bool. Defaults to the kernels: the
-            variables called `kernel` or `..._kernel`, see `tfconvbias.optimizers.is_kernel`.
-        weight_decay: As in `keras.optimizers.Optimizer`, like all that follow.
-        clipnorm: See there.
-        clipvalue: See there.
-        global_clipnorm: See there.
-        use_ema: See there.
-        ema_momentum: See there.
-        ema_overwrite_frequency: See there.
-        loss_scale_factor: See there.
-        gradient_accumulation_steps: See there.
+            variables called `kernel` or `..._kernel` (`tfconvbias.optimizers.is_kernel`).
+        weight_decay: w in θ ← θ − η w θ, which comes before each update. Defaults to none.
+        clipnorm: Largest norm of each variable's gradient. Defaults to no limit.
+        clipvalue: Largest absolute value of an entry of a gradient. Defaults to no limit.
+        global_clipnorm: Largest norm of all gradients together. Defaults to no limit.
+        use_ema: Whether to keep an exponential moving average of every trainable variable, which
+            `fit` writes into the model after its last epoch.
+        ema_momentum: Share of the old average in the new one, in [0, 1].
+        ema_overwrite_frequency: Number of updates after which the averages are written into the
+            model during training, again and again. Defaults to never.
+        loss_scale_factor: Factor on the loss, by which the gradients are divided again, against
+            underflow in half precision. Defaults to none.
+        gradient_accumulation_steps: Number of steps whose mean gradient makes one update. Defaults
+            to an update in every step.
         name: Name of the optimizer.
-        **kwargs: See there.
+        **kwargs: Further arguments of `keras.optimizers.SGD`.
 
     Raises:
         ValueError: For a value out of range. When the optimizer is built: if `penalized` or a
@@ -250,7 +255,10 @@ class BetaLasso(keras.optimizers.SGD):
 
     @property
     def l1_overrides(self):
-        """The λ of each pattern, as `l1`. Assign a mapping to change some or all of them."""
+        """The λ of each pattern: a variable, or the present value of a schedule.
+
+        Assign a mapping from patterns to numbers to change some or all of them.
+        """
         return {pattern: l1.current for pattern, l1 in self._penalties.overrides.items()}
 
     @l1_overrides.setter

@@ -17,7 +17,8 @@ def is_kernel(variable) -> bool:
     Keras layers call such a weight `kernel` (Dense, EinsumDense, Conv, DepthwiseConv,
     LocallyConnected, recurrent cells) or `..._kernel` (`depthwise_kernel`, `pointwise_kernel`,
     `recurrent_kernel`), so the last part of the path decides. Biases, `gamma` and `beta` of a
-    normalization and `embeddings` are no kernels.
+    normalization and `embeddings` are no kernels. The whole package asks this one rule, so a layer
+    of your own takes part if it names its kernels so.
 
     Args:
         variable: A `keras.Variable`, or a backend variable with a `name`.
@@ -101,7 +102,7 @@ def match_overrides(
 
     Raises:
         ValueError: If a pattern matches no penalized variable, or two patterns match one variable:
-            the outcome must not hang on the order of a mapping, which a JSON file may change.
+            the outcome must not depend on the order of a mapping, which a JSON file may change.
     """
     candidates = [
         variable for variable, is_chosen in zip(variables, chosen, strict=True) if is_chosen

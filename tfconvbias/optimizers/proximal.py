@@ -21,8 +21,8 @@ class Proximal(keras.optimizers.Optimizer):
     r"""Any optimizer, followed by the proximal step of a structured sparsity penalty.
 
     A subgradient of a group norm leaves groups only near zero; the proximal operator sets them to
-    exactly zero, so that no threshold has to be chosen afterwards. With θ⁺ what the inner
-    optimizer makes of the weights θ, η its learning rate and α Ω the penalty:
+    exactly zero, so that no threshold has to be chosen afterwards. With θ⁺ the weights after the
+    inner optimizer's update, η its learning rate and α Ω the penalty:
 
     ```
     θ = argmin_u  ½ ‖u − θ⁺‖² + η α Ω(u)
@@ -31,20 +31,22 @@ class Proximal(keras.optimizers.Optimizer):
     For `KernelNumber` this shrinks each kernel's norm by η α, for `KernelSize` it is the exact
     operator of the nested groups. It takes the place of the penalty in the loss: do not give the
     layers the same penalty as `kernel_regularizer` as well. With an adaptive inner optimizer
-    (Adam) the step is η α all the same, not scaled coordinate by coordinate.
+    (Adam) the step is η α too, not scaled coordinate by coordinate.
 
-    A kernel k before a BatchNormalization has no length of its own: all kernels of a network would
-    shrink alike and nothing but the effective rate would change. With `gammas` the operator acts on
-    γ·k/‖k‖, of which the BatchNormalization sees the same, and its result is given back as a new γ
-    and a k of the old length: for `KernelNumber` with ℓ2 norm, γ shrinks by η α. A kernel that is
-    removed is zero, and so is its γ, and it stays removed: however small the inner optimizer's
-    momentum made it again, the BatchNormalization would blow it up to the size of the others.
+    Where a BatchNormalization follows a kernel k, the length of k changes no output: shrinking the
+    kernels would change their effective learning rate and nothing else. With `gammas` the operator
+    therefore acts on γ·k/‖k‖. Its result is stored as a new γ and a kernel of the old length ‖k‖;
+    for `KernelNumber` with ℓ2 norm, γ shrinks by η α. A kernel that is removed becomes zero
+    together with its γ, and stays zero: if the inner optimizer's momentum moved it ever so little,
+    the BatchNormalization would scale it up to the size of the others.
 
-    Clipping, loss scaling and gradient accumulation are the inner optimizer's; with accumulation
-    the proximal step follows real updates only. With `use_ema` the averages are not exactly zero.
+    Weight decay, clipping, loss scaling and gradient accumulation are arguments of the inner
+    optimizer; with accumulation the proximal step follows real updates only. Moving averages
+    (`use_ema`) are arguments of `Proximal`, since they are taken of the weights after the proximal
+    step. The average of a weight that was set to zero decays and is not exactly zero.
 
     Args:
-        inner_optimizer: A `keras.optimizers.Optimizer`, or its name.
+        inner_optimizer: A `keras.optimizers.Optimizer` without `use_ema`, or its name.
         penalty: An object with `proximal(kernel, step)`, such as
             `tfconvbias.regularizers.KernelNumber(0.0)` or `KernelSize(0.0)`; its own α is not used.
         alpha: α: a number >= 0 or a `LearningRateSchedule` over the optimizer's iterations. A
@@ -52,14 +54,19 @@ class Proximal(keras.optimizers.Optimizer):
         penalized: Which variables: a regular expression searched for in the path, or a callable
             that takes the variable and returns a bool. Defaults to the convolution kernels (with
             spatial axes), so that a dense classifier is left alone.
-        gammas: Path of a kernel → path of the γ of the BatchNormalization that follows it, as
-            `tfconvbias.regularizers.following_gammas(model)` gives it. Defaults to none.
+        gammas: Path of a kernel → path of the γ of the BatchNormalization that follows it, which
+            `tfconvbias.regularizers.following_gammas(model)` finds. Defaults to none.
+        use_ema: Whether to keep an exponential moving average of every trainable variable, which
+            `fit` writes into the model after its last epoch.
+        ema_momentum: Share of the old average in the new one, in [0, 1].
+        ema_overwrite_frequency: Number of updates after which the averages are written into the
+            model during training, again and again. Defaults to never.
         name: Name of the optimizer.
 
     Raises:
-        ValueError: For a negative α, a penalty without `proximal`, a pattern that matches nothing,
-            a penalized variable whose shape the penalty does not know, or a path in `gammas` that
-            is no trainable variable's.
+        ValueError: For a negative α, a penalty without `proximal`, an inner optimizer with
+            `use_ema`, a pattern that matches nothing, a penalized variable whose shape the penalty
+            does not know, or a path in `gammas` that is no trainable variable's.
 
     Example:
     >>> from tfconvbias.regularizers import KernelSize
@@ -87,6 +94,9 @@ class Proximal(keras.optimizers.Optimizer):
         alpha,
         penalized: str | Callable[[Any], bool] | None = None,
         gammas: Mapping[str, str] | None = None,
+        use_ema=False,
+        ema_momentum=0.99,
+        ema_overwrite_frequency=None,
         name="proximal",
     ):
         if not callable(getattr(penalty, "proximal", None)):
@@ -95,8 +105,21 @@ class Proximal(keras.optimizers.Optimizer):
                 f"`tfconvbias.regularizers.KernelNumber` has. Received: penalty={penalty}"
             )
         check_penalized(penalized)
-        super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = keras.optimizers.get(inner_optimizer)
+        inner_optimizer = keras.optimizers.get(inner_optimizer)
+        if getattr(inner_optimizer, "use_ema", False):
+            raise ValueError(
+                "`use_ema` must be given to `Proximal`, which averages the weights after its step, "
+                f"not to the inner optimizer. Received: inner_optimizer={inner_optimizer.name!r} "
+                "with use_ema=True"
+            )
+        super().__init__(
+            learning_rate=0.0,
+            use_ema=use_ema,
+            ema_momentum=ema_momentum,
+            ema_overwrite_frequency=ema_overwrite_frequency,
+            name=name,
+        )
+        self.inner_optimizer = inner_optimizer
         self.penalty = penalty
         self.penalized = penalized
         self.gammas = dict(gammas or {})
@@ -125,7 +148,9 @@ class Proximal(keras.optimizers.Optimizer):
         by_path = {variable.path: variable for variable in variables}
         unknown = sorted({*self.gammas, *self.gammas.values()} - by_path.keys())
         if unknown:
-            raise ValueError(f"`gammas` names paths of no trainable variable: {unknown}")
+            raise ValueError(
+                f"`gammas` must hold paths of trainable variables. Received: {unknown}"
+            )
         self._gamma_of = {
             id(by_path[kernel]): by_path[gamma] for kernel, gamma in self.gammas.items()
         }
@@ -160,6 +185,8 @@ class Proximal(keras.optimizers.Optimizer):
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             if gradient is not None and id(variable) in chosen:
                 self._shrink(variable, step, alive.get(id(variable)))
+        if self.use_ema:
+            self._average(is_first=ops.equal(before, 0))
         self._iterations.assign_add(1)
 
     def _shrink(self, variable, step, alive):
@@ -181,6 +208,20 @@ class Proximal(keras.optimizers.Optimizer):
         direction = shrunk / ops.maximum(left, tiny) * ops.sign(scale)
         self.assign(variable, self.penalty.restore(direction * lengths, value.shape))
 
+    def _average(self, is_first):
+        """Updates the moving averages, and writes them into the weights when that is due."""
+        momentum = ops.where(is_first, 0.0, self.ema_momentum)
+        frequency = self.ema_overwrite_frequency
+        averages = self._model_variables_moving_average
+        for variable, average in zip(self._trainable_variables, averages, strict=True):
+            share = ops.cast(momentum, variable.dtype)
+            value = ops.convert_to_tensor(variable)
+            mean = share * ops.convert_to_tensor(average) + (1 - share) * value
+            self.assign(average, mean)
+            if frequency:
+                is_due = ops.equal((ops.convert_to_tensor(self._iterations) + 1) % frequency, 0)
+                self.assign(variable, ops.where(is_due, mean, value))
+
     @property
     def learning_rate(self):
         """The inner optimizer's learning rate."""
@@ -197,9 +238,6 @@ class Proximal(keras.optimizers.Optimizer):
     def scale_loss(self, loss):
         return self.inner_optimizer.scale_loss(loss)
 
-    def finalize_variable_values(self, var_list):
-        self.inner_optimizer.finalize_variable_values(var_list)
-
     def get_config(self):
         if callable(self.penalized):
             raise ValueError(
@@ -213,19 +251,21 @@ class Proximal(keras.optimizers.Optimizer):
             "alpha": self._alpha.to_config(),
             "penalized": self.penalized,
             "gammas": self.gammas,
+            "use_ema": self.use_ema,
+            "ema_momentum": self.ema_momentum,
+            "ema_overwrite_frequency": self.ema_overwrite_frequency,
             "name": self.name,
         }
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         deserialize = keras.saving.deserialize_keras_object
+        serialized = ("inner_optimizer", "penalty", "alpha")
         return cls(
             deserialize(config["inner_optimizer"], custom_objects=custom_objects),
             deserialize(config["penalty"], custom_objects=custom_objects),
             hyperparameter.from_config(config["alpha"], custom_objects=custom_objects),
-            penalized=config["penalized"],
-            gammas=config["gammas"],
-            name=config["name"],
+            **{name: value for name, value in config.items() if name not in serialized},
         )
 
 

@@ -17,14 +17,14 @@ _STYLES: Mapping[str, Mapping[str, Any]] = {
 
 
 class Series(NamedTuple):
-    """Networks that are drawn alike.
+    """Networks that are drawn in the same style.
 
     Attributes:
-        label: in the legend.
-        points: cost name → its value for each network.
-        accuracy: of each network, in %.
+        label: Name in the legend.
+        points: Cost name → its value for each network.
+        accuracy: Test accuracy of each network, in %.
         style: `"line"`, `"before"` (dotted, hollow), `"points"` or `"single"` (a star).
-        notes: written beside the points of the first panel.
+        notes: Texts beside the points of the first panel.
     """
 
     label: str
@@ -35,17 +35,17 @@ class Series(NamedTuple):
 
 
 def accuracy_frontier(series: Sequence[Series], title: str | None = None) -> Figure:
-    """Accuracy against each cost, one panel a cost.
+    """Accuracy against each cost, one panel per cost.
 
     Args:
-        series: networks; all name the same costs.
-        title: text above the panels.
+        series: Networks; all must have the same costs.
+        title: Text above the panels.
 
     Returns:
-        A figure with a panel for each cost.
+        A figure with one panel per cost.
 
     Raises:
-        ValueError: Without a series.
+        ValueError: If `series` is empty.
 
     Reference:
         "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", Figures 4, 5.
@@ -80,15 +80,15 @@ def accuracy_frontier(series: Sequence[Series], title: str | None = None) -> Fig
 def width_snakes(
     base: Sequence[int], widths: Mapping[str, Sequence[int]], title: str | None = None
 ) -> Figure:
-    """Number of kernels along the depth, drawn around a middle line; the base's dashed.
+    """Number of kernels along the depth, drawn around a middle line; dashed for the base.
 
     Args:
-        base: kernels of each layer of the base.
-        widths: panel title → live kernels of each layer.
-        title: text above the panels.
+        base: Number of kernels of each layer of the base.
+        widths: Panel title → number of live kernels of each layer.
+        title: Text above the panels.
 
     Returns:
-        A figure with a panel for each learned architecture.
+        A figure with one panel per learned architecture.
 
     Raises:
         ValueError: If an architecture has another number of layers than the base.
@@ -98,7 +98,7 @@ def width_snakes(
     """
     figure, axes = panels(max(1, len(widths)), width=3.2, height=2.8)
     depth = np.arange(1, len(base) + 1)
-    # Half a layer before the first and behind the last one, so that each is a whole step.
+    # Half a layer before the first and after the last one, so that each is a whole step.
     edges = np.concatenate([depth - 0.5, depth[-1:] + 0.5])
     frame = np.asarray(base) / 2
     for axis, (name, live) in zip(axes, widths.items(), strict=False):
@@ -123,14 +123,14 @@ def width_snakes(
 def kernel_size_histograms(
     sizes: Mapping[str, Sequence[Mapping[int, int]]], title: str | None = None
 ) -> Figure:
-    """How many kernels of each layer have which size, as stacked bars; dead ones are left out.
+    """Number of live kernels of each size in each layer, as stacked bars.
 
     Args:
-        sizes: panel title → for each layer kernel size → number of kernels.
-        title: text above the panels.
+        sizes: Panel title → for each layer a mapping from kernel size to number of kernels.
+        title: Text above the panels.
 
     Returns:
-        A figure with a panel for each architecture.
+        A figure with one panel per architecture.
 
     Reference:
         "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", Figure 2.
@@ -156,14 +156,14 @@ def kernel_size_histograms(
 def path_curves(
     stages: Mapping[str, Mapping[str, Sequence[float]]], columns: Mapping[str, str]
 ) -> Figure:
-    """Columns of the histories of trainings that follow each other, along all epochs.
+    """Columns of the histories of consecutive trainings, along all epochs.
 
     Args:
-        stages: name of a training → history column → value an epoch.
-        columns: history column → axis label.
+        stages: Name of a training → history column → one value per epoch.
+        columns: History column → axis label.
 
     Returns:
-        A figure with a panel for each column.
+        A figure with one panel per column.
     """
     figure, axes = panels(len(columns))
     for axis, (column, label) in zip(axes, columns.items(), strict=True):

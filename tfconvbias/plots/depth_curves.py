@@ -10,10 +10,10 @@ from tfconvbias.plots.figure import panels
 
 
 def depth_and_spectrum(found: Mapping[str, PointGeometry]) -> Figure:
-    """P(depth ≥ t) and the share of variance over principal components.
+    """P(depth ≥ t), and the cumulative share of variance of the principal components.
 
     Args:
-        found: cloud's label → its geometry.
+        found: Label of a point cloud → its geometry.
 
     Returns:
         A figure with two panels.

@@ -23,14 +23,14 @@ def switch_time_curves(
     label: str = "eFCN",
     baseline: str = "FCN",
 ) -> Figure:
-    """Training loss and test accuracy against time, and the embedded runs along the CNN's time.
+    """Training loss and test accuracy against epochs, and embedded runs beside the CNN they left.
 
     Args:
         cnn: Columns epoch, loss and test_accuracy (fractions), from epoch 0.
         fcn: The same for the standard network.
-        efcns: Switch time → the same for the embedded network, its own epochs.
-        label: What an embedded network is called.
-        baseline: What the standard network is called.
+        efcns: Switch time → the same for the embedded network, in epochs of its own training.
+        label: Name of an embedded network.
+        baseline: Name of the standard network.
 
     Returns:
         A figure with three panels; the third is Figure 9 of the paper.
@@ -85,13 +85,13 @@ def against_switch_time(
     """Final accuracy, and gradient norm and top Hessian eigenvalue at start and end (Figure 3).
 
     Args:
-        rows: Switch time → test_accuracy and, where they were measured, gradient_norm_start,
+        rows: Switch time → test_accuracy and, if they were measured, gradient_norm_start,
             gradient_norm_end, eigenvalue_start and eigenvalue_end.
         baselines: Name → accuracy (fraction), drawn as horizontal lines.
-        label: What an embedded network is called.
+        label: Name of an embedded network.
 
     Returns:
-        A figure of one panel, or three where the landscape was measured.
+        A figure with one panel, or three if the landscape was measured.
     """
     times = sorted(rows)
     panes = [
@@ -131,9 +131,9 @@ def deviation_panels(
         rows: Switch time → off_local and broken_sharing (shares of ‖θ‖), loss_start and
             test_accuracy.
         baseline: The same of the standard network.
-        column: What the second and third panel are drawn against, `"off_local"` or
+        column: Horizontal axis of the second and third panel, `"off_local"` or
             `"broken_sharing"`. A locally connected network has no off-local weights.
-        baseline_label: What the standard network is called.
+        baseline_label: Name of the standard network.
 
     Returns:
         A figure with three panels.
@@ -165,7 +165,7 @@ def deviation_panels(
 
 
 def masked_accuracy(rows: Mapping[int, Mapping[str, float]]) -> Figure:
-    """Test accuracy whole, with the local and with the off-local weights alone (Figures 7, 11).
+    """Test accuracy with all weights, the local and the off-local ones alone (Figures 7, 11).
 
     Args:
         rows: Switch time → full, local and off_local (fractions).
@@ -194,7 +194,7 @@ def log_weight_images(
     """A grid of weight images in ln |w|, averaged over channels; 0 stays white (Figures 5, 6, 8).
 
     Args:
-        images: For each row, one image a column, `(rows, cols)` or `(rows, cols, channels)`.
+        images: For each row, one image per column, `(rows, cols)` or `(rows, cols, channels)`.
         rows: Names of the rows.
         columns: Names of the columns.
 
@@ -221,7 +221,7 @@ def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> 
     """Loss and accuracy along paths between two solutions (Figure 12).
 
     Args:
-        paths: Name → `embedding.Interpolation`, all on the same data.
+        paths: Name → `embedding.Interpolation`, all measured on the same data sets.
         title: Text above the panels.
 
     Returns:
@@ -233,7 +233,7 @@ def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> 
         for column, axis in (("loss", axes[index]), ("accuracy", axes[len(names) + index])):
             for label, path in paths.items():
                 scale = 100 if column == "accuracy" else 1
-                axis.plot(path.alphas, scale * getattr(path, column)[name], ".-", label=label)
+                axis.plot(path.fractions, scale * getattr(path, column)[name], ".-", label=label)
             unit = ", %" if column == "accuracy" else ""
             axis.set(xlabel="α (0: CNN, 1: embedded)", ylabel=f"{name} {column}{unit}")
             axis.grid(alpha=0.3)

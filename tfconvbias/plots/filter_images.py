@@ -11,11 +11,11 @@ def filter_images(images: np.ndarray, title: str | None = None, columns: int = 8
 
     Args:
         images: `(filters, rows, cols, channels)` with 1 or 3 channels.
-        title: text above the filters.
-        columns: filters a row.
+        title: Text above the filters.
+        columns: Number of filters per row.
 
     Returns:
-        A figure; where there is no filter to draw, it says so.
+        A figure, with a line of text in place of the filters if there are none.
 
     Raises:
         ValueError: If `images` has another number of axes or channels.

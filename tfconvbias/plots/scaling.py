@@ -15,10 +15,10 @@ def parameter_curves(
     """Parameter counts, exact and by formula, against what varies, on logarithmic axes.
 
     Args:
-        counts: what varies (the axis' label) → its value → member → exact count and formula.
+        counts: What varies (the label of the axis) → its value → member → exact count and formula.
 
     Returns:
-        A figure with a panel for each thing that varies: lines are exact, crosses the formulas.
+        A figure with one panel per quantity that varies: lines are exact counts, crosses formulas.
 
     Reference:
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figure 1, right.
@@ -45,16 +45,16 @@ def accuracy_against_parameters(
     train_accuracy: float,
     title: str | None = None,
 ) -> Figure:
-    """Accuracy of families against their size, and what is left once they fit.
+    """Accuracy of families against their size, and test accuracy of the members that fit.
 
     Args:
-        train: family → (number of parameters, training accuracy in %).
-        test: family → (number of parameters, test accuracy in %).
-        over_parameterised: family → (fewest parameters that reach `train_accuracy`, best test
-            accuracy in % among the members with as many or more); without the families of which
-            no member reaches it, which the third panel names.
-        train_accuracy: in %.
-        title: text above the panels.
+        train: Family → (number of parameters, training accuracy in %).
+        test: Family → (number of parameters, test accuracy in %).
+        over_parameterised: Family → (fewest parameters that reach `train_accuracy`, best test
+            accuracy in % of the members with at least as many). Families without a member that
+            reaches it are missing here; the third panel names them.
+        train_accuracy: Training accuracy from which on a member counts as fitting, in %.
+        title: Text above the panels.
 
     Returns:
         A figure with three panels.
@@ -102,15 +102,15 @@ def accuracy_against_kernel_size(
     measured: Mapping[str, Mapping[str, Mapping[int, float]]],
     published: Mapping[str, Mapping[str, Mapping[int, float]]],
 ) -> Figure:
-    """Test accuracy against the side of the kernels, a panel a data set.
+    """Test accuracy against the side of the kernels, one panel per data set.
 
     Args:
-        measured: data set → label → kernel size → test accuracy in %.
-        published: the same for the data sets that have published values; drawn dashed, in the
+        measured: Data set → label → kernel size → test accuracy in %.
+        published: The same for the data sets that have published values; drawn dashed, in the
             colour of the same label.
 
     Returns:
-        A figure with a panel for each data set.
+        A figure with one panel per data set.
 
     Reference:
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figure 5.
@@ -140,9 +140,9 @@ def accuracy_pairs(
     """Two accuracies of each model as a pair of bars.
 
     Args:
-        measured: model → the two accuracies in %.
-        labels: what the first and the second accuracy are.
-        title: text above the bars.
+        measured: Model → the two accuracies in %.
+        labels: Names of the first and of the second accuracy.
+        title: Text above the bars.
 
     Returns:
         A figure with one panel.

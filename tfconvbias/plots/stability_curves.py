@@ -14,7 +14,7 @@ def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     """Sharpness with the edge, errors and weighted path norm over steps.
 
     Args:
-        histories: run's label → column → values, with the columns step, sharpness, edge,
+        histories: Label of a run → column → values, with the columns step, sharpness, edge,
             train_error, excess_risk, path_norm and path_norm_bound.
 
     Returns:
@@ -42,7 +42,7 @@ def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]
     """Sharpness with the edge, and training and test accuracy of classifiers over steps.
 
     Args:
-        histories: run's label → column → values, with the columns step, sharpness, edge,
+        histories: Label of a run → column → values, with the columns step, sharpness, edge,
             accuracy and test_accuracy.
 
     Returns:
@@ -67,8 +67,8 @@ def gap_against_size(
     """Generalization gap against the number of training points, on logarithmic axes.
 
     Args:
-        gaps: label → n → gap of each seed. Points are medians, bars go from smallest to largest.
-        slopes: label → log–log slope and its standard error.
+        gaps: Label → n → gap of each seed. Points are medians, bars go from smallest to largest.
+        slopes: Label → log–log slope and its standard error.
 
     Returns:
         A figure with one panel.

@@ -1,4 +1,4 @@
-"""Accuracy, loss and non-zero weights over epochs."""
+"""Accuracy, loss and number of non-zero weights over epochs."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,9 +15,9 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
     """Training loss, training accuracy and validation accuracy of several runs.
 
     Args:
-        histories: run's label → column → value an epoch, with the columns epoch, loss, accuracy
-            and val_accuracy (fractions).
-        title: text above the panels.
+        histories: Label of a run → column → one value per epoch, with the columns epoch, loss,
+            accuracy and val_accuracy (fractions).
+        title: Text above the panels.
 
     Returns:
         A figure with three panels.
@@ -48,14 +48,14 @@ def nonzero_curves(
     """Non-zero weights of each layer over training, on a logarithmic axis.
 
     Args:
-        histories: run's label → columns; a layer's column is `nonzeros/<layer>`.
-        sizes: run's label → layer → number of weights, which stand at epoch 0.
-        layers: one panel each.
-        lines: layer → label → count, drawn as horizontal lines (S-CONV's and S-LOCAL's counts in
+        histories: Label of a run → columns; the column of a layer is `nonzeros/<layer>`.
+        sizes: Label of a run → layer → number of weights, drawn at epoch 0.
+        layers: Names of the layers, one panel per layer.
+        lines: Layer → label → number, drawn as horizontal lines (those of S-CONV and S-LOCAL in
             Neyshabur 2020, Figure 3).
 
     Returns:
-        A figure with a panel a layer.
+        A figure with one panel per layer.
     """
     figure, axes = panels(len(layers))
     for axis, layer in zip(axes, layers, strict=True):

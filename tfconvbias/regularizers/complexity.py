@@ -7,45 +7,26 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfconvbias.graph import LayerGraph, TensorRef, facts_of, read_graph
+from tfconvbias.graph.facts import channel_axis
+from tfconvbias.graph.normalization import folded_scale, following_normalization, scale_outputs
 from tfconvbias.regularizers.group_norms import safe_sqrt
 from tfconvbias.regularizers.kernel_number import KernelNumber
 from tfconvbias.regularizers.kernel_size import KernelSize
-from tfconvbias.regularizers.layer_graph import LayerGraph, TensorRef, read_graph
 from tfconvbias.regularizers.structured_sparsity import PenaltyWeight, StructuredSparsity
 
 FORMS = ("number", "size", "number_squared", "size_squared", "multiply_adds")
 
-_KERNEL_AXES: dict[type, int | tuple[int, int]] = {
-    keras.layers.Conv1D: -1,
-    keras.layers.Conv2D: -1,
-    keras.layers.Conv3D: -1,
-    keras.layers.Dense: -1,
-    keras.layers.DepthwiseConv1D: (-2, -1),
-    keras.layers.DepthwiseConv2D: (-2, -1),
-    keras.layers.Conv1DTranspose: -2,
-    keras.layers.Conv2DTranspose: -2,
-    keras.layers.Conv3DTranspose: -2,
-}
 
+def kernel_axes_of(layer) -> tuple[int, ...] | None:
+    """Axes that count the kernels of a layer with one kernel of which some can be removed.
 
-def kernel_axes_of(layer) -> int | tuple[int, int] | None:
-    """Axes that count the kernels of a layer with one `kernel`, None for any other layer."""
-    return _KERNEL_AXES.get(type(layer))
-
-
-def following_batch_normalization(graph: LayerGraph, number: int):
-    """The BatchNormalization that alone reads the output of a call, or None."""
-    call = graph.calls[number]
-    if getattr(call.operation, "activation", keras.activations.linear) not in (
-        None,
-        keras.activations.linear,
-    ):
+    `None` for any other layer: locally connected and separable ones are not penalized.
+    """
+    facts = facts_of(layer)
+    if facts is None or len(facts.kernels) != 1 or not facts.is_resizable:
         return None
-    readers = graph.consumers().get(TensorRef(number, 0), [])
-    if len(readers) != 1 or TensorRef(number, 0) in graph.flat_outputs():
-        return None
-    reader = graph.calls[readers[0]].operation
-    return reader if isinstance(reader, keras.layers.BatchNormalization) else None
+    return facts.kernels[0].output_axes
 
 
 def following_gammas(model) -> dict[str, str]:
@@ -58,7 +39,7 @@ def following_gammas(model) -> dict[str, str]:
         model: A functional `keras.Model` or a built `keras.Sequential`.
 
     Raises:
-        ValueError: If the model's graph can't be read.
+        ValueError: If the model's graph cannot be read.
 
     Example:
     >>> inputs = keras.Input((8, 8, 3))
@@ -68,24 +49,15 @@ def following_gammas(model) -> dict[str, str]:
     {'conv/kernel': 'norm/gamma'}
     """
     graph = read_graph(model)
-    calls = [id(call.operation) for call in graph.calls]
     found = {}
     for number, call in enumerate(graph.calls):
         layer = call.operation
-        if kernel_axes_of(layer) is None or calls.count(id(layer)) > 1:
+        if kernel_axes_of(layer) is None or graph.is_shared(call):
             continue
-        normalization = following_batch_normalization(graph, number)
-        if normalization is not None and normalization.scale:
-            found[layer.kernel.path] = normalization.gamma.path
+        reader = following_normalization(graph, number)
+        if reader is not None and graph.calls[reader].operation.scale:
+            found[layer.kernel.path] = graph.calls[reader].operation.gamma.path
     return found
-
-
-def folded_scale(normalization):
-    """γ/√(σ² + ε): what a BatchNormalization multiplies the kernels before it with."""
-    scale = ops.rsqrt(ops.convert_to_tensor(normalization.moving_variance) + normalization.epsilon)
-    if normalization.scale:
-        scale = scale * ops.convert_to_tensor(normalization.gamma)
-    return scale
 
 
 @dataclass
@@ -110,12 +82,7 @@ class _Target:
         others = [axis for axis in range(len(kernel.shape)) if axis not in kept]
         length = safe_sqrt(ops.sum(ops.square(kernel), axis=others, keepdims=True))
         fixed = ops.stop_gradient(length) / ops.maximum(length, keras.config.epsilon())
-        scale = folded_scale(self.normalization)
-        if axes == (-2,):
-            scale = scale[:, None]
-        elif axes == (-2, -1):
-            scale = ops.reshape(scale, kernel.shape[-2:])
-        return kernel * fixed * scale
+        return scale_outputs(kernel * fixed, folded_scale(self.normalization), axes)
 
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
@@ -124,8 +91,8 @@ class Complexity(PenaltyWeight, keras.Model):
 
     It wraps a functional or sequential model, shares its layers and computes the same outputs;
     train the wrapper and the wrapped `base` is trained. A wrapper, since the forms couple layers,
-    which a regularizer on one kernel can't see. With d'_i and s'_ij the relaxed width and kernel
-    size (see `KernelNumber`, `KernelSize`) the penalty α Ω has one of the forms
+    which a regularizer on one kernel does not see. With d'_i and s'_ij the relaxed width and kernel
+    size that `KernelNumber` and `KernelSize` measure the penalty α Ω has one of the forms
 
     ```
     "number"          Ω = Σ_i d'_i                          (eq. 13)
@@ -138,10 +105,12 @@ class Complexity(PenaltyWeight, keras.Model):
     In (34) r_i c_i is the layer's own output size. d'_{i−1} is the sum over the layer's input
     channels of the norm of the kernel that writes the channel: 1 for the model's own inputs, the
     largest one where residual branches are added (the channel lives while one writer does), the
-    concatenation's parts side by side; 1 for a depthwise kernel, which reads one channel. The
-    draft leaves this open for anything but a chain; the choice is ours.
+    concatenation's parts side by side; 1 for a depthwise kernel, which reads one channel; 1 for
+    each channel of a layer that mixes channels without a penalized kernel, or that is not known
+    (`tfconvbias.graph.register` makes it known). The draft leaves this open for anything but a
+    chain; the choice is ours.
 
-    With `folded=True` norms are those of the folded kernels (γ/√(σ²+ε))·k wherever a
+    With `fold_normalization=True` norms are those of the folded kernels (γ/√(σ²+ε))·k wherever a
     BatchNormalization follows directly: before it, a kernel's length means nothing. The gradient
     leaves that length alone (it would change no output, but lengthen every later step, by
     1/‖k‖²): γ shrinks, and with sizes the taps of a kernel against each other.
@@ -155,7 +124,7 @@ class Complexity(PenaltyWeight, keras.Model):
         form: One of the five above. Defaults to `"multiply_adds"`.
         groups: `"half_ring"` or `"ring"`, for the forms with sizes.
         norm: `"l2"`, `"normalized"`, `"scaled"` or `"linf"`.
-        folded: Whether kernels are folded with the BatchNormalization that follows.
+        fold_normalization: Whether kernels are folded with the BatchNormalization that follows.
         name: Name of the wrapper.
 
     Raises:
@@ -180,7 +149,7 @@ class Complexity(PenaltyWeight, keras.Model):
         form="multiply_adds",
         groups="half_ring",
         norm="l2",
-        folded=False,
+        fold_normalization=False,
         name=None,
     ):
         super().__init__(name=name)
@@ -191,10 +160,10 @@ class Complexity(PenaltyWeight, keras.Model):
         self.form = form
         self.groups = groups
         self.norm = norm
-        self.folded = bool(folded)
+        self.fold_normalization = bool(fold_normalization)
         self.add_alpha(alpha)
-        # A plain tuple in a plain dict would be tracked as state; the graph is none.
-        self._view = _View(graph, _targets(graph, form, groups, norm, self.folded))
+        # Held in a plain object, so that Keras does not track the graph's tuples as state.
+        self._view = _View(graph, _targets(graph, form, groups, norm, self.fold_normalization))
         self._view.check(form)
 
     def call(self, inputs, training=None):
@@ -218,7 +187,7 @@ class Complexity(PenaltyWeight, keras.Model):
             "form": self.form,
             "groups": self.groups,
             "norm": self.norm,
-            "folded": self.folded,
+            "fold_normalization": self.fold_normalization,
             "name": self.name,
         }
 
@@ -228,7 +197,7 @@ class Complexity(PenaltyWeight, keras.Model):
         return cls(**{**config, "base": base})
 
 
-def _targets(graph, form, groups, norm, folded) -> list[_Target]:
+def _targets(graph, form, groups, norm, fold_normalization) -> list[_Target]:
     numbers = [
         n for n, call in enumerate(graph.calls) if kernel_axes_of(call.operation) is not None
     ]
@@ -251,7 +220,8 @@ def _targets(graph, form, groups, norm, folded) -> list[_Target]:
             measure.check_kernel(layer.kernel.shape)
         except ValueError as error:
             raise ValueError(f"Layer {graph.calls[number].name!r}: {error}") from error
-        normalization = following_batch_normalization(graph, number) if folded else None
+        reader = following_normalization(graph, number) if fold_normalization else None
+        normalization = None if reader is None else graph.calls[reader].operation
         targets.append(_Target(number, layer, normalization, measure, id(layer) in seen))
         seen.add(id(layer))
     if not targets:
@@ -310,14 +280,13 @@ class _View:
         return total
 
     def _positions(self, number: int) -> int:
-        layer = self.graph.calls[number].operation
-        shape = self.graph.shapes[TensorRef(number, 0)][1:]
-        first = getattr(layer, "data_format", "channels_last") == "channels_first"
-        spatial = shape[1:] if first else shape[:-1]
+        shape = self.graph.shapes[TensorRef(number, 0)]
+        axis = channel_axis(self.graph.calls[number].operation, len(shape)) % len(shape)
+        spatial = shape[1:axis] + shape[axis + 1 :]
         if None in spatial:
             raise ValueError(
                 "form='multiply_adds' needs a model with known spatial sizes. Received: layer "
-                f"{self.graph.calls[number].name!r} with output shape {(None, *shape)}"
+                f"{self.graph.calls[number].name!r} with output shape {shape}"
             )
         return math.prod(spatial)
 
@@ -343,24 +312,19 @@ class _View:
             total = total + self._positions(number) * width * ops.sum(ops.square(sizes))
         return total
 
-    def _channels(self, tensor: TensorRef, layer) -> int | None:
-        shape = self.graph.shapes.get(tensor)
-        if shape is None or len(shape) < 2:
-            return None
-        first = getattr(layer, "data_format", "channels_last") == "channels_first"
-        return shape[1] if first else shape[-1]
-
     def _passed_on(self, number: int, call, activity):
         """Norms of the kernels behind each channel of a call that has no penalized kernel."""
-        width = self._channels(TensorRef(number, 0), call.operation)
+        shape = self.graph.shapes.get(TensorRef(number, 0), ())
+        width = None if len(shape) < 2 else shape[channel_axis(call.operation, len(shape))]
         if width is None:
             return ops.ones((1,))
         known = [activity[tensor] for tensor in call.inputs if tensor in activity]
-        if isinstance(call.operation, keras.layers.Concatenate):
+        facts = facts_of(call.operation)
+        if not known or facts is None or facts.mixes_channels or facts.kernels:
+            return ops.ones((width,))
+        if facts.kind == "concatenate":
             joined = ops.concatenate(known)
             return joined if joined.shape[0] == width else ops.ones((width,))
-        if not known or kernel_axes_of(call.operation) is not None:
-            return ops.ones((width,))
         aligned = [_tiled(vector, width) for vector in known]
         if any(vector is None for vector in aligned):
             return ops.ones((width,))

@@ -36,9 +36,10 @@ class KernelSize(StructuredSparsity):
     Args:
         alpha: α >= 0, may be changed while a model trains.
         groups: `"half_ring"` (default) or `"ring"`.
-        norm: `"l2"` (default), `"normalized"`, `"scaled"` or `"linf"`, see `KernelNumber`; |G| is
-            the number of weights in the group.
-        kernel_axes: See `KernelNumber`.
+        norm: `"l2"` (default); `"normalized"`, ‖·‖₂/√|G| with |G| the number of weights in the
+            group; `"scaled"`, √|G|·‖·‖₂; or `"linf"`, the maximum.
+        kernel_axes: Axes that count the kernels: -1 (default, Conv), `(-2, -1)` for a depthwise
+            kernel, -2 for a transposed convolution.
 
     Raises:
         ValueError: For a negative α, unknown groups or norm, a weight without spatial axes or with

@@ -6,6 +6,7 @@ from numbers import Real
 import keras
 from keras import ops
 
+from tfconvbias.graph.facts import KERNEL_ARGUMENTS
 from tfconvbias.regularizers.group_norms import NORMS
 
 
@@ -190,7 +191,6 @@ def _penalties_in(layer):
 
 
 def regularizers_of(layer) -> list:
-    """The regularizers of a layer's own weights."""
-    names = ("kernel_regularizer", "depthwise_regularizer", "pointwise_regularizer")
-    held = (getattr(layer, name, None) for name in names)
+    """The regularizers of a layer's own kernels, built or not."""
+    held = (getattr(layer, f"{argument}_regularizer", None) for argument in KERNEL_ARGUMENTS)
     return [regularizer for regularizer in held if regularizer is not None]

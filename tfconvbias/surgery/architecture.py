@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.graph import TensorRef
+from tfconvbias.graph.windows import window_of
 from tfconvbias.regularizers import KernelSize
-from tfconvbias.regularizers.layer_graph import TensorRef
 from tfconvbias.regularizers.nested_groups import increments
 from tfconvbias.regularizers.structured_sparsity import regularizers_of
 from tfconvbias.surgery.kernel_rule import KernelRule
 from tfconvbias.surgery.plan import Plan, make_plan
-from tfconvbias.surgery.table import table
+from tfconvbias.text_table import format_table
 
 
 @dataclass
@@ -106,7 +107,8 @@ class Architecture:
                 ),
             )
         )
-        return table(_HEAD, rows)
+        cells = [dict(zip(_HEAD, row, strict=True)) for row in rows]
+        return format_table(cells, markdown=False)
 
     def plot(self, axes=None):
         """Draws widths along the depth ("snake") and the number of kernels of each size.
@@ -158,13 +160,13 @@ def architecture(model, opaque: tuple[Any, ...] = ()) -> Architecture:
 
     Args:
         model: A functional or sequential model, usually thresholded; it is only read.
-        opaque: See `compact`.
+        opaque: Names or classes of layers that are unknown, to be taken as they are.
 
     Returns:
         The `Architecture`: print it, `to_json()`, `plot()`.
 
     Raises:
-        ValueError: If the model's graph can't be read, or a layer is unknown.
+        ValueError: If the model's graph cannot be read, or a layer is unknown.
 
     Example:
     >>> import keras
@@ -284,8 +286,5 @@ def _reach(plan: Plan, rule) -> tuple[int, int]:
         taps = [c.size for c in crops] if crops is not None else [w.size for w in windows]
         extents = [(t - 1) * w.dilation + 1 for t, w in zip(taps, windows, strict=True)]
         return max(extents), max(window.stride for window in windows)
-    pool = getattr(rule.operation, "pool_size", None)
-    if pool is None:
-        return 1, 1
-    strides = rule.operation.strides
-    return max(np.ravel(pool).tolist()), max(np.ravel(strides).tolist())
+    pooling = window_of(rule.operation)
+    return (1, 1) if pooling is None else (max(pooling.size), max(pooling.strides))

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tfconvbias.connectivity import explicit_padding
+
 
 @dataclass(frozen=True)
 class Window:
@@ -71,7 +73,7 @@ def _same(extent: int, stride: int, length: int | None) -> tuple[int | None, int
         # How many zeros are added depends on the length.
         return (0, 0) if extent == 1 else (None, None)
     else:
-        total = max((-(-length // stride) - 1) * stride + extent - length, 0)
+        return explicit_padding((length,), extent, stride, "same")[0]
     return total // 2, total - total // 2
 
 

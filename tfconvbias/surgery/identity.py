@@ -23,7 +23,7 @@ def identity_kernels(model, tolerance=1e-3, opaque=()) -> dict[str, int]:
     Args:
         model: A functional or sequential model.
         tolerance: Largest ratio of the ℓ2 norm of all other weights to the one weight.
-        opaque: See `compact`.
+        opaque: Names or classes of layers that are unknown, to be taken as they are.
 
     Returns:
         For each convolution with stride 1 (by name) the number of identity kernels.

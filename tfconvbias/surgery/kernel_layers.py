@@ -8,19 +8,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.graph.facts import channel_axis, known_facts
+from tfconvbias.graph.windows import WindowOptions, window_of
 from tfconvbias.surgery.geometry import Crop, Window, crop, safe_taps, window
-
-_CONV = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
-_DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
-_SEPARABLE = (keras.layers.SeparableConv1D, keras.layers.SeparableConv2D)
-TRANSPOSED_LAYERS = (
-    keras.layers.Conv1DTranspose,
-    keras.layers.Conv2DTranspose,
-    keras.layers.Conv3DTranspose,
-)
-KERNEL_LAYERS = frozenset(
-    (*_CONV, *_DEPTHWISE, *_SEPARABLE, *TRANSPOSED_LAYERS, keras.layers.Dense)
-)
 
 
 def to_numpy(variable) -> np.ndarray:
@@ -34,6 +24,7 @@ class KernelLayer:
 
     Attributes:
         layer: The user's layer (read only).
+        kind: What kind of kernel it has, as in `LayerFacts`.
         kernel: Array of shape (taps, inputs per group, outputs).
         bias: Array of shape (outputs,), zeros if the layer has none.
         groups: Number of groups g: output j sees inputs of group j // (outputs / g) only.
@@ -45,6 +36,7 @@ class KernelLayer:
     """
 
     layer: Any
+    kind: str
     kernel: np.ndarray
     bias: np.ndarray
     groups: int
@@ -67,7 +59,7 @@ class KernelLayer:
     @property
     def depthwise(self) -> bool:
         """Whether each kernel reads one channel of its own, as a matter of the layer's type."""
-        return isinstance(self.layer, _DEPTHWISE)
+        return self.kind == "depthwise"
 
     def inputs_of_group(self, group: int) -> slice:
         """Input channels of a group."""
@@ -127,28 +119,23 @@ def read_kernel_layer(layer, input_shape, output_shape) -> KernelLayer:
     """Reads a layer's weights into the common form.
 
     Args:
-        layer: A layer whose type is in `KERNEL_LAYERS`.
+        layer: A layer with kernels that can be made again with fewer of them.
         input_shape: Static shape of the input of the call.
         output_shape: Static shape of its output.
     """
-    axis = -1
-    windows: tuple[Window, ...] = ()
-    groups = 1
-    croppable = False
-    if isinstance(layer, keras.layers.Dense):
-        kernel = to_numpy(layer.kernel)[None]
-    else:
-        rank = len(input_shape) - 2
-        axis = -1 if layer.data_format == "channels_last" else 1 - len(input_shape)
-        kernel, groups = _kernel(layer)
-        windows = _windows(layer, input_shape, output_shape, rank, axis)
-        croppable = not isinstance(layer, TRANSPOSED_LAYERS) and (rank > 1 or axis == -1)
+    facts = known_facts(layer)
+    options = window_of(layer)
+    axis = channel_axis(layer, len(input_shape))
+    kernel, groups = _kernel(layer, facts.kind)
+    windows = () if options is None else _windows(options, input_shape, output_shape)
+    # The padding layers of one axis know one data format only.
+    croppable = bool(windows) and facts.kind != "transposed" and (len(windows) > 1 or axis == -1)
     bias = to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[2])
     nonzero = kernel != 0
     active = nonzero.any(axis=0)
     if not windows:
         unsafe = np.zeros_like(active)
-    elif isinstance(layer, TRANSPOSED_LAYERS):
+    elif facts.kind == "transposed":
         # Outputs near the border get fewer terms: no constant passes through.
         unsafe = active
     else:
@@ -157,42 +144,46 @@ def read_kernel_layer(layer, input_shape, output_shape) -> KernelLayer:
             safe = np.logical_and.outer(safe, safe_taps(view))
         unsafe = nonzero[~safe.reshape(-1)].any(axis=0)
     return KernelLayer(
-        layer, kernel, bias.astype("float64"), groups, windows, axis, croppable, active, unsafe
+        layer,
+        facts.kind,
+        kernel,
+        bias.astype("float64"),
+        groups,
+        windows,
+        axis,
+        croppable,
+        active,
+        unsafe,
     )
 
 
-def _kernel(layer) -> tuple[np.ndarray, int]:
-    if isinstance(layer, _SEPARABLE):
+def _kernel(layer, kind: str) -> tuple[np.ndarray, int]:
+    if kind == "separable":
         depthwise = to_numpy(layer.depthwise_kernel).astype("float64")
         pointwise = to_numpy(layer.pointwise_kernel).astype("float64")
         inputs, multiplier = depthwise.shape[-2:]
         pointwise = pointwise.reshape(inputs, multiplier, -1)
         return np.einsum("tim,imo->tio", depthwise.reshape(-1, inputs, multiplier), pointwise), 1
     kernel = to_numpy(layer.kernel)
-    if isinstance(layer, TRANSPOSED_LAYERS):
-        kernel = np.swapaxes(kernel, -1, -2)
+    if kind == "transposed":
+        kernel = kernel.swapaxes(-1, -2)
         return kernel.reshape(-1, *kernel.shape[-2:]), 1
-    if isinstance(layer, _DEPTHWISE):
+    if kind == "depthwise":
         return kernel.reshape(-1, 1, kernel.shape[-2] * kernel.shape[-1]), kernel.shape[-2]
-    return kernel.reshape(-1, *kernel.shape[-2:]), layer.groups
+    return kernel.reshape(-1, *kernel.shape[-2:]), getattr(layer, "groups", 1)
 
 
-def _windows(layer, input_shape, output_shape, rank: int, axis: int) -> tuple[Window, ...]:
-    first = 1 if axis == -1 else 2
-    sizes, strides, dilations = (
-        keras.tree.flatten(value)
-        for value in (layer.kernel_size, layer.strides, layer.dilation_rate)
-    )
+def _windows(options: WindowOptions, input_shape, output_shape) -> tuple[Window, ...]:
     return tuple(
-        window(
-            sizes[spatial],
-            strides[spatial],
-            dilations[spatial],
-            layer.padding,
-            input_shape[first + spatial],
-            output_shape[first + spatial],
+        window(size, stride, dilation, options.padding, length, outputs)
+        for size, stride, dilation, length, outputs in zip(
+            options.size,
+            options.strides,
+            options.dilation_rate,
+            options.spatial(input_shape),
+            options.spatial(output_shape),
+            strict=True,
         )
-        for spatial in range(rank)
     )
 
 
@@ -211,11 +202,11 @@ def smaller_config(view: KernelLayer, kept: Kept) -> dict:
     layer = view.layer
     config = layer.get_config()
     filters = int(kept.outputs.sum())
-    if isinstance(layer, keras.layers.Dense):
+    if view.kind == "dense":
         config["units"] = filters
     elif not view.depthwise:
         config["filters"] = filters
-    if isinstance(layer, _CONV) and view.groups > 1:
+    if view.kind == "conv" and view.groups > 1:
         alive = [
             group
             for group in range(view.groups)
@@ -239,7 +230,7 @@ def smaller_config(view: KernelLayer, kept: Kept) -> dict:
 def smaller_weights(view: KernelLayer, kept: Kept) -> list[np.ndarray]:
     """The layer's weights with what is kept only, in the order of `set_weights`."""
     layer = view.layer
-    if isinstance(layer, _SEPARABLE):
+    if view.kind == "separable":
         depthwise = _cut(to_numpy(layer.depthwise_kernel), kept.crops)
         multiplier = depthwise.shape[-1]
         pointwise = to_numpy(layer.pointwise_kernel)
@@ -247,9 +238,9 @@ def smaller_weights(view: KernelLayer, kept: Kept) -> list[np.ndarray]:
         weights = [depthwise[..., kept.inputs, :], pointwise[..., rows, :][..., kept.outputs]]
     else:
         kernel = to_numpy(layer.kernel)
-        if isinstance(layer, keras.layers.Dense):
+        if view.kind == "dense":
             weights = [kernel[kept.inputs][:, kept.outputs]]
-        elif isinstance(layer, TRANSPOSED_LAYERS):
+        elif view.kind == "transposed":
             weights = [kernel[..., kept.outputs, :][..., kept.inputs]]
         elif view.depthwise:
             weights = [_cut(kernel, kept.crops)[..., kept.inputs, :]]
@@ -260,27 +251,6 @@ def smaller_weights(view: KernelLayer, kept: Kept) -> list[np.ndarray]:
         bias = view.bias if kept.extra_bias is None else view.bias + kept.extra_bias
         weights.append(bias[kept.outputs])
     return weights
-
-
-def scaled_weights(
-    view: KernelLayer, weights: list[np.ndarray], scale: np.ndarray, shift: np.ndarray
-) -> list[np.ndarray]:
-    """The weights of a layer whose output y becomes `scale * y + shift`, with a bias.
-
-    Args:
-        view: The layer.
-        weights: Its weights, as `smaller_weights` gives them.
-        scale: One factor per output that is left.
-        shift: One summand per output that is left.
-    """
-    *before, kernel = weights[: 2 if isinstance(view.layer, _SEPARABLE) else 1]
-    bias = weights[len(before) + 1] if len(weights) > len(before) + 1 else 0.0
-    factor = scale
-    if view.depthwise:
-        factor = scale.reshape(kernel.shape[-2:])
-    elif isinstance(view.layer, TRANSPOSED_LAYERS):
-        factor = scale[:, None]
-    return [*before, kernel * factor, bias * scale + shift]
 
 
 def _cut(kernel: np.ndarray, crops: tuple[Crop, ...] | None) -> np.ndarray:

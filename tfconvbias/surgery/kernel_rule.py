@@ -2,27 +2,19 @@
 
 import functools
 
-import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.graph.facts import layer_class
 from tfconvbias.surgery.geometry import Crop
 from tfconvbias.surgery.kernel_layers import (
-    TRANSPOSED_LAYERS,
     Kept,
     read_kernel_layer,
-    scaled_weights,
     smaller_config,
     smaller_weights,
     to_numpy,
 )
 from tfconvbias.surgery.rules import LIVE, Link, Rule, State
-
-_PADDING = {
-    1: (keras.layers.ZeroPadding1D, keras.layers.Cropping1D),
-    2: (keras.layers.ZeroPadding2D, keras.layers.Cropping2D),
-    3: (keras.layers.ZeroPadding3D, keras.layers.Cropping3D),
-}
 
 
 class KernelRule(Rule):
@@ -167,7 +159,7 @@ class KernelRule(Rule):
     def multiply_adds(self, kept=None) -> int:
         """Multiply-adds per image of the layer as it is, or with what is kept only."""
         view = self.view
-        transposed = isinstance(self.operation, TRANSPOSED_LAYERS)
+        transposed = view.kind == "transposed"
         positions = view.positions(self.input_shape if transposed else self.output_shape)
         if kept is None:
             return positions * view.kernel.shape[0] * view.kernel.shape[1] * view.outputs
@@ -200,18 +192,12 @@ class KernelRule(Rule):
         if config.get("padding") == "valid" and what.crops is not None:
             tensor = self._padded(tensor, what.crops, build)
         weights = smaller_weights(self.view, what)
-        folded = build.normalization_after(self.number)
-        if folded is not None:
-            scale, shift = (values[what.outputs] for values in folded)
-            weights = scaled_weights(self.view, weights, scale, shift)
-            config["use_bias"] = True
-        layer = build.layer(self.call, config, weights)
-        return keras.tree.flatten(layer(tensor))
+        return build.layer(self.call, config, weights)(tensor)
 
     def _padded(self, tensor, crops, build):
         """The padding or cropping that the smaller kernel needs, as layers of their own."""
-        padding, cropping = _PADDING[len(crops)]
-        # The one-dimensional layers know one data format only; such a kernel is not cropped else.
+        padding, cropping = (layer_class(kind, len(crops)) for kind in ("padding", "cropping"))
+        # The one-dimensional layers know one data format only; other kernels are not cropped.
         options = {"data_format": self.operation.data_format} if len(crops) > 1 else {}
         for kind, layer, sign in (("crop", cropping, -1), ("pad", padding, 1)):
             amounts = [(max(0, sign * cut.low), max(0, sign * cut.high)) for cut in crops]

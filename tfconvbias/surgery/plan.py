@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfconvbias.regularizers.layer_graph import LayerGraph, TensorRef, read_graph
+from tfconvbias.graph import LayerGraph, TensorRef, read_graph
 from tfconvbias.surgery.kernel_rule import KernelRule
 from tfconvbias.surgery.rule_table import rule_for
 from tfconvbias.surgery.rules import ConcatenateRule, Rule, State
@@ -59,7 +59,7 @@ def make_plan(model, opaque: tuple[Any, ...] = ()) -> Plan:
         The `Plan`.
 
     Raises:
-        ValueError: If the model's graph can't be read, or for a layer that the walk does not know.
+        ValueError: If the model's graph cannot be read, or for a layer that the walk does not know.
     """
     graph = read_graph(model)
     states: dict[TensorRef, State] = {}
@@ -176,7 +176,7 @@ class _Walk:
         return isinstance(rule, ConcatenateRule)
 
     def _complete(self, kept, used) -> bool:
-        """Forces channels that a layer can't do without; False when nothing was missing."""
+        """Forces channels that a layer cannot do without; False when nothing was missing."""
         changed = False
         for number in sorted(used, reverse=True):
             rule = self.rules[number]

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tfconvbias.surgery.architecture import Architecture, architecture
-from tfconvbias.surgery.table import table
+from tfconvbias.text_table import format_table
 
 
 @dataclass
@@ -29,12 +29,12 @@ class Report:
         for old in self.before.layers:
             new = by_name.get(old.name)
             rows.append(
-                (
-                    old.name,
-                    f"{old.kernels} → {new.kernels if new else 0}",
-                    f"{old.kernel_size} → {new.kernel_size if new else 0}",
-                    f"{old.multiply_adds:,} → {new.multiply_adds if new else 0:,}",
-                )
+                {
+                    "layer": old.name,
+                    "kernels": f"{old.kernels} → {new.kernels if new else 0}",
+                    "size": f"{old.kernel_size} → {new.kernel_size if new else 0}",
+                    "multiply-adds": f"{old.multiply_adds:,} → {new.multiply_adds if new else 0:,}",
+                }
             )
         totals = [
             (
@@ -47,9 +47,7 @@ class Report:
             )
         ]
         kept = [f"{name}: {reason}" for name, reason in self.before.explanations.items()]
-        return "\n".join(
-            [table(("layer", "kernels", "size", "multiply-adds"), rows), *totals, *kept]
-        )
+        return "\n".join([format_table(rows, markdown=False), *totals, *kept])
 
     @property
     def multiply_add_ratio(self) -> float:
@@ -68,7 +66,7 @@ def report(before, after, opaque: tuple[Any, ...] = ()) -> Report:
     Args:
         before: The (thresholded) model.
         after: The compact model.
-        opaque: See `compact`.
+        opaque: Names or classes of layers that are unknown, to be taken as they are.
 
     Returns:
         The `Report`: print it, or `to_json()`. It says why zero kernels stayed where they did.

@@ -7,7 +7,6 @@ to compute the output channels that are needed (`needs`), which channels can onl
 together (`links`), and how the call is made again with what is left (`rebuild`).
 """
 
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.regularizers.layer_graph import Call, LayerGraph, TensorRef, map_tensors
+from tfconvbias.graph import Call, LayerGraph, TensorRef
+from tfconvbias.graph.calls import map_tensors
+from tfconvbias.graph.facts import call_at_inference, kind_of
 from tfconvbias.surgery.kernel_layers import to_numpy
 
 LIVE = float("nan")
@@ -120,20 +121,14 @@ class Rule:
         ]
 
     def rebuild(self, kept: dict[TensorRef, np.ndarray], tensors: dict[TensorRef, Any], build):
-        """Makes the call again on the smaller tensors; returns the outputs."""
+        """Makes the call again on the smaller tensors; returns its outputs."""
         layer = build.layer(self.call, self.operation.get_config(), self.weights(kept))
-        return self.call_on(layer, tensors)
+        args, kwargs = build.arguments(self.call)
+        return layer(*args, **kwargs)
 
     def weights(self, kept) -> list[np.ndarray]:
         """The weights of the rebuilt layer."""
         return [to_numpy(weight) for weight in getattr(self.operation, "weights", ())]
-
-    def call_on(self, layer, tensors):
-        """Calls a layer with the arguments of the original call."""
-        args = map_tensors(tensors.__getitem__, self.call.args)
-        kwargs = map_tensors(tensors.__getitem__, self.call.kwargs)
-        kwargs = {key: value for key, value in kwargs.items() if value is not None}
-        return keras.tree.flatten(layer(*args, **kwargs))
 
 
 class InputRule(Rule):
@@ -143,19 +138,18 @@ class InputRule(Rule):
         return []
 
     def rebuild(self, kept, tensors, build):
-        layer = self.operation
-        return [keras.Input(batch_shape=layer.batch_shape, dtype=layer.dtype, name=layer.name)]
+        return build.layer(self.call).output
 
 
 class PassRule(Rule):
     """One tensor in, one out, every channel on its own.
 
     Args:
-        evaluate: What becomes of a constant: `"same"`, `"zero"` (only zero stays constant, as
-            where zeros are padded), or `"call"` (compute it with the layer itself).
+        evaluate: What becomes of a constant: it is `"kept"`, stays constant only if it is
+            `"zero"` (as where zeros are padded), or is `"computed"` with the layer itself.
     """
 
-    def __init__(self, number, call, graph, states, evaluate="call"):
+    def __init__(self, number, call, graph, states, evaluate="computed"):
         super().__init__(number, call, graph, states)
         self.evaluate = evaluate
 
@@ -167,7 +161,7 @@ class PassRule(Rule):
         values = state.constants
         if self.evaluate == "zero":
             values = np.where(values == 0, 0.0, LIVE)
-        elif self.evaluate == "call" and not np.isnan(values).all():
+        elif self.evaluate == "computed" and not np.isnan(values).all():
             values = np.where(np.isnan(values), LIVE, self._computed(state, values))
         return [State(axis, values)]
 
@@ -187,12 +181,9 @@ class PassRule(Rule):
         channels = np.arange(self.states[0].width)
         return [Link(tensor, channels, self.output, channels)]
 
-    def rebuild(self, kept, tensors, build):
-        if build.is_folded(self.operation):
-            return [tensors[self.call.inputs[0]]]
-        return super().rebuild(kept, tensors, build)
-
     def weights(self, kept):
+        if kind_of(self.operation) == "elementwise":
+            return super().weights(kept)
         keep = kept[self.call.inputs[0]]
         return [to_numpy(weight)[..., keep] for weight in getattr(self.operation, "weights", ())]
 
@@ -208,16 +199,14 @@ def _call_on_constants(rule: Rule, states, values, width: int) -> np.ndarray:
     args = map_tensors(lambda tensor: next(remaining), rule.call.args)
     kwargs = map_tensors(lambda tensor: next(remaining), rule.call.kwargs)
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
-    if "training" in inspect.signature(rule.operation.call).parameters:
-        kwargs["training"] = False
-    result = to_numpy(rule.operation.call(*args, **kwargs)).astype("float64")
+    result = to_numpy(call_at_inference(rule.operation, *args, **kwargs)).astype("float64")
     return result.reshape(-1) if result.size == width else np.full(width, LIVE)
 
 
 class MergeRule(Rule):
     """Tensors of one width (or with one channel, which is broadcast) combined place by place."""
 
-    def __init__(self, number, call, graph, states, kind: str):
+    def __init__(self, number, call, graph, states, kind: str | None):
         super().__init__(number, call, graph, states)
         self.kind = kind
         self.width = max(state.width for state in states)
@@ -287,7 +276,7 @@ class MergeRule(Rule):
         if len(left) == 1:
             return [tensors[left[0]]]
         layer = build.layer(self.call, self.operation.get_config(), [])
-        return [layer([tensors[tensor] for tensor in left])]
+        return layer([tensors[tensor] for tensor in left])
 
     def _with_constants_cut(self, kept, tensors, build):
         layer = build.layer(self.call, self.operation.get_config(), [])
@@ -302,7 +291,7 @@ class MergeRule(Rule):
                 return type(argument)(cut(part) for part in argument)
             return argument
 
-        return keras.tree.flatten(layer(*(cut(argument) for argument in self.call.args)))
+        return layer(*(cut(argument) for argument in self.call.args))
 
 
 class ConcatenateRule(Rule):
@@ -333,7 +322,7 @@ class ConcatenateRule(Rule):
         if len(left) == 1:
             return left
         layer = build.layer(self.call, self.operation.get_config(), [])
-        return keras.tree.flatten(layer(left))
+        return layer(left)
 
 
 class ReshapeRule(Rule):
@@ -376,5 +365,5 @@ class ReshapeRule(Rule):
         if "target_shape" in config:
             spatial = [-1 if size is None else size for size in self.target[1:-1]]
             config["target_shape"] = (*spatial, int(kept[self.output].sum()))
-        layer = build.layer(self.call, config, [])
-        return self.call_on(layer, tensors)
+        args, kwargs = build.arguments(self.call)
+        return build.layer(self.call, config, [])(*args, **kwargs)

@@ -10,19 +10,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.graph import LayerGraph, TensorRef, facts_of, read_graph
+from tfconvbias.graph.facts import keeps_zero, kind_of
+from tfconvbias.graph.normalization import folded_scale, following_normalization
 from tfconvbias.regularizers import KernelSize, StructuredSparsity
-from tfconvbias.regularizers.complexity import (
-    folded_scale,
-    following_batch_normalization,
-    kernel_axes_of,
-)
-from tfconvbias.regularizers.layer_graph import LayerGraph, TensorRef, read_graph
+from tfconvbias.regularizers.complexity import kernel_axes_of
 from tfconvbias.regularizers.nested_groups import increments
 from tfconvbias.regularizers.structured_sparsity import regularizers_of
 from tfconvbias.surgery.kernel_layers import to_numpy
 
 
-def threshold(model, tau, relative=False, regularizer=None, folded=False):
+def threshold(model, tau, relative=False, regularizer=None, fold_normalization=False):
     r"""Returns a copy of a model whose kernels and rings with a norm ≤ τ are exactly zero.
 
     ```
@@ -34,7 +32,7 @@ def threshold(model, tau, relative=False, regularizer=None, folded=False):
     with it. Where a kernel is gone, its bias goes, and so do γ, β and the moving mean of a
     BatchNormalization that reads it: otherwise the dead channel would emit β − γμ/√(σ²+ε).
 
-    A layer behind which nothing but zeros arrives goes too, so that a branch with one dead layer
+    A layer that reads nothing but zeros goes too, so that a branch with one dead layer
     goes whole. A layer that would lose all of its kernels while no shortcut goes around it keeps
     its largest one, with a warning.
 
@@ -45,8 +43,9 @@ def threshold(model, tau, relative=False, regularizer=None, folded=False):
         regularizer: A `KernelNumber` or `KernelSize` to be used for every convolution, whatever
             penalty it was trained with (none, or the `Proximal` optimizer's). Defaults to each
             layer's own; layers without one are left alone.
-        folded: Whether norms are those of the kernels folded with the BatchNormalization that
-            follows, (γ/√(σ²+ε))·k; for models trained with `Complexity(..., folded=True)`.
+        fold_normalization: Whether norms are those of the kernels folded with the
+            BatchNormalization that follows, (γ/√(σ²+ε))·k; for models trained with
+            `Complexity(..., fold_normalization=True)`.
 
     Returns:
         The thresholded copy, of the same architecture.
@@ -74,7 +73,7 @@ def threshold(model, tau, relative=False, regularizer=None, folded=False):
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     graph = read_graph(copy)
-    cuts = _cuts(graph, tau, relative, regularizer, folded)
+    cuts = _cuts(graph, tau, relative, regularizer, fold_normalization)
     if all(cut.dead.all() for cut in cuts):
         raise ValueError(
             f"`tau` removes every kernel of every penalized layer. Received: tau={tau}, "
@@ -142,14 +141,14 @@ class _Cut:
         for number in self.numbers:
             for reader in readers.get(TensorRef(number, 0), []):
                 normalization = graph.calls[reader].operation
-                if isinstance(normalization, keras.layers.BatchNormalization):
+                if kind_of(normalization) == "normalization":
                     for part in ("gamma", "beta", "moving_mean"):
                         variable = getattr(normalization, part, None)
                         if variable is not None:
                             variable.assign(np.where(dead, 0.0, to_numpy(variable)))
 
 
-def _cuts(graph: LayerGraph, tau, relative, regularizer, folded) -> list[_Cut]:
+def _cuts(graph: LayerGraph, tau, relative, regularizer, fold_normalization) -> list[_Cut]:
     cuts: dict[int, _Cut] = {}
     for number, call in enumerate(graph.calls):
         layer = call.operation
@@ -163,9 +162,9 @@ def _cuts(graph: LayerGraph, tau, relative, regularizer, folded) -> list[_Cut]:
             norms = to_numpy(penalty.group_norms(ops.convert_to_tensor(variable)))
         except ValueError as error:
             raise ValueError(f"Layer {call.name!r}: {error}") from error
-        normalization = following_batch_normalization(graph, number) if folded else None
-        if normalization is not None:
-            norms = norms * np.abs(to_numpy(folded_scale(normalization)))
+        reader = following_normalization(graph, number) if fold_normalization else None
+        if reader is not None:
+            norms = norms * np.abs(to_numpy(folded_scale(graph.calls[reader].operation)))
         bound = tau * norms[-1].max() if relative else tau
         # The largest group within the bound takes the smaller ones, which it holds, with it.
         reached = (norms <= bound) * np.arange(1, len(norms) + 1)[:, None]
@@ -185,7 +184,7 @@ def _penalty_of(layer, regularizer):
     """The penalty that gives norm and groups for a layer, and the kernel that it belongs to."""
     if regularizer is not None:
         axes = kernel_axes_of(layer)
-        if axes is None or isinstance(layer, keras.layers.Dense):
+        if axes is None or len(layer.kernel.shape) < 3:
             return None, None
         config = {**regularizer.get_config(), "kernel_axes": axes}
         return type(regularizer).from_config(config), layer.kernel
@@ -228,33 +227,17 @@ def _spread(graph: LayerGraph, cuts: list[_Cut]) -> None:
             if not _is_connected(graph, [c for c in cuts if c.dead.all()]):
                 cut.zero_groups = before
         if cut is not None:
-            is_silent = bool(cut.dead.all()) and _is_zero_at_zero(cut.layer)
-        elif isinstance(call.operation, keras.layers.BatchNormalization):
+            is_silent = bool(cut.dead.all()) and keeps_zero(cut.layer)
+        elif kind_of(call.operation) == "normalization":
             # The one that reads a dead layer is cleared with it; another one has its own shift.
             writer = by_number.get(call.inputs[0].call)
             is_silent = reads_zeros and writer is not None
         else:
-            is_silent = reads_zeros and isinstance(call.operation, _ZERO_TO_ZERO)
-            is_silent = is_silent and _is_zero_at_zero(call.operation)
+            facts = facts_of(call.operation)
+            is_silent = reads_zeros and facts is not None and not facts.kernels
+            is_silent = is_silent and keeps_zero(call.operation)
         if is_silent:
             silent.add(TensorRef(number, 0))
-
-
-_ZERO_TO_ZERO = (
-    keras.layers.Activation,
-    keras.layers.Add,
-    keras.layers.AveragePooling2D,
-    keras.layers.Dropout,
-    keras.layers.LeakyReLU,
-    keras.layers.MaxPooling2D,
-    keras.layers.ReLU,
-    keras.layers.ZeroPadding2D,
-)
-
-
-def _is_zero_at_zero(layer) -> bool:
-    activation = getattr(layer, "activation", None)
-    return activation is None or not to_numpy(activation(ops.zeros((1, 1)))).any()
 
 
 def _is_connected(graph: LayerGraph, dead: list[_Cut]) -> bool:

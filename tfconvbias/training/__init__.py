@@ -1,5 +1,6 @@
 """Configure, train, resume, compare and report: what every recipe runs on; it knows no paper."""
 
+from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.build import (
@@ -42,11 +43,10 @@ from tfconvbias.training.report import (
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
-from tfconvbias.training.table import format_table, table_rows
-from tfconvbias.training.trainer import EVALUATION_BATCH, evaluate, fit
+from tfconvbias.training.table import table_rows
+from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
-    "EVALUATION_BATCH",
     "MIN_NONZEROS",
     "PAUSED_STATUS",
     "Comparison",

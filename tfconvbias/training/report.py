@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, plots
+from tfconvbias.text_table import format_table
 from tfconvbias.training.comparison import compare, slug
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import TrainingDivergedError
@@ -16,7 +17,7 @@ from tfconvbias.training.page import Figures, run_notes, write_page
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import run
-from tfconvbias.training.table import format_table, label, table_rows
+from tfconvbias.training.table import label, table_rows
 
 _MOST_LAYERS = 4
 MIN_NONZEROS = 20

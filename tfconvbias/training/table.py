@@ -1,6 +1,6 @@
 """Results rows as tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 _OPTIMIZERS = {"sgd": "SGD", "beta_lasso": "β-LASSO"}
@@ -32,18 +32,6 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
         }
         for name, row in results.items()
     ]
-
-
-def format_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """A Markdown table whose columns line up in a terminal too."""
-    names = list(rows[0])
-    widths = [max(len(name), *(len(row[name]) for row in rows)) for name in names]
-
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)) + " |"
-
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([line(names), rule, *(line([row[n] for n in names]) for row in rows)])
 
 
 def _share(row: Mapping[str, Any]) -> str:

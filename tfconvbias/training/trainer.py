@@ -8,14 +8,12 @@ from pathlib import Path
 import keras
 
 from tfconvbias import callbacks, data
+from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.device_epochs import DeviceEpochs
 from tfconvbias.training.errors import ConfigError, RunPausedError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline, Execution
 from tfconvbias.training.run_folder import History, RunFolder
-
-EVALUATION_BATCH = 500
-"""Images per step of every evaluation."""
 
 _PREFIXES = {"train": "", "validation": "val_", "test": "test_"}
 
@@ -109,7 +107,7 @@ def fit(
             steps_per_epoch=steps,
             shuffle=False,
             validation_data=measured,
-            validation_batch_size=EVALUATION_BATCH,
+            validation_batch_size=EVALUATION_BATCH_SIZE,
             initial_epoch=first,
             epochs=epochs,
             callbacks=watchers,
@@ -122,7 +120,7 @@ def fit(
 def evaluate(model: keras.Model, images_and_labels: tuple) -> dict[str, float]:
     """Loss and accuracy of a compiled classifier."""
     return model.evaluate(
-        *images_and_labels, batch_size=EVALUATION_BATCH, return_dict=True, verbose=0
+        *images_and_labels, batch_size=EVALUATION_BATCH_SIZE, return_dict=True, verbose=0
     )
 
 

@@ -9,9 +9,8 @@ import keras
 import numpy as np
 
 from tfconvbias import data
-from tfconvbias.data import FastAutoAugment
+from tfconvbias.data import EVALUATION_BATCH_SIZE, FastAutoAugment
 from tfconvbias.training import (
-    EVALUATION_BATCH,
     Config,
     ConfigError,
     RunConfig,
@@ -188,7 +187,7 @@ def _scores(
         part = np.full(len(images), number, "int32")
         losses = np.full(len(images), np.inf)
         for _ in range(config.num_draws):
-            logits = judge.predict([images, part], batch_size=EVALUATION_BATCH, verbose=0)
+            logits = judge.predict([images, part], batch_size=EVALUATION_BATCH_SIZE, verbose=0)
             losses = np.minimum(losses, _cross_entropy(logits, labels))
         scores.append(float(losses.mean()))
     return scores

@@ -19,7 +19,7 @@ TINY = structured_sparsity.SparsityConfig(
     base="cifar20",
     augment="none",
     alphas=(0.0, 14.0),
-    folded=False,
+    fold_normalization=False,
     epochs=1,
     sparse_epochs=1,
     fine_tune_epochs=1,
@@ -125,11 +125,19 @@ def test_the_penalty_acts_as_configured(dataset):
     assert isinstance(optimizer, Proximal)
     assert isinstance(optimizer.penalty, KernelNumber)
     gradient = TINY.replace(
-        method="gradient", penalty="multiply_adds", folded=True, taus=(0.1,), groups="ring"
+        method="gradient",
+        penalty="multiply_adds",
+        fold_normalization=True,
+        taus=(0.1,),
+        groups="ring",
     )
     trained, optimizer = steps.penalized(gradient, dataset, network, 0.5)
     assert isinstance(trained, Complexity)
-    assert (trained.form, trained.folded, trained.alpha_value()) == ("multiply_adds", True, 0.5)
+    assert (trained.form, trained.fold_normalization, trained.alpha_value()) == (
+        "multiply_adds",
+        True,
+        0.5,
+    )
     assert isinstance(optimizer, keras.optimizers.SGD)
     assert isinstance(gradient.group_penalty, KernelSize)
     assert gradient.group_penalty.groups == "ring"

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, data, embedding
+from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
-from tfconvbias.training import EVALUATION_BATCH
 
 _SLICE = 200
 
@@ -49,7 +49,7 @@ def measure_paths(
     """
     if not config.num_points:
         return {}
-    num = min(5 * EVALUATION_BATCH, len(dataset.x_train), len(dataset.x_test))
+    num = min(5 * EVALUATION_BATCH_SIZE, len(dataset.x_train), len(dataset.x_test))
     sample = dataset.limit(num_train=num, num_test=num, seed=config.seed)
     sets = {"train": sample.split("train"), "test": sample.split("test")}
     string = dataset.limit(
@@ -72,7 +72,7 @@ def measure_paths(
             string_data=string.split("train"),
         )
         paths[method] = {
-            "fractions": path.alphas.tolist(),
+            "fractions": path.fractions.tolist(),
             "loss": {name: values.tolist() for name, values in path.loss.items()},
             "accuracy": {name: values.tolist() for name, values in path.accuracy.items()},
         }

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfconvbias import callbacks, data, embedding, models
+from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.embedding.memory import available_bytes, readable
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import (
@@ -18,7 +19,6 @@ from tfconvbias.studies.dascoli2019.measurements import (
     weight_slice,
 )
 from tfconvbias.training import (
-    EVALUATION_BATCH,
     ConfigError,
     Deadline,
     History,
@@ -187,7 +187,9 @@ class _Protocol:
         images |= {"end": first_layer_image(model), "slice_end": weight_slice(model)}
         found = embedding.deviation(model)
         of_all = embedding.deviation(model, include_biases=True, include_head=True)
-        parts = embedding.evaluate_parts(model, dataset.x_test, dataset.y_test, EVALUATION_BATCH)
+        parts = embedding.evaluate_parts(
+            model, dataset.x_test, dataset.y_test, EVALUATION_BATCH_SIZE
+        )
         cnn.load_weights(self.snapshots.path(config.epochs))
         row: dict[str, Any] = {
             **{f"{key}_start": value for key, value in start.items()},

@@ -35,7 +35,7 @@ class SparsityConfig(DataConfig, Execution):
     )
     groups: Literal["half_ring", "ring"] = option("half_ring", "nested groups of the sizes")
     norm: Literal["l2", "normalized", "scaled", "linf"] = option("l2", "norm of a group")
-    folded: bool = option(
+    fold_normalization: bool = option(
         True, "penalize kernels together with the BatchNormalization that follows"
     )
     alphas: tuple[float, ...] = option(

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 
 from tfconvbias import data, models, surgery
+from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers import Complexity, following_gammas
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.training import (
-    EVALUATION_BATCH,
     ConfigError,
     Deadline,
     History,
@@ -102,9 +102,13 @@ def penalized(
     rate, epochs = config.sparse_learning_rate, config.sparse_epochs
     optimizer = momentum_sgd(config, dataset, rate, epochs)
     if config.method == "proximal":
-        gammas = following_gammas(network) if config.folded else None
+        gammas = following_gammas(network) if config.fold_normalization else None
         return network, Proximal(optimizer, config.group_penalty, alpha, gammas=gammas)
-    options = {"groups": config.groups, "norm": config.norm, "folded": config.folded}
+    options = {
+        "groups": config.groups,
+        "norm": config.norm,
+        "fold_normalization": config.fold_normalization,
+    }
     return Complexity(network, alpha, config.penalty, **options), optimizer
 
 
@@ -123,7 +127,7 @@ def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
         warnings.simplefilter("always", UserWarning)
         try:
             thresholded = surgery.threshold(
-                network, tau, config.relative, config.group_penalty, config.folded
+                network, tau, config.relative, config.group_penalty, config.fold_normalization
             )
         except ValueError as error:
             # The configuration leaves no other reason; errors of `compact` are not caught.
@@ -146,7 +150,7 @@ def output_difference(name: str, reduced: Reduced, images: np.ndarray) -> float:
         CompactionError: If it is above `TOLERANCE`: both should compute the same function.
     """
     first, second = (
-        network.predict(images, batch_size=EVALUATION_BATCH, verbose=0)
+        network.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
         for network in (reduced.thresholded, reduced.compact)
     )
     found = float(np.abs(first - second).max() / max(1.0, np.abs(first).max()))

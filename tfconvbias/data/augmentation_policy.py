@@ -1,4 +1,4 @@
-"""Augmentation policies: what a policy may say, read and checked."""
+"""Augmentation policies: the operations that they may name, reading and checking."""
 
 import dataclasses
 import json
@@ -41,15 +41,15 @@ Policy = tuple[tuple[Step, ...], ...]
 
 
 def read_policy(policy: str | os.PathLike | Sequence) -> Policy:
-    """Check a policy, or the one in a JSON file.
+    """Check a policy, given as a list or as the path of a JSON file.
 
     Args:
-        policy: a list of sub-policies, each a list of `[operation, probability, level]`, or the
+        policy: A list of sub-policies, each a list of `[operation, probability, level]`, or the
             path of a JSON file with such a list.
 
     Raises:
-        ValueError: If the file can't be read, holds no such list, or names an unknown operation, a
-            probability or a level outside [0, 1], or an empty sub-policy.
+        ValueError: If the file cannot be read or holds no such list, an operation is unknown, a
+            probability or a level lies outside [0, 1], or a sub-policy is empty.
     """
     if not isinstance(policy, str | os.PathLike):
         return _checked(policy, "`policy`")
@@ -57,7 +57,7 @@ def read_policy(policy: str | os.PathLike | Sequence) -> Policy:
     try:
         content = json.loads(Path(policy).read_text(encoding="utf-8"))
     except OSError as error:
-        raise ValueError(f"{place} can't be read: {error.strerror}.") from error
+        raise ValueError(f"{place} cannot be read: {error.strerror}.") from error
     except ValueError as error:
         raise ValueError(f"{place} is not a JSON file: {error}.") from error
     return _checked(content, place)

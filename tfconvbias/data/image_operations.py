@@ -1,11 +1,11 @@
-"""The operations of augmentation policies on batches of images, one row of a table an image."""
+"""The operations of augmentation policies on batches of images, one table row per image."""
 
 from typing import Any
 
 import numpy as np
 from keras import ops
 
-from tfconvbias.data._operation_tables import (
+from tfconvbias.data.operation_tables import (
     AUTO_CONTRAST,
     COLOR,
     CONTRAST,
@@ -23,14 +23,14 @@ _CUTOUT_COLOR = (125, 123, 114)
 def apply_operations(images: Any, tables: OperationTables, rows: Any, centers: Any) -> Any:
     """Apply to each image the operation of its row.
 
-    Operations that an image's row does not ask for run too and leave it as it is: a batch has no
-    branches. What no row of the tables asks for is left out.
+    There are no branches within a batch: an operation that is in any row of the tables runs on all
+    images, and leaves those unchanged whose row does not name it.
 
     Args:
         images: `(batch, height, width, 3)` int32, values 0…255.
-        tables: what the rows do.
-        rows: `(batch,)` int32.
-        centers: `(batch, 2)` float32, Cutout's centre as shares of width and height.
+        tables: The operations of the rows.
+        rows: `(batch,)` int32, the row of each image.
+        centers: `(batch, 2)` float32, Cutout's centre as fractions of width and height.
 
     Returns:
         `(batch, height, width, 3)` int32.
@@ -67,7 +67,7 @@ def _move(images: Any, affine: Any) -> Any:
 
 
 def _look_up(images: Any, tables: OperationTables, rows: Any, kind: Any) -> Any:
-    """Replace each value by its entry in a table of 256 an image and channel."""
+    """Replace each value by its entry in a table of 256 values per image and channel."""
     batch, height, width = _size(images)
     num_tables = batch * _CHANNELS
     pixels = ops.reshape(images, (batch, height * width, _CHANNELS))

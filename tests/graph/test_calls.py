@@ -2,7 +2,8 @@ import keras
 import pytest
 from keras import layers
 
-from tfconvbias.regularizers.layer_graph import read_graph, tensors_in
+from tfconvbias.graph import read_graph
+from tfconvbias.graph.calls import tensors_in
 
 
 def names(graph):

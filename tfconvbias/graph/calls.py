@@ -47,12 +47,18 @@ class LayerGraph:
         inputs: The model's inputs, in the model's own structure (list, dict, single tensor).
         outputs: The model's outputs, likewise.
         shapes: Static shape of every tensor that is used, batch axis first.
+        name: Name of the model.
     """
 
     calls: list[Call] = field(default_factory=list)
     inputs: Any = None
     outputs: Any = None
     shapes: dict[TensorRef, tuple] = field(default_factory=dict)
+    name: str = ""
+
+    def is_shared(self, call: Call) -> bool:
+        """Whether the layer of a call is called anywhere else in the graph."""
+        return sum(other.operation is call.operation for other in self.calls) > 1
 
     def consumers(self) -> dict[TensorRef, list[int]]:
         """Numbers of the calls that read each tensor."""
@@ -118,10 +124,11 @@ def read_graph(model) -> LayerGraph:
     """
     if not is_functional(model):
         raise ValueError(
-            "The graph of layers can be read from a functional `keras.Model` or a built "
-            f"`keras.Sequential` only. Received: model={model} of type {type(model).__name__}"
+            "`model` must be a functional model: a functional `keras.Model` or a built "
+            "`keras.Sequential`. The layers that a subclassed model calls cannot be read. "
+            f"Received: model={model} of type {type(model).__name__}"
         )
-    graph = LayerGraph()
+    graph = LayerGraph(name=model.name)
     graph.inputs, graph.outputs = _read_into(graph, model, prefix="", outer_inputs=None)
     return graph
 
@@ -184,11 +191,15 @@ def _read_into(graph: LayerGraph, model, prefix: str, outer_inputs: list[TensorR
 
 def _config_of(model) -> dict:
     try:
-        return model.get_config()
+        config = model.get_config()
+        if "layers" not in config:
+            # A subclass of a functional model, with a configuration of its own.
+            config = keras.Model(model.input, model.output, name=model.name).get_config()
+        return config
     except NotImplementedError as error:
         kinds = sorted({type(operation).__name__ for operation in model.operations})
         raise ValueError(
-            f"The graph of model {model.name!r} can't be read, since one of its layers has no "
+            f"The graph of model {model.name!r} cannot be read, since one of its layers has no "
             f"configuration. Its layers are of the types {kinds}. {error}"
         ) from error
 

@@ -12,6 +12,7 @@ from tfconvbias.connectivity import (
     conv_output_shape,
     explicit_padding,
     local_support,
+    tap_counts,
 )
 from tfconvbias.connectivity.shapes import Ints, Padding, as_tuple
 
@@ -28,10 +29,10 @@ class ConvGeometry:
         spatial_shape: Input lengths.
         in_channels: Input channels.
         filters: Output channels; `in_channels · m` for a depthwise convolution.
-        kernel_size: One int per axis, and so are `strides` and `dilation_rate`.
-        strides: Strides.
+        kernel_size: One int per axis.
+        strides: One int per axis.
         padding: `"valid"`, `"same"`, `"causal"`, or `(before, after)` pairs.
-        dilation_rate: Dilation.
+        dilation_rate: One int per axis.
         groups: Groups that split both kinds of channels.
         data_format: `"channels_last"` or `"channels_first"`.
         kind: `"conv"`, `"depthwise"` (`groups = in_channels`) or `"transposed"`.
@@ -123,30 +124,22 @@ class ConvGeometry:
         For a transposed convolution those of the convolution that it transposes: its `inputs` are
         columns and its `outputs` are rows of the matrix.
         """
-        if self.kind != "transposed":
-            return local_support(
-                self.spatial_shape,
-                self.kernel_size,
-                self.in_channels,
-                self.filters,
-                self.strides,
-                self.padding,
-                self.dilation_rate,
-                self.groups,
-                self.data_format,
-            )
-        axes = self._transposed_axes()
+        lengths, channels, padding = self._convolved
         return local_support(
-            tuple(length for length, _ in axes),
+            lengths,
             self.kernel_size,
-            self.filters,
-            self.in_channels,
+            *channels,
             self.strides,
-            tuple(pads for _, pads in axes),
+            padding,
             self.dilation_rate,
-            1,
+            self.groups,
             self.data_format,
         )
+
+    def tap_counts(self) -> np.ndarray:
+        """For each tap, how many entries of the dense matrix share one weight of it."""
+        lengths, _, padding = self._convolved
+        return tap_counts(lengths, self.kernel_size, self.strides, padding, self.dilation_rate)
 
     def check(self) -> None:
         """Raise a `ValueError` where `support` would, without the memory that it takes."""
@@ -156,10 +149,7 @@ class ConvGeometry:
                 f"`groups`. Received: in_channels={self.in_channels}, filters={self.filters}, "
                 f"groups={self.groups}"
             )
-        lengths, padding = self.spatial_shape, self.padding
-        if self.kind == "transposed":
-            axes = self._transposed_axes()
-            lengths, padding = tuple(n for n, _ in axes), tuple(pads for _, pads in axes)
+        lengths, _, padding = self._convolved
         conv_output_shape(lengths, self.kernel_size, self.strides, padding, self.dilation_rate)
 
     def to_dict(self) -> dict[str, Any]:
@@ -170,6 +160,15 @@ class ConvGeometry:
         if self.data_format == "channels_last":
             return (*spatial, channels)
         return (channels, *spatial)
+
+    @property
+    def _convolved(self) -> tuple[tuple[int, ...], tuple[int, int], Padding]:
+        """Input lengths, channels and padding of the convolution, or of that it transposes."""
+        if self.kind != "transposed":
+            return self.spatial_shape, (self.in_channels, self.filters), self.padding
+        axes = self._transposed_axes()
+        lengths, padding = tuple(n for n, _ in axes), tuple(pads for _, pads in axes)
+        return lengths, (self.filters, self.in_channels), padding
 
     def _transposed_axes(self) -> list[tuple[int, tuple[int, int]]]:
         """For each axis, output length and padding of the convolution that is transposed."""
@@ -226,7 +225,7 @@ def conv_geometry(
         A checked `ConvGeometry`.
 
     Raises:
-        ValueError: If shapes, channels or options don't fit together.
+        ValueError: If shapes, channels or options do not fit together.
 
     Example:
         >>> conv_geometry((32, 32, 3), (4, 4, 3, 64), 2, ((2, 2), (2, 2))).matrix_shape

@@ -1,4 +1,4 @@
-"""Augmentation operations as rows of tables, worked out ahead in Pillow's own arithmetic."""
+"""Augmentation operations as rows of tables, computed ahead in Pillow's own arithmetic."""
 
 import dataclasses
 import functools
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tfconvbias.data._augmentation_policy import OPERATIONS, magnitude
+from tfconvbias.data.augmentation_policy import OPERATIONS, magnitude
 
 NOTHING, CONTRAST, AUTO_CONTRAST, EQUALIZE, COLOR, SHARPNESS, CUTOUT = range(7)
 _KINDS = {
@@ -26,15 +26,16 @@ _LEVELS = np.arange(256)
 
 @dataclasses.dataclass(frozen=True)
 class OperationTables:
-    """What each row does to an image; a row is an operation at a magnitude with a sign.
+    """What each row does to an image: an operation, its magnitude and its sign.
 
     Attributes:
         affine: `(rows, 6)` int32, the map from output to input pixels in 16.16 fixed point.
         lookup: `(rows,)` int32, row of `lookups`.
         lookups: `(tables, 256)` int32, new value of each value; the first is the identity.
-        kind: `(rows,)` int32, the operations that depend on the image or on a random place.
-        factor: `(rows,)` float32, weight of the image against its degenerate form, else 1.
-        side: `(rows,)` float32, side of the cut-out square in pixels, else 0.
+        kind: `(rows,)` int32, which operation it is, if it depends on the image or a random place.
+        factor: `(rows,)` float32, weight of the image in a blend with its degenerate form (grey or
+            smoothed); 1 for other operations.
+        side: `(rows,)` float32, side of Cutout's square in pixels; 0 for other operations.
     """
 
     affine: np.ndarray
@@ -58,12 +59,12 @@ class OperationTables:
 def operation_tables(
     steps: Sequence[tuple[str, float] | None], height: int, width: int
 ) -> OperationTables:
-    """Tables with two rows a step: `2 i` with the magnitude as it is, `2 i + 1` mirrored.
+    """Tables with two rows per step: `2 i` with the magnitude as given, `2 i + 1` mirrored.
 
     Args:
-        steps: pairs of operation and level; `None` leaves an image as it is.
-        height: rows of the images.
-        width: columns of the images.
+        steps: Pairs of operation and level; `None` leaves an image unchanged.
+        height: Rows of the images.
+        width: Columns of the images.
     """
     num_rows = 2 * len(steps)
     affine = np.tile(np.array(_STAY, np.int32), (num_rows, 1))
@@ -144,8 +145,8 @@ def auto_contrast_corrections() -> tuple[np.ndarray, np.ndarray]:
     number. They are listed here, since no backend is sure to have double precision.
 
     Returns:
-        `(65536,)` int32, for `256 lo + hi` a row of the second array: `(patterns, 8)` int32, words
-        of 32 bits, one bit a value v.
+        Two arrays: `(65536,)` int32, whose entry `256 lo + hi` is a row of the second; and
+        `(patterns, 8)` int32, words of 32 bits, one bit per value v.
     """
     patterns = {b"\0" * 32: 0}
     pointers = np.zeros((256, 256), np.int32)
