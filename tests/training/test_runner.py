@@ -251,3 +251,24 @@ def test_every_family_builds_for_both_optimizers(family, tiny_config, tiny_datas
             ]
             assert conv and conv == pytest.approx([2e-5] * len(conv))
             assert rest and rest == pytest.approx([5e-6] * len(rest))
+
+
+def test_a_short_run_is_evaluated_with_statistics_of_its_own(tiny_config, tiny_dataset):
+    """What is measured equals what statistics that are estimated anew give, to a few images."""
+    config = tiny_config.replace(augment="none", dropout_rate=0.0, epochs=20, learning_rate=0.3)
+    result = training.run(config, tiny_dataset)
+    model = keras.saving.load_model(result.folder.last_model)
+    stored = [keras.ops.convert_to_numpy(v) for v in model.non_trainable_variables]
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(tiny_dataset.x_train, training=True)
+    found = [keras.ops.convert_to_numpy(v) for v in model.non_trainable_variables]
+    moving = [(a, b) for a, b in zip(stored, found, strict=True) if a.size > 2]
+    assert moving
+    for kept, exact in moving:
+        scale = np.abs(exact).max()
+        np.testing.assert_allclose(kept, exact, atol=0.2 * scale)
+    logits = keras.ops.convert_to_numpy(model(tiny_dataset.x_test))
+    accuracy = np.mean(logits.argmax(-1) == tiny_dataset.y_test)
+    assert result.row["test_accuracy"] == pytest.approx(accuracy, abs=0.1)

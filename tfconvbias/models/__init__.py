@@ -2,6 +2,7 @@
 
 from tfconvbias.models.alexnet import AlexNet
 from tfconvbias.models.d_conv import DConv
+from tfconvbias.models.moving_statistics import match_statistics_momentum
 from tfconvbias.models.parameter_counts import base_channels_for_budget, num_kernel_parameters
 from tfconvbias.models.resnet18 import ResNet18
 from tfconvbias.models.s_conv import SConv
@@ -24,5 +25,6 @@ __all__ = [
     "VanillaCNN",
     "base_channels_for_budget",
     "load_channels_first_weights",
+    "match_statistics_momentum",
     "num_kernel_parameters",
 ]

@@ -67,7 +67,16 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
 
 
 def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:
-    """Compile with cross-entropy on logits, accuracy and the configured optimizer."""
+    """Compile with cross-entropy on logits, accuracy and the configured optimizer.
+
+    The moving statistics of normalizations are made to keep up with a run of so many steps.
+
+    Args:
+        config: The run's configuration.
+        model: From `build_model`.
+        steps: Steps of the whole run.
+    """
+    models.match_statistics_momentum(model, steps)
     chosen = {"auto": None, "on": True, "off": False}[config.jit_compile]
     compile_classifier(model, build_optimizer(config, steps), chosen)
 

@@ -75,7 +75,7 @@ def build_network(
     except ValueError as error:
         raise ConfigError(f"augment: {error}") from error
     decay = keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
-    return models.StructuredBase(
+    network = models.StructuredBase(
         layers or config.layers,
         config.residual,
         models.BASE_STRIDES[config.base],
@@ -86,6 +86,11 @@ def build_network(
         kernel_initializer=kernel_initializer,
         kernel_regularizer=decay,
     )
+    # Its statistics must keep up with the shortest of its trainings.
+    epochs = min(config.epochs, config.sparse_epochs, config.fine_tune_epochs)
+    steps = epochs * max(1, len(dataset.x_train) // config.batch_size)
+    models.match_statistics_momentum(network, steps)
+    return network
 
 
 def penalized(
