@@ -12,7 +12,7 @@ from tfconvbias import studies, training
 
 CONFIG = studies.neyshabur2020.ParameterScaling()
 
-DEMO = {"base_channels": (1, 4, 16), "image_sizes": (8, 16, 32)}
+DEMO = {"run_dir": "runs/figure-1-parameters-demo"}
 
 if __name__ == "__main__":
     training.main(
