@@ -1,8 +1,7 @@
 """A dense layer's kernel during certified sparse training: its non-zeros, and one exact step."""
 
 import time
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -12,24 +11,11 @@ from tfconvbias.layers.sparse_products import (
     units_of,
     weight_gradient,
 )
+from tfconvbias.optimizers import StepSizes
 from tfconvbias.optimizers.support_certificate import reaching_weights
 
 # Stored weights that have become zero are dropped once they are this part of all that is stored.
 _DROPPED_AT = 0.1
-
-
-class StepSizes(NamedTuple):
-    """The numbers of one β-LASSO step, as the optimizer has them.
-
-    Attributes:
-        rate: η.
-        pull: η λ.
-        cutoff: β λ.
-    """
-
-    rate: float
-    pull: float
-    cutoff: float
 
 
 @dataclass
@@ -41,14 +27,16 @@ class StepCounts:
         units_checked: Units, summed over steps, for which the bound did not settle all zeros, so
             that gradients of their zeros were computed.
         returned: Zero weights, summed over steps, that came back.
-        seconds: Time spent in the layer's products, updates and checks.
+        examples: Examples of the latest step.
+        seconds: For each step, the time spent in the layer's products, update and check.
         peak_bytes: Most memory that the stored weights and their gradients took in a step.
     """
 
     steps: int = 0
     units_checked: int = 0
     returned: int = 0
-    seconds: float = 0.0
+    examples: int = 0
+    seconds: list[float] = field(default_factory=list)
     peak_bytes: int = 0
 
 
@@ -62,19 +50,18 @@ class CertifiedKernel:
     Activations come transposed: `(inputs, batch)` and `(units, batch)`.
 
     Args:
-        kernel: Array `(inputs, units)`.
         threshold: `"hard"` or `"soft"`, as in `BetaLasso`.
         clipvalue: Gradients are clipped to `[-clipvalue, clipvalue]`, or None.
     """
 
-    def __init__(self, kernel, threshold: str = "hard", clipvalue: float | None = None):
+    def __init__(self, threshold: str = "hard", clipvalue: float | None = None):
         self.threshold = threshold
         self.clipvalue = clipvalue
         self.counts = StepCounts()
-        self.load(kernel)
+        self._seconds = 0.0
 
     def load(self, kernel) -> None:
-        """Take the non-zeros of a dense kernel."""
+        """Take the non-zeros of a dense kernel `(inputs, units)`."""
         self.shape = kernel.shape
         units, rows = np.nonzero(kernel.T)
         self.values = kernel[rows, units]
@@ -95,14 +82,14 @@ class CertifiedKernel:
         """The units' sums, `(units, batch)`."""
         begin = time.perf_counter()
         outputs = kernel_product(inputs, self.values, self.rows, self.starts)
-        self.counts.seconds += time.perf_counter() - begin
+        self._seconds += time.perf_counter() - begin
         return outputs
 
     def input_gradient(self, gradient):
         """The gradient of the inputs, `(inputs, batch)`, from that of the units' sums."""
         begin = time.perf_counter()
         outputs = input_gradient(gradient, self.values, self.rows, self.starts, self.shape[0])
-        self.counts.seconds += time.perf_counter() - begin
+        self._seconds += time.perf_counter() - begin
         return outputs
 
     def update(self, inputs, gradient, sizes: StepSizes) -> None:
@@ -130,12 +117,14 @@ class CertifiedKernel:
             self.values = self.values[keep]
             self._store(self.rows[keep], units)
         counts.steps += 1
+        counts.examples = inputs.shape[1]
         counts.units_checked += num_checked
         counts.returned += arrived
         held = self.values.nbytes + self.rows.nbytes + self.starts.nbytes + gradients.nbytes
         checked = min(num_checked, 256) * self.shape[0] * self.values.itemsize
         counts.peak_bytes = max(counts.peak_bytes, held + checked)
-        counts.seconds += time.perf_counter() - begin
+        counts.seconds.append(self._seconds + time.perf_counter() - begin)
+        self._seconds = 0.0
 
     def _store(self, rows, units):
         self.rows = rows

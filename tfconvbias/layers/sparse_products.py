@@ -11,6 +11,7 @@ to ten times the time.
 
 import functools
 import importlib.util
+import itertools
 import os
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
@@ -126,11 +127,11 @@ def _share(work, outputs, borders, size):
     if size < _SHARED_FROM or len(borders) == 2:
         work(borders[0], borders[-1], outputs)
         return
-    parts = zip(borders[:-1], borders[1:], strict=True)
-    others = [_threads().submit(work, first, last, outputs) for first, last in list(parts)[1:]]
-    work(borders[0], borders[1], outputs)
-    for other in others:
-        other.result()
+    *others, own = itertools.pairwise(borders)
+    running = [_threads().submit(work, first, last, outputs) for first, last in others]
+    work(*own, outputs)
+    for part in running:
+        part.result()
 
 
 @functools.cache

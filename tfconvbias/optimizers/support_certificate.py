@@ -6,7 +6,7 @@ cutoff β λ. With `c_i` the mean of `x_i` over the batch, the Cauchy-Schwarz in
 
     |g_ij| <= ‖x_i - c_i‖₂ ‖d_j‖₂ + |c_i| |Σ_b d_bj|
 
-whose right side costs O(batch · (inputs + units)) for its factors, against O(batch · inputs · units)
+whose factors cost O(batch · (inputs + units)), against O(batch · inputs · units)
 for all gradients. Only weights whose bound reaches the cutoff have their gradients computed.
 
 All arrays are NumPy's, and activations are transposed: `(inputs, batch)` and `(units, batch)`.
