@@ -12,7 +12,7 @@ from tfconvbias.layers.sparse_products import (
     weight_gradient,
 )
 from tfconvbias.optimizers import StepSizes
-from tfconvbias.optimizers.support_certificate import reaching_weights
+from tfconvbias.optimizers.support_certificate import BLOCK_SIZE, reaching_weights
 
 # Stored weights that have become zero are dropped once they are this part of all that is stored.
 _DROPPED_AT = 0.1
@@ -121,7 +121,7 @@ class CertifiedKernel:
         counts.units_checked += num_checked
         counts.returned += arrived
         held = self.values.nbytes + self.rows.nbytes + self.starts.nbytes + gradients.nbytes
-        checked = min(num_checked, 256) * self.shape[0] * self.values.itemsize
+        checked = min(num_checked * self.shape[0], BLOCK_SIZE) * self.values.itemsize
         counts.peak_bytes = max(counts.peak_bytes, held + checked)
         counts.seconds.append(self._seconds + time.perf_counter() - begin)
         self._seconds = 0.0

@@ -18,6 +18,18 @@ from tfconvbias.callbacks._layer_costs import dense_seconds, sparse_seconds
 _HIGHEST_DENSITY = 0.2
 
 
+# A layer that trains on its non-zeros shows within these steps whether that is faster.
+_TRIAL_STEPS = 12
+
+
+@dataclass
+class _Failures:
+    """Trials of a layer that turned out slow, and how long it waits until the next."""
+
+    in_a_row: int = 0
+    epochs_to_wait: int = 0
+
+
 @dataclass(frozen=True)
 class LayerEpoch:
     """How one layer was trained in one epoch, and what its zeros did.
@@ -72,9 +84,10 @@ class CertifiedSparsity(keras.callbacks.Callback):
     back join the others. The second term is small where a `BatchNormalization` follows the layer.
 
     Before each epoch every layer is timed, with its whole kernel and with its non-zeros, and takes
-    the faster form. A layer whose steps then turn out slower than dense ones, since too many units
-    had to be checked, goes back to the dense form until its non-zeros have halved. `report` and
-    `summary()` say for every epoch which form was chosen, why, and what it saved.
+    the faster form. A layer whose first steps then turn out slower than dense ones, since too many
+    units had to be checked, goes back to the dense form at once, and is tried again after as many
+    epochs as it has failed in a row. `report` and `summary()` say for every epoch which form was
+    chosen, why, and what it saved.
 
     The model stays the object that was compiled, and after each epoch, before validation and the
     other callbacks, its kernels hold the weights. Between the steps of an epoch, the kernel of a
@@ -157,7 +170,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self._layers = find_layers(self.model, self.layers)
         self._dense_function = self.model.train_function
         self._dense_seconds: dict[str, float] = {}
-        self._retry_below: dict[str, float] = {}
+        self._failed: dict[str, _Failures] = {}
         self._num_steps = self.params.get("steps")
         self._last_batch = -1
         self._step: CertifiedStep | None = None
@@ -166,22 +179,23 @@ class CertifiedSparsity(keras.callbacks.Callback):
         """Choose each layer's form and take out the kernels of the sparse ones."""
         self._plans = {layer: self._plan(epoch, layer) for layer in self._layers}
         chosen = [layer for layer, plan in self._plans.items() if plan.is_sparse]
-        if not chosen:
+        self._counts = {layer: StepCounts() for layer in chosen}
+        self._tried: set = set()
+        self._train_sparsely(chosen)
+
+    def _train_sparsely(self, layers):
+        """Have the model train these layers on their non-zeros, and the others as they are."""
+        if not layers:
             self._step = None
             self.model.train_function = self._dense_function
             return
-        if self._step is None or list(self._step.kernels) != chosen:
+        if self._step is None or list(self._step.kernels) != layers:
             optimizer = self.model.optimizer
-            self._step = CertifiedStep(
-                self.model,
-                {
-                    layer: CertifiedKernel(optimizer.threshold, optimizer.clipvalue)
-                    for layer in chosen
-                },
-            )
+            kernels = {x: CertifiedKernel(optimizer.threshold, optimizer.clipvalue) for x in layers}
+            self._step = CertifiedStep(self.model, kernels)
             self.model.train_function = self._guarded(self._step, train_function(self._step))
-        for kernel in self._step.kernels.values():
-            kernel.counts = StepCounts()
+        for layer, kernel in self._step.kernels.items():
+            kernel.counts = self._counts[layer]
         self._step.take_out()
 
     def _guarded(self, step, function):
@@ -205,6 +219,27 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self._last_batch = batch
         if batch + 1 == self._num_steps or self.model.stop_training:
             self._put_back()
+        elif self._step is not None and self.choose == "measured":
+            self._leave_slow_layers()
+
+    def _leave_slow_layers(self):
+        """Go back to the dense form where the first steps of the epoch were slower than it."""
+        slow = []
+        for layer, kernel in self._step.kernels.items():
+            seconds = kernel.counts.seconds
+            if layer not in self._tried and len(seconds) >= _TRIAL_STEPS:
+                self._tried.add(layer)
+                failures = self._failed.setdefault(layer.path, _Failures())
+                # The first step may have to compile.
+                if statistics.median(seconds[1:]) > self._dense_seconds[layer.path]:
+                    slow.append(layer)
+                    failures.in_a_row += 1
+                    failures.epochs_to_wait = failures.in_a_row
+                else:
+                    failures.in_a_row = 0
+        if slow:
+            self._put_back()
+            self._train_sparsely([layer for layer in self._step.kernels if layer not in slow])
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Put the kernels back, whatever ended the epoch."""
@@ -215,10 +250,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self._put_back()
         self._num_steps = self._last_batch + 1
         for layer, plan in self._plans.items():
-            counts = StepCounts()
-            if plan.is_sparse and self._step is not None:
-                counts = self._step.kernels[layer].counts
-            done = self._completed(layer, plan, counts)
+            done = self._completed(layer, plan)
             self.report.append(done)
             if logs is not None:
                 logs[f"checked/{layer.name}"] = done.checked if done.steps else float("nan")
@@ -266,13 +298,8 @@ class CertifiedSparsity(keras.callbacks.Callback):
             is_sparse,
             reason,
             density,
-            0,
-            0.0,
-            0,
-            0.0,
-            dense_ms,
-            0,
-            2 * kernel.nbytes,
+            dense_ms=dense_ms,
+            dense_bytes=2 * kernel.nbytes,
         )
 
     def _choice(self, layer, kernel, density) -> tuple[bool, str]:
@@ -281,35 +308,42 @@ class CertifiedSparsity(keras.callbacks.Callback):
         if density > _HIGHEST_DENSITY:
             return False, f"more than {_HIGHEST_DENSITY:.0%} of the weights are not zero"
         path = layer.path
-        if density >= self._retry_below.get(path, np.inf):
-            return False, "slower when last tried; waits until the non-zeros have halved"
+        failures = self._failed.get(path)
+        if failures is not None and failures.epochs_to_wait:
+            failures.epochs_to_wait -= 1
+            return False, "was slower on its non-zeros; waits before the next trial"
         # A layer that trains first needs no gradient of its inputs.
         is_first = self.model.trainable_variables[0] is layer.kernel
-        before = [r for r in self.report[-len(self._layers) :] if r.layer == layer.name]
-        batch = self.batch_size
-        if self._step is not None and layer in self._step.kernels:
-            batch = self._step.kernels[layer].counts.examples or batch
+        before = [done for done in self.report[-len(self._layers) :] if done.layer == layer.name]
+        batch = self._num_examples(layer)
         if path not in self._dense_seconds:
-            self._dense_seconds[path] = dense_seconds(
-                kernel.shape, kernel.dtype, batch, not is_first
-            )
+            seconds = dense_seconds(kernel.shape, kernel.dtype, batch, not is_first)
+            self._dense_seconds[path] = seconds
         dense_ms = 1e3 * self._dense_seconds[path]
-        if before and before[-1].steps:
-            ms, source = before[-1].sparse_ms, "measured in the last epoch"
-            if ms > dense_ms:
-                self._retry_below[path] = density / 2
+        if before and before[0].steps:
+            ms, source = before[0].sparse_ms, "measured in the last epoch"
         else:
             ms, source = 1e3 * sparse_seconds(kernel, batch, not is_first), "without checks"
         return ms < dense_ms, f"{ms:.2f} ms {source} against {dense_ms:.2f} dense"
 
-    def _completed(self, layer, plan: LayerEpoch, counts: StepCounts) -> LayerEpoch:
-        if not counts.steps:
+    def _num_examples(self, layer) -> int:
+        """Examples in a step, as far as steps have shown them."""
+        if self._step is None or layer not in self._step.kernels:
+            return self.batch_size
+        return self._step.kernels[layer].counts.examples or self.batch_size
+
+    def _completed(self, layer, plan: LayerEpoch) -> LayerEpoch:
+        counts = self._counts.get(layer)
+        if counts is None or not counts.steps:
             return plan
-        units = layer.kernel.shape[1]
+        reason = plan.reason
+        if counts.steps <= self._last_batch:
+            reason += f"; left after {counts.steps} steps, which took longer"
         return replace(
             plan,
+            reason=reason,
             steps=counts.steps,
-            checked=counts.units_checked / (counts.steps * units),
+            checked=counts.units_checked / (counts.steps * layer.kernel.shape[1]),
             returned=counts.returned,
             sparse_ms=1e3 * statistics.median(counts.seconds),
             sparse_bytes=counts.peak_bytes,

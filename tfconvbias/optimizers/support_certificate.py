@@ -16,9 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# The gradients of this many units are computed at a time, so that a batch on which the bound says
-# little costs time but no memory in proportion to the kernel.
-_UNITS_AT_ONCE = 256
+# Gradients of zeros are computed in blocks of at most so many, so that a batch on which the bound
+# says little costs time but no memory in proportion to the kernel.
+BLOCK_SIZE = 2**21
 
 
 class ActivationBounds(NamedTuple):
@@ -87,17 +87,20 @@ def reaching_weights(inputs, gradient, limit: float):
     # The limit itself was rounded when it was divided by the learning rate.
     lowered = limit * (1 - slack)
     units = uncertain(of_units, of_inputs, slack, lowered)
+    found = [(np.empty(0, "int32"), np.empty(0, "int32"), np.empty(0, inputs.dtype))]
     if not units.size:
-        return np.empty(0, "int32"), np.empty(0, "int32"), np.empty(0, inputs.dtype), 0
+        return *found[0], 0
     asked = ActivationBounds(*(part[units] for part in of_units))
     rows = uncertain(of_inputs, asked, slack, lowered)
     read = inputs if rows.size == inputs.shape[0] else inputs[rows]
-    found = []
-    for begin in range(0, units.size, _UNITS_AT_ONCE):
-        some = units[begin : begin + _UNITS_AT_ONCE]
+    num_at_once = max(1, BLOCK_SIZE // max(1, rows.size))
+    for begin in range(0, units.size, num_at_once):
+        some = units[begin : begin + num_at_once]
         block = gradient[some] @ read.T
-        unit, row = np.nonzero(~(np.abs(block) < lowered))
-        found.append((rows[row], some[unit], block[unit, row]))
+        # Asked this way round, a NaN is among them, so that a diverged run shows.
+        reaching = np.flatnonzero(~(np.abs(block) < lowered))
+        unit, row = np.divmod(reaching, max(1, rows.size))
+        found.append((rows[row], some[unit], block.ravel()[reaching]))
     parts = [np.concatenate(part) for part in zip(*found, strict=True)]
     return parts[0].astype("int32"), parts[1].astype("int32"), parts[2], int(units.size)
 
