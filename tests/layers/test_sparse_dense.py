@@ -124,7 +124,7 @@ def test_an_empty_kernel_gives_zeros():
 
 def test_large_products_are_shared_among_cores(products, monkeypatch):
     monkeypatch.setattr(sparse_products, "_SHARED_FROM", 1)
-    monkeypatch.setattr(sparse_products, "_num_cores", lambda: 3)
+    monkeypatch.setattr(sparse_products, "num_cores", lambda: 3)
     kernel = _sparse_kernel(50, 41, 0.3, "float64")
     rng = np.random.default_rng(3)
     inputs, gradient = rng.normal(size=(50, 17)), rng.normal(size=(41, 17))

@@ -8,6 +8,8 @@ import numpy as np
 from tfconvbias.layers.sparse_products import (
     input_gradient,
     kernel_product,
+    map_on_cores,
+    num_cores,
     units_of,
     weight_gradient,
 )
@@ -107,7 +109,7 @@ class CertifiedKernel:
         stored = self._stepped(self.values, gradients, sizes)
         counts.returned += int(np.count_nonzero(stored[was_zero]))
         limit = float(sizes.cutoff) / float(sizes.rate) if sizes.rate > 0 else np.inf
-        rows, units, found, num_checked = reaching_weights(inputs, gradient, limit)
+        rows, units, found, num_checked = reaching_weights(inputs, gradient, limit, map_on_cores)
         self.values = stored
         arrived = self._insert(rows, units, found, sizes) if rows.size else 0
         dropped = self.values.size - np.count_nonzero(self.values)
@@ -121,7 +123,7 @@ class CertifiedKernel:
         counts.units_checked += num_checked
         counts.returned += arrived
         held = self.values.nbytes + self.rows.nbytes + self.starts.nbytes + gradients.nbytes
-        checked = min(num_checked * self.shape[0], BLOCK_SIZE) * self.values.itemsize
+        checked = min(num_checked * self.shape[0], num_cores() * BLOCK_SIZE) * self.values.itemsize
         counts.peak_bytes = max(counts.peak_bytes, held + checked)
         counts.seconds.append(self._seconds + time.perf_counter() - begin)
         self._seconds = 0.0

@@ -37,6 +37,11 @@ def check_run(model) -> None:
             "Certified sparse training runs on one device. Received: a strategy over "
             f"{model.distribute_strategy.num_replicas_in_sync} replicas"
         )
+    if not model.trainable_variables:
+        raise ValueError(
+            "Certified sparse training cannot find the layers of a model before it is built: call "
+            f"it on a batch first. Received: {type(model).__name__} without trainable variables"
+        )
     optimizer = model.optimizer
     if not isinstance(optimizer, BetaLasso):
         raise ValueError(

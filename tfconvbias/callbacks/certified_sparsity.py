@@ -19,15 +19,7 @@ _HIGHEST_DENSITY = 0.2
 
 
 # A layer that trains on its non-zeros shows within these steps whether that is faster.
-_TRIAL_STEPS = 12
-
-
-@dataclass
-class _Failures:
-    """Trials of a layer that turned out slow, and how long it waits until the next."""
-
-    in_a_row: int = 0
-    epochs_to_wait: int = 0
+_TRIAL_STEPS = 8
 
 
 @dataclass(frozen=True)
@@ -85,13 +77,13 @@ class CertifiedSparsity(keras.callbacks.Callback):
 
     Before each epoch every layer is timed, with its whole kernel and with its non-zeros, and takes
     the faster form. A layer whose first steps then turn out slower than dense ones, since too many
-    units had to be checked, goes back to the dense form at once, and is tried again after as many
-    epochs as it has failed in a row. `report` and `summary()` say for every epoch which form was
-    chosen, why, and what it saved.
+    units had to be checked, is dense for the rest of the epoch. `report` and `summary()` say for
+    every epoch which form was chosen, why, and what it saved.
 
     The model stays the object that was compiled, and after each epoch, before validation and the
     other callbacks, its kernels hold the weights. Between the steps of an epoch, the kernel of a
-    layer that trains on its non-zeros is empty; checkpoints of the model are complete even then.
+    layer that trains on its non-zeros is empty; a saved model is complete even then. If another
+    callback raises an exception there, `put_back()` brings the weights back.
     The training step is not compiled by XLA while a layer is sparse. Validation runs on the dense
     kernels. The callback adds `checked/<layer>` and `returned/<layer>` to the logs of each epoch
     (NaN while the layer is dense); put it before callbacks that write them.
@@ -162,6 +154,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self.batch_size = batch_size
         self.verbose = verbose
         self.report: list[LayerEpoch] = []
+        self._step: CertifiedStep | None = None
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Refuse what cannot be trained exactly and find the layers."""
@@ -170,10 +163,10 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self._layers = find_layers(self.model, self.layers)
         self._dense_function = self.model.train_function
         self._dense_seconds: dict[str, float] = {}
-        self._failed: dict[str, _Failures] = {}
+        # A form that was compiled before is not compiled again when the layers go back to it.
+        self._steps: dict[tuple, tuple] = {}
         self._num_steps = self.params.get("steps")
         self._last_batch = -1
-        self._step: CertifiedStep | None = None
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Choose each layer's form and take out the kernels of the sparse ones."""
@@ -189,27 +182,29 @@ class CertifiedSparsity(keras.callbacks.Callback):
             self._step = None
             self.model.train_function = self._dense_function
             return
-        if self._step is None or list(self._step.kernels) != layers:
+        key = tuple(layer.path for layer in layers)
+        if key not in self._steps:
             optimizer = self.model.optimizer
             kernels = {x: CertifiedKernel(optimizer.threshold, optimizer.clipvalue) for x in layers}
-            self._step = CertifiedStep(self.model, kernels)
-            self.model.train_function = self._guarded(self._step, train_function(self._step))
-        for layer, kernel in self._step.kernels.items():
+            step = CertifiedStep(self.model, kernels)
+            self._steps[key] = step, self._guarded(train_function(step))
+        step, self.model.train_function = self._steps[key]
+        for layer, kernel in step.kernels.items():
             kernel.counts = self._counts[layer]
-        self._step.take_out()
+        step.take_out()
+        self._step = step
 
-    def _guarded(self, step, function):
+    def _guarded(self, function):
         """`function` of an iterator, after whose errors the kernels are back in their place.
 
         The end of the data is such an error where their number is not known before.
         """
 
         def run(iterator):
-            step.take_out()
             try:
                 return function(iterator)
             except BaseException:
-                step.put_back()
+                self.put_back()
                 raise
 
         return run
@@ -218,36 +213,31 @@ class CertifiedSparsity(keras.callbacks.Callback):
         """Put the kernels back after the epoch's last step, before anything else reads them."""
         self._last_batch = batch
         if batch + 1 == self._num_steps or self.model.stop_training:
-            self._put_back()
+            self.put_back()
         elif self._step is not None and self.choose == "measured":
-            self._leave_slow_layers()
+            self._leave_slow_layers(self._step)
 
-    def _leave_slow_layers(self):
+    def _leave_slow_layers(self, step):
         """Go back to the dense form where the first steps of the epoch were slower than it."""
         slow = []
-        for layer, kernel in self._step.kernels.items():
+        for layer, kernel in step.kernels.items():
             seconds = kernel.counts.seconds
             if layer not in self._tried and len(seconds) >= _TRIAL_STEPS:
                 self._tried.add(layer)
-                failures = self._failed.setdefault(layer.path, _Failures())
                 # The first step may have to compile.
                 if statistics.median(seconds[1:]) > self._dense_seconds[layer.path]:
                     slow.append(layer)
-                    failures.in_a_row += 1
-                    failures.epochs_to_wait = failures.in_a_row
-                else:
-                    failures.in_a_row = 0
         if slow:
-            self._put_back()
-            self._train_sparsely([layer for layer in self._step.kernels if layer not in slow])
+            self.put_back()
+            self._train_sparsely([layer for layer in step.kernels if layer not in slow])
 
     def on_test_begin(self, logs: dict | None = None) -> None:
         """Put the kernels back, whatever ended the epoch."""
-        self._put_back()
+        self.put_back()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Put the kernels back and report on the epoch."""
-        self._put_back()
+        self.put_back()
         self._num_steps = self._last_batch + 1
         for layer, plan in self._plans.items():
             done = self._completed(layer, plan)
@@ -258,9 +248,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
 
     def on_train_end(self, logs: dict | None = None) -> None:
         """Give the model its own training step back and print the summary."""
-        self._put_back()
-        self._step = None
-        self.model.train_function = self._dense_function
+        self.put_back()
         if self.verbose:
             print(self.summary())
 
@@ -282,9 +270,15 @@ class CertifiedSparsity(keras.callbacks.Callback):
             rows.append(f"{row}{done.dense_bytes / 1e6:>7.2f}  {done.reason}")
         return "\n".join(rows)
 
-    def _put_back(self):
+    def put_back(self) -> None:
+        """Have the model's kernels hold the weights again and its own training step use them.
+
+        This is done after each epoch and each error of a step. Only an exception that another
+        callback raises in the middle of an epoch leaves it to be done.
+        """
         if self._step is not None:
             self._step.put_back()
+            self.model.train_function = self._dense_function
 
     def _plan(self, epoch, layer) -> LayerEpoch:
         """What the layer will be in this epoch, and why."""
@@ -308,10 +302,6 @@ class CertifiedSparsity(keras.callbacks.Callback):
         if density > _HIGHEST_DENSITY:
             return False, f"more than {_HIGHEST_DENSITY:.0%} of the weights are not zero"
         path = layer.path
-        failures = self._failed.get(path)
-        if failures is not None and failures.epochs_to_wait:
-            failures.epochs_to_wait -= 1
-            return False, "was slower on its non-zeros; waits before the next trial"
         # A layer that trains first needs no gradient of its inputs.
         is_first = self.model.trainable_variables[0] is layer.kernel
         before = [done for done in self.report[-len(self._layers) :] if done.layer == layer.name]
@@ -320,7 +310,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
             seconds = dense_seconds(kernel.shape, kernel.dtype, batch, not is_first)
             self._dense_seconds[path] = seconds
         dense_ms = 1e3 * self._dense_seconds[path]
-        if before and before[0].steps:
+        if before and before[0].steps > _TRIAL_STEPS:
             ms, source = before[0].sparse_ms, "measured in the last epoch"
         else:
             ms, source = 1e3 * sparse_seconds(kernel, batch, not is_first), "without checks"

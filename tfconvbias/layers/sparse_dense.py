@@ -118,11 +118,9 @@ class SparseDense(keras.layers.Layer):
         kwargs.setdefault("dtype", kernel.dtype.name)
         layer = cls(kernel.shape[1], rows.size, use_bias=bias is not None, **kwargs)
         layer.build((None, kernel.shape[0]))
-        layer.kernel.assign(kernel[rows, units])
-        layer.rows.assign(rows)
-        layer.starts.assign(np.searchsorted(units, np.arange(kernel.shape[1] + 1)))
-        if bias is not None:
-            layer.bias.assign(bias)
+        starts = np.searchsorted(units, np.arange(kernel.shape[1] + 1))
+        biases = [] if bias is None else [bias]
+        layer.set_weights([kernel[rows, units], *biases, rows, starts])
         return layer
 
     def build(self, input_shape):

@@ -74,7 +74,7 @@ def input_gradient(gradient, values, rows, starts, num_inputs):
         return _matrix(values, rows, starts, num_inputs).T @ gradient
     outputs = np.zeros((num_inputs, gradient.shape[1]), gradient.dtype)
     # Each core has examples of its own, because two units may read the same input.
-    borders = np.linspace(0, gradient.shape[1], _num_cores() + 1).astype("int64")
+    borders = np.linspace(0, gradient.shape[1], num_cores() + 1).astype("int64")
     work = functools.partial(compiled.input_gradient, gradient, values, rows, starts)
     _share(work, outputs, borders, rows.size * gradient.shape[1])
     return outputs
@@ -110,6 +110,23 @@ def units_of(starts):
     return np.repeat(np.arange(starts.size - 1, dtype="int32"), np.diff(starts))
 
 
+def map_on_cores(function, items):
+    """`map`, on all cores at once; NumPy's matrix products then use one core each.
+
+    Two threads that each wait for the threads of the other's product are slower than one.
+    """
+    items = list(items)
+    if len(items) < 2:
+        return map(function, items)
+    with _blas().limit(limits=1, user_api="blas"):
+        return list(_threads().map(function, items))
+
+
+def num_cores() -> int:
+    """Number of the processor's cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _matrix(values, rows, starts, num_inputs):
     import scipy.sparse
 
@@ -118,7 +135,7 @@ def _matrix(values, rows, starts, num_inputs):
 
 def _unit_borders(starts):
     """Borders of runs of units with about equally many weights, one run for each core."""
-    ends = np.linspace(0, starts[-1], _num_cores() + 1)[1:-1]
+    ends = np.linspace(0, starts[-1], num_cores() + 1)[1:-1]
     return np.concatenate([[0], np.searchsorted(starts, ends), [starts.size - 1]])
 
 
@@ -136,9 +153,11 @@ def _share(work, outputs, borders, size):
 
 @functools.cache
 def _threads():
-    return ThreadPoolExecutor(_num_cores(), thread_name_prefix="sparse_products")
+    return ThreadPoolExecutor(num_cores(), thread_name_prefix="sparse_products")
 
 
 @functools.cache
-def _num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _blas():
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController()

@@ -12,13 +12,14 @@ for all gradients. Only weights whose bound reaches the cutoff have their gradie
 All arrays are NumPy's, and activations are transposed: `(inputs, batch)` and `(units, batch)`.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 # Gradients of zeros are computed in blocks of at most so many, so that a batch on which the bound
 # says little costs time but no memory in proportion to the kernel.
-BLOCK_SIZE = 2**21
+BLOCK_SIZE = 2**19
 
 
 class ActivationBounds(NamedTuple):
@@ -69,13 +70,14 @@ def uncertain(asked: ActivationBounds, others: ActivationBounds, slack: float, l
     return np.flatnonzero(~(bound < limit))
 
 
-def reaching_weights(inputs, gradient, limit: float):
+def reaching_weights(inputs, gradient, limit: float, map_blocks: Callable = map):
     """All weights that could come back, with their gradients.
 
     Args:
         inputs: Array `(inputs, batch)`.
         gradient: Array `(units, batch)`.
         limit: A weight is returned if its |g| is not below this.
+        map_blocks: `map`, or a function like it that works on several cores.
 
     Returns:
         A tuple `(rows, units, gradients, num_checked)`: input, unit and gradient of each weight
@@ -87,20 +89,23 @@ def reaching_weights(inputs, gradient, limit: float):
     # The limit itself was rounded when it was divided by the learning rate.
     lowered = limit * (1 - slack)
     units = uncertain(of_units, of_inputs, slack, lowered)
-    found = [(np.empty(0, "int32"), np.empty(0, "int32"), np.empty(0, inputs.dtype))]
+    empty = (np.empty(0, "int32"), np.empty(0, "int32"), np.empty(0, inputs.dtype))
     if not units.size:
-        return *found[0], 0
+        return *empty, 0
     asked = ActivationBounds(*(part[units] for part in of_units))
     rows = uncertain(of_inputs, asked, slack, lowered)
     read = inputs if rows.size == inputs.shape[0] else inputs[rows]
-    num_at_once = max(1, BLOCK_SIZE // max(1, rows.size))
-    for begin in range(0, units.size, num_at_once):
-        some = units[begin : begin + num_at_once]
+
+    def reaching(some):
         block = gradient[some] @ read.T
         # Asked this way round, a NaN is among them, so that a diverged run shows.
-        reaching = np.flatnonzero(~(np.abs(block) < lowered))
-        unit, row = np.divmod(reaching, max(1, rows.size))
-        found.append((rows[row], some[unit], block.ravel()[reaching]))
+        places = np.flatnonzero(~(np.abs(block) < lowered))
+        unit, row = np.divmod(places, max(1, rows.size))
+        return rows[row], some[unit], block.ravel()[places]
+
+    num_at_once = max(1, BLOCK_SIZE // max(1, rows.size))
+    blocks = [units[k : k + num_at_once] for k in range(0, units.size, num_at_once)]
+    found = [empty, *map_blocks(reaching, blocks)]
     parts = [np.concatenate(part) for part in zip(*found, strict=True)]
     return parts[0].astype("int32"), parts[1].astype("int32"), parts[2], int(units.size)
 
