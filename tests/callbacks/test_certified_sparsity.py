@@ -163,6 +163,7 @@ def test_a_model_without_other_variables():
     _check_equal(build, epochs=4)
 
 
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_of_unknown_length():
     """The end of the data is known only when it is met, and then only for later epochs."""
     runs = []

@@ -8,7 +8,7 @@ import pytest
 from contracts import check_layer, to_numpy
 from keras import ops
 
-from tfconvbias.layers import SparseDense, sparse_products
+from tfconvbias.layers import SparseDense, _sparse_call, sparse_products
 
 # JAX computes in float32 unless told otherwise at its start.
 DOUBLE, TINY = ("float32", 1e-5) if keras.config.backend() == "jax" else ("float64", 1e-12)
@@ -24,10 +24,12 @@ def _sparse_kernel(num_inputs=30, units=12, density=0.2, dtype="float32"):
     return kernel.astype(dtype)
 
 
-@pytest.fixture(params=["numba", "numpy"])
+@pytest.fixture(params=["numba", "numpy", "gathered"])
 def products(request, monkeypatch):
-    """Every test with the compiled products, where Numba is installed, and without them."""
-    if request.param == "numba":
+    """Every test with and without Numba's products, and with the operations used on a GPU."""
+    if request.param == "gathered":
+        monkeypatch.setattr(_sparse_call, "_runs_on_processor", lambda: False)
+    elif request.param == "numba":
         pytest.importorskip("numba")
         assert sparse_products.compiled_products() is not None
     else:

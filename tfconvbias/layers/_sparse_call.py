@@ -27,15 +27,18 @@ def sparse_call(inputs, values, rows, starts, training):
         # Sums over many weights would lose too much in half precision.
         inputs, values = ops.cast(inputs, "float32"), ops.cast(values, "float32")
         return ops.cast(sparse_call(inputs, values, rows, starts, training), dtype)
-    on_host = _runs_on_processor()
-    if on_host and keras.config.backend() == "tensorflow":
-        return _tensorflow_call(inputs, values, rows, starts, training)
-    if on_host and keras.config.backend() == "jax" and sparse_products.compiled_products():
-        return _jax_call()(inputs, values, rows, starts)
-    if on_host and keras.config.backend() == "torch" and sparse_products.compiled_products():
+    if _runs_on_processor():
+        if keras.config.backend() == "tensorflow":
+            return _tensorflow_call(inputs, values, rows, starts, training)
+        if keras.config.backend() == "jax":
+            return _jax_call()(inputs, values, rows, starts)
         return _torch_call().apply(inputs, values, rows, starts)
     terms = ops.take(inputs, rows, axis=0) * ops.expand_dims(values, 1)
-    return ops.segment_sum(terms, _units(rows, starts), starts.shape[0] - 1)
+    units, num_units = _units(rows, starts), starts.shape[0] - 1
+    if keras.config.backend() == "torch":
+        # The backend's `segment_sum` adds in float32.
+        return terms.new_zeros((num_units, terms.shape[1])).index_add(0, units, terms)
+    return ops.segment_sum(terms, units, num_units)
 
 
 def _units(rows, starts):

@@ -27,8 +27,8 @@ class SparseDense(keras.layers.Layer):
 
     A processor multiplies dense matrices faster per weight, so that the layer pays below about 10 %
     of non-zeros; on a GPU the product runs over gathered inputs and needs memory in proportion to
-    non-zeros times batch. Numba, if installed, makes training several times faster, and inference
-    on JAX and PyTorch too. TensorFlow runs it without XLA.
+    non-zeros times batch. Numba, if installed (`pip install tfconvbias[sparse]`), makes training
+    several times faster, and inference on JAX and PyTorch too. TensorFlow runs it without XLA.
 
     Args:
         units: Number of outputs.
