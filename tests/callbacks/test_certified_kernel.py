@@ -4,17 +4,19 @@ import numpy as np
 import pytest
 
 from tfconvbias.callbacks._certified_kernel import CertifiedKernel
-from tfconvbias.layers import sparse_products
+from tfconvbias.layers import _product_loops, sparse_products
 from tfconvbias.optimizers import StepSizes
 
 
-@pytest.fixture(params=["numba", "numpy"])
+@pytest.fixture(params=["numba", "loops", "numpy"])
 def products(request, monkeypatch):
     """Every test with the compiled products, where Numba is installed, and without them."""
     if request.param == "numba":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(sparse_products, "compiled_products", lambda: None)
+        # The loops that Numba compiles give the same numbers uncompiled.
+        products = _product_loops if request.param == "loops" else None
+        monkeypatch.setattr(sparse_products, "compiled_products", lambda: products)
 
 
 def _dense_step(kernel, inputs, gradient, sizes, threshold, clipvalue):

@@ -414,6 +414,18 @@ def test_layers_that_stay_dense(options, reason):
     assert [done.layer for done in sparsity.report] == ["plain"]
 
 
+def test_a_subclass_of_dense_stays_dense():
+    class Doubled(layers.Dense):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    def build(dtype):
+        return keras.Sequential([keras.Input((20,)), Doubled(8, name="twice"), layers.Dense(3)])
+
+    with pytest.raises(ValueError, match="'twice' is a Doubled"):
+        _run(build, CertifiedSparsity("twice"), epochs=1)
+
+
 def test_a_layer_that_is_not_penalized_stays_dense():
     with pytest.raises(ValueError, match="'fc1' is not penalized"):
         _run(_mlp, CertifiedSparsity("fc1"), epochs=1, penalized="fc2/kernel")
@@ -455,5 +467,5 @@ def test_refused_arguments(arguments, message):
 
 
 def test_no_matching_layer_is_refused():
-    with pytest.raises(ValueError, match="which matches none"):
+    with pytest.raises(ValueError, match="which matches no dense layer"):
         _run(_mlp, CertifiedSparsity("conv"), epochs=1)

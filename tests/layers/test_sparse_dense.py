@@ -8,7 +8,7 @@ import pytest
 from contracts import check_layer, to_numpy
 from keras import ops
 
-from tfconvbias.layers import SparseDense, _sparse_call, sparse_products
+from tfconvbias.layers import SparseDense, _product_loops, _sparse_call, sparse_products
 
 # JAX computes in float32 unless told otherwise at its start.
 DOUBLE, TINY = ("float32", 1e-5) if keras.config.backend() == "jax" else ("float64", 1e-12)
@@ -24,7 +24,7 @@ def _sparse_kernel(num_inputs=30, units=12, density=0.2, dtype="float32"):
     return kernel.astype(dtype)
 
 
-@pytest.fixture(params=["numba", "numpy", "gathered"])
+@pytest.fixture(params=["numba", "loops", "numpy", "gathered"])
 def products(request, monkeypatch):
     """Every test with and without Numba's products, and with the operations used on a GPU."""
     if request.param == "gathered":
@@ -33,7 +33,9 @@ def products(request, monkeypatch):
         pytest.importorskip("numba")
         assert sparse_products.compiled_products() is not None
     else:
-        monkeypatch.setattr(sparse_products, "compiled_products", lambda: None)
+        # The loops that Numba compiles give the same numbers uncompiled.
+        products = _product_loops if request.param == "loops" else None
+        monkeypatch.setattr(sparse_products, "compiled_products", lambda: products)
 
 
 @pytest.mark.filterwarnings("ignore:Model doesn't support `jit_compile=True`")

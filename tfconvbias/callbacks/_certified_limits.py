@@ -63,7 +63,8 @@ def find_layers(model, pattern: str | None) -> list:
 
     Args:
         model: A built model with a built `BetaLasso`.
-        pattern: A regular expression searched for in names; None finds all that can be sparse.
+        pattern: A regular expression searched for in the names of dense layers; None finds all
+            that can be sparse.
 
     Raises:
         ValueError: If a layer that matches the pattern cannot be sparse, or no layer can.
@@ -72,6 +73,8 @@ def find_layers(model, pattern: str | None) -> list:
         model.optimizer.build(model.trainable_variables)
     found, refused = [], {}
     for layer in dict.fromkeys(_all_layers(model)):
+        if not isinstance(layer, keras.layers.Dense):
+            continue
         if pattern is not None and re.search(pattern, layer.name) is None:
             continue
         obstacle = _obstacle(model, layer)
@@ -83,7 +86,7 @@ def find_layers(model, pattern: str | None) -> list:
         reasons = "; ".join(f"{name!r} {reason}" for name, reason in refused.items())
         raise ValueError(
             f"{'No layer' if not found else 'Not every layer asked for'} can be trained on its "
-            f"non-zeros. Received: layers={pattern!r}, {reasons or 'which matches none'}"
+            f"non-zeros. Received: layers={pattern!r}, {reasons or 'which matches no dense layer'}"
         )
     return found
 
@@ -98,7 +101,7 @@ def _all_layers(model):
 def _obstacle(model, layer) -> str | None:
     """Why the layer cannot be sparse, None if it can."""
     if type(layer) is not keras.layers.Dense:
-        return "is no Dense layer"
+        return f"is a {type(layer).__name__}, which may compute something else"
     if getattr(layer, "lora_enabled", False) or getattr(layer, "quantization_mode", None):
         return "is adapted by LoRA or quantized"
     if not any(layer.kernel is variable for variable in model.trainable_variables):

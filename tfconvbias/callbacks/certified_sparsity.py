@@ -92,8 +92,8 @@ class CertifiedSparsity(keras.callbacks.Callback):
     faster.
 
     Args:
-        layers: A regular expression, searched for in the layers' names: these layers are sparse as
-            soon as that is faster, and it is an error if one of them cannot be. By default every
+        layers: A regular expression, searched for in the names of the dense layers: these are
+            sparse as soon as that is faster, and it is an error if one cannot be. By default every
             `keras.layers.Dense` that can be: trainable, penalized by the optimizer, without
             regularizer or constraint of its kernel, not adapted by LoRA or quantized, and computing
             in the dtype of its kernel.

@@ -62,7 +62,7 @@ class SparseDense(keras.layers.Layer):
     Example:
         >>> import numpy as np
         >>> layer = SparseDense.from_kernel(np.array([[0.0, 2.0], [3.0, 0.0]], "float32"))
-        >>> layer.kernel.shape
+        >>> tuple(layer.kernel.shape)
         (2,)
         >>> [float(value) for value in layer(np.array([[1.0, 10.0]], "float32"))[0]]
         [30.0, 2.0]

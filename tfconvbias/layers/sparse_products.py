@@ -13,10 +13,13 @@ import functools
 import importlib.util
 import itertools
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
+from typing import NamedTuple
 
 import numpy as np
+
+from tfconvbias.layers import _product_loops
 
 # Weights whose two runs of activations are gathered at a time where Numba is missing: few enough
 # for the gathered numbers to stay in the processor's cache.
@@ -25,14 +28,25 @@ _GATHERED = 4096
 _SHARED_FROM = 1_000_000
 
 
+class Products(NamedTuple):
+    """The loops of `_product_loops`, compiled."""
+
+    kernel_product: Callable
+    weight_gradient: Callable
+    input_gradient: Callable
+
+
 @functools.cache
-def compiled_products() -> ModuleType | None:
-    """The module of compiled products, or None where Numba is not installed."""
+def compiled_products() -> Products | None:
+    """The compiled products, or None where Numba is not installed."""
     if importlib.util.find_spec("numba") is None:
         return None
-    from tfconvbias.layers import _compiled_products
+    import numba
 
-    return _compiled_products
+    # Without Python's lock, for several threads. Sums may be reordered, so that they run over
+    # vectors; the other liberties of `fastmath` would let a NaN vanish.
+    compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
+    return Products(*(compiled(getattr(_product_loops, name)) for name in Products._fields))
 
 
 def kernel_product(inputs, values, rows, starts):

@@ -1,17 +1,9 @@
-"""The products of `sparse_products`, compiled by Numba; imported only where Numba is installed.
+"""The products of `sparse_products` as plain loops, for Numba to compile.
 
-Each function does a run of units, or of examples, and runs without Python's lock, so that
-`sparse_products` can have several at work at once.
+Each function does a run of units, or of examples, so that several cores can share the work.
 """
 
-import numba
 
-# Sums may be reordered, so that they run over vectors. The other liberties of `fastmath` would let
-# a NaN vanish.
-_compile = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-
-
-@_compile
 def kernel_product(inputs, values, rows, starts, first, last, outputs):
     """Sum the weighted inputs of the units from `first` to before `last` into `outputs`."""
     batch = inputs.shape[1]
@@ -24,7 +16,6 @@ def kernel_product(inputs, values, rows, starts, first, last, outputs):
                 total[b] += value * source[b]
 
 
-@_compile
 def weight_gradient(inputs, gradient, rows, starts, first, last, outputs):
     """Write the product of each weight's two runs of activations, for a run of units."""
     batch = inputs.shape[1]
@@ -38,7 +29,6 @@ def weight_gradient(inputs, gradient, rows, starts, first, last, outputs):
             outputs[k] = total
 
 
-@_compile
 def input_gradient(gradient, values, rows, starts, first, last, outputs):
     """Add every unit's weighted gradient to the inputs that it reads, for a run of examples."""
     width = last - first
