@@ -63,17 +63,19 @@ def test_equals_dense(products, dtype):
     tolerance = 1e-5 if dtype == "float32" else TINY
     expected = np.maximum(inputs @ kernel + bias, 0)
     np.testing.assert_allclose(to_numpy(layer(inputs)), expected, atol=tolerance)
+    many = to_numpy(layer(np.repeat(inputs, 3, axis=0)))
+    np.testing.assert_allclose(many, np.repeat(expected, 3, axis=0), atol=tolerance)
     np.testing.assert_array_equal(layer.dense_kernel(), kernel)
     assert tuple(layer.kernel.shape) == (np.count_nonzero(kernel),)
     assert layer.compute_dtype == dtype
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_gradients(products, training):
+@pytest.mark.parametrize(("training", "batch"), [(True, 7), (False, 7), (False, 20)])
+def test_gradients(products, training, batch):
     """By hand: d · kernelᵀ, and the entries of xᵀ · d where the kernel has weights."""
     kernel = _sparse_kernel(dtype=DOUBLE)
     rng = np.random.default_rng(2)
-    inputs, upstream = (rng.normal(size=(7, size)).astype(DOUBLE) for size in (30, 12))
+    inputs, upstream = (rng.normal(size=(batch, size)).astype(DOUBLE) for size in (30, 12))
     layer = SparseDense.from_kernel(kernel)
     of_inputs, of_values = _gradients(layer, inputs, upstream, training)
     np.testing.assert_allclose(of_inputs, upstream @ kernel.T, atol=TINY)
@@ -189,7 +191,8 @@ def test_more_weights_than_places_are_refused():
 def test_inference_is_exported(tmp_path):
     layer = SparseDense.from_kernel(_sparse_kernel())
     model = keras.Sequential([keras.Input((30,)), layer])
-    inputs = np.ones((2, 30), "float32")
+    inputs = np.ones((20, 30), "float32")
     model.export(tmp_path / "exported", verbose=False)
     artifact = sys.modules["tensorflow"].saved_model.load(str(tmp_path / "exported"))
-    np.testing.assert_allclose(artifact.serve(inputs), inputs @ _sparse_kernel(), atol=1e-5)
+    for few in (inputs, inputs[:2]):
+        np.testing.assert_allclose(artifact.serve(few), few @ _sparse_kernel(), atol=1e-5)

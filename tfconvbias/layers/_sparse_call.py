@@ -7,6 +7,9 @@ from keras import ops
 
 from tfconvbias.layers import sparse_products
 
+# Up to so many examples, TensorFlow takes longer to compress a matrix than to do without.
+_FEW_EXAMPLES = 8
+
 
 def sparse_call(inputs, values, rows, starts, training):
     """`kernel.T @ inputs` for tensors, differentiable in `inputs` and `values`.
@@ -67,7 +70,13 @@ def _tensorflow_call(inputs, values, rows, starts, training):
     import tensorflow as tf
 
     num_inputs, num_units = inputs.shape[0], starts.shape[0] - 1
-    indices = tf.cast(tf.stack([_units(rows, starts), rows], axis=1), tf.int64)
+    # The unit of a weight is the number of units that end at or before it; searching for it would
+    # take longer than the product.
+    ends = tf.math.unsorted_segment_sum(
+        tf.ones(num_units - 1, tf.int64), starts[1:-1], rows.shape[0] + 1
+    )
+    units = tf.cumsum(ends)[:-1]
+    indices = tf.stack([units, tf.cast(rows, tf.int64)], axis=1)
 
     def product(inputs, values):
         matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
@@ -91,7 +100,16 @@ def _tensorflow_call(inputs, values, rows, starts, training):
 
     # Not the variable itself, whose gradient TensorFlow would want by another way.
     values = tf.convert_to_tensor(values)
-    return trained_product(inputs, values) if training else product(inputs, values)[0]
+    if training:
+        return trained_product(inputs, values)
+
+    def gathered_product():
+        terms = tf.gather(inputs, rows) * values[:, None]
+        sums = tf.math.unsorted_segment_sum(terms, units, num_units)
+        return tf.ensure_shape(sums, (num_units, inputs.shape[1]))
+
+    few = tf.shape(inputs)[1] <= _FEW_EXAMPLES
+    return tf.cond(few, gathered_product, lambda: product(inputs, values)[0])
 
 
 def _weight_gradient(inputs, gradient, rows, starts):
