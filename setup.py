@@ -34,12 +34,14 @@ setup(
         "tensorboard>=2.18",  # tensorflow no longer brings it; KerasTuner and the recipes need it
         "tensorflow>=2.20",
         "tensorflow-datasets>=4.9.8",
+        "threadpoolctl>=3",
         "tqdm>=4.60",
     ],
     extras_require={
         "bench": ["tf_keras>=2.18", "torch>=2.5"],
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "jax": ["jax>=0.6"],
+        "sparse": ["numba>=0.61"],
         "test": TEST,
         "torch": ["torch>=2.5"],
     },

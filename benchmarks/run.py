@@ -6,7 +6,10 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-ON_DEMAND = {"real_scale": "trains for minutes to hours, and needs a data set"}
+ON_DEMAND = {
+    "real_scale": "trains for minutes to hours, and needs a data set",
+    "sparse_training": "trains for minutes",
+}
 NAMES = sorted(
     p.stem
     for p in HERE.glob("*.py")

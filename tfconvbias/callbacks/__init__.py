@@ -1,5 +1,6 @@
 """Keras callbacks that measure or guard a training run."""
 
+from tfconvbias.callbacks.certified_sparsity import CertifiedSparsity, LayerEpoch
 from tfconvbias.callbacks.epoch_seeds import EpochSeeds
 from tfconvbias.callbacks.finite_loss import StopOnNonFiniteLoss
 from tfconvbias.callbacks.generalization_bound import GeneralizationBound
@@ -13,10 +14,12 @@ from tfconvbias.callbacks.snapshots import Snapshots, log_spaced_epochs
 
 __all__ = [
     "ActiveUnits",
+    "CertifiedSparsity",
     "EpochSeeds",
     "GeneralizationBound",
     "GeneralizationGap",
     "KernelCorrelation",
+    "LayerEpoch",
     "LiveKernels",
     "LocalityScore",
     "Measurement",

@@ -3,5 +3,6 @@
 from tfconvbias.layers.locally_connected_1d import LocallyConnected1D
 from tfconvbias.layers.locally_connected_2d import LocallyConnected2D
 from tfconvbias.layers.locally_connected_3d import LocallyConnected3D
+from tfconvbias.layers.sparse_dense import SparseDense
 
-__all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D"]
+__all__ = ["LocallyConnected1D", "LocallyConnected2D", "LocallyConnected3D", "SparseDense"]

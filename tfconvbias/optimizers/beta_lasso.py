@@ -27,6 +27,14 @@ class PenalizedVariable(NamedTuple):
     l1: float
 
 
+class StepSizes(NamedTuple):
+    """The numbers of one step on a penalized variable: η, η λ and β λ."""
+
+    rate: Any
+    pull: Any
+    cutoff: Any
+
+
 @dataclass
 class _Penalties:
     """The λ of each pattern and, once the optimizer is built, of each variable by its position.
@@ -312,19 +320,30 @@ class BetaLasso(keras.optimizers.SGD):
         ]
         super().build(variables)
 
-    def update_step(self, gradient, variable, learning_rate):
-        index = self._get_variable_index(variable)
-        strength = self._penalties.strengths[index]
+    def step_sizes(self, variable, learning_rate=None) -> StepSizes | None:
+        """η, η λ and β λ of the present step for a variable, None if it is not penalized.
+
+        Args:
+            variable: A variable that the optimizer was built with.
+            learning_rate: η; by default the optimizer's at its present iteration.
+        """
+        strength = self._penalties.strengths[self._get_variable_index(variable)]
         if strength is None:
+            return None
+        rate = self.learning_rate if learning_rate is None else learning_rate
+        rate = ops.cast(rate, variable.dtype)
+        l1 = ops.cast(strength.current, variable.dtype)
+        return StepSizes(rate, rate * l1, ops.cast(self._beta.current, variable.dtype) * l1)
+
+    def update_step(self, gradient, variable, learning_rate):
+        sizes = self.step_sizes(variable, learning_rate)
+        if sizes is None:
             super().update_step(gradient, variable, learning_rate)
             return
-        dtype = variable.dtype
+        rate, pull, cutoff = sizes
+        index, dtype = self._get_variable_index(variable), variable.dtype
         # Also makes a sparse gradient dense, since the penalty acts on every row.
         gradient = ops.cast(ops.convert_to_tensor(gradient), dtype)
-        rate = ops.cast(learning_rate, dtype)
-        l1 = ops.cast(strength.current, dtype)
-        pull = rate * l1
-        cutoff = ops.cast(self._beta.current, dtype) * l1
         if self.momentum:
             momentum = ops.cast(self.momentum, dtype)
             velocity = self.momentums[index] * momentum - gradient * rate

@@ -1,0 +1,471 @@
+"""A certified run against the same run without the callback."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from tfconvbias.callbacks import CertifiedSparsity, certified_sparsity
+from tfconvbias.optimizers import BetaLasso
+
+pytestmark = pytest.mark.tensorflow
+STEPS, BATCH = 24, 16
+
+
+def _data(dtype="float32", shape=(20,)):
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(STEPS * BATCH, *shape)), rng.integers(0, 3, STEPS * BATCH)
+    x.reshape(len(x), -1)[np.arange(len(x)), 5 * y] += 2
+    return x.astype(dtype), y
+
+
+def _mlp(dtype="float32"):
+    """Noise and normalization between dense layers, so that random draws must agree too."""
+    keras.utils.set_random_seed(0)
+    options = {"dtype": dtype}
+    return keras.Sequential(
+        [
+            keras.Input((20,), dtype=dtype),
+            layers.GaussianNoise(0.1, seed=3, **options),
+            layers.Dense(40, use_bias=False, name="fc1", **options),
+            layers.BatchNormalization(**options),
+            layers.ReLU(**options),
+            layers.Dense(15, activation="tanh", name="fc2", **options),
+            layers.Dense(3, name="fc3", **options),
+        ]
+    )
+
+
+def _twice_called(dtype="float32"):
+    """A layer called twice, with inputs of three axes, within a model within the model."""
+    keras.utils.set_random_seed(0)
+    inner_input = keras.Input((5, 8), dtype=dtype)
+    shared = layers.Dense(8, activation="relu", name="fc1", dtype=dtype)
+    inner = keras.Model(inner_input, shared(shared(inner_input)), name="inner")
+    inputs = keras.Input((5, 8), dtype=dtype)
+    flat = layers.Flatten(dtype=dtype)(inner(inputs))
+    return keras.Model(inputs, layers.Dense(3, name="fc3", dtype=dtype)(flat))
+
+
+def _optimizer(epochs, **changes):
+    rate = keras.optimizers.schedules.CosineDecay(0.1, epochs * STEPS)
+    return BetaLasso(**{"learning_rate": rate, "l1": 2e-3, "beta": 10.0, **changes})
+
+
+class _Kernels(keras.callbacks.Callback):
+    """All weights after every epoch; before `CertifiedSparsity` in the list, as a trap."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.seen.append([ops.convert_to_numpy(weight) for weight in self.model.weights])
+
+
+def _run(build, sparsity, dtype="float32", epochs=4, callbacks=(), data=None, **changes):
+    model = build(dtype)
+    model.compile(
+        _optimizer(epochs, **changes),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+    x, y = _data(dtype, model.input_shape[1:]) if data is None else data
+    kernels = _Kernels()
+    history = model.fit(
+        x,
+        y,
+        batch_size=BATCH,
+        epochs=epochs,
+        verbose=0,
+        validation_data=(x[:64], y[:64]),
+        callbacks=[kernels, *callbacks, *([sparsity] if sparsity else [])],
+    )
+    return model, kernels.seen, history.history
+
+
+def _always():
+    return CertifiedSparsity(choose="always", verbose=0)
+
+
+def _check_equal(build, dtype="float64", tolerance=1e-12, **changes):
+    """Weights after each epoch and the whole history agree; returns what came back."""
+    sparsity = _always()
+    dense, expected, dense_history = _run(build, None, dtype, **changes)
+    sparse, found, history = _run(build, sparsity, dtype, **changes)
+    for before, after in zip(expected, found, strict=True):
+        for one, other in zip(before, after, strict=True):
+            np.testing.assert_array_equal(one != 0, other != 0)
+            np.testing.assert_allclose(other, one, atol=tolerance)
+    for name, values in dense_history.items():
+        np.testing.assert_allclose(history[name], values, atol=max(tolerance, 1e-6), err_msg=name)
+    assert int(sparse.optimizer.iterations) == int(dense.optimizer.iterations)
+    return sum(done.returned for done in sparsity.report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "least", "most"),
+    [
+        ({"beta": 40.0, "epochs": 12}, 0, 0),
+        ({"beta": 2.0, "epochs": 12}, 100, None),
+        ({"beta": 5.0, "threshold": "soft"}, 100, None),
+        ({"beta": 5.0, "clipvalue": 0.02}, 0, None),
+        ({"beta": 5.0, "loss_scale_factor": 64.0}, 1, None),
+        ({"beta": keras.optimizers.schedules.PolynomialDecay(0.0, 80, 10.0)}, 1, None),
+        ({"l1": keras.optimizers.schedules.PolynomialDecay(0.0, 80, 4e-3), "beta": 5.0}, 1, None),
+        ({"l1_overrides": {"fc1": 5e-3}, "beta": 5.0}, 1, None),
+    ],
+    ids=["none returns", "many return", "soft", "clip", "scale", "beta", "l1", "overrides"],
+)
+def test_equals_the_dense_run(changes, least, most):
+    returned = _check_equal(_mlp, **changes)
+    assert returned >= least
+    assert most is None or returned <= most
+
+
+def test_equals_the_dense_run_in_float32():
+    assert _check_equal(_mlp, "float32", tolerance=1e-5, beta=2.0, epochs=12) > 100
+
+
+def test_a_layer_called_twice_in_an_inner_model():
+    assert _check_equal(_twice_called, beta=3.0) > 0
+
+
+def test_assigning_to_the_optimizer_takes_effect():
+    def assigning():
+        return keras.callbacks.LambdaCallback(
+            on_epoch_begin=lambda epoch, logs: optimizers[-1].beta.assign(2.0 if epoch < 6 else 30)
+        )
+
+    optimizers, runs = [], []
+    for sparsity in (None, _always()):
+        model = _mlp("float64")
+        optimizers.append(_optimizer(12))
+        model.compile(optimizers[-1], "sparse_categorical_crossentropy", jit_compile=False)
+        kernels = _Kernels()
+        callbacks = [assigning(), kernels, *([sparsity] if sparsity else [])]
+        model.fit(*_data("float64"), BATCH, epochs=12, verbose=0, callbacks=callbacks)
+        runs.append(kernels.seen)
+    np.testing.assert_allclose(runs[1][-1][0], runs[0][-1][0], atol=1e-12)
+    assert np.count_nonzero(runs[0][6][0]) < np.count_nonzero(runs[0][5][0])
+
+
+def test_a_model_without_other_variables():
+    def build(dtype):
+        keras.utils.set_random_seed(0)
+        return keras.Sequential(
+            [keras.Input((20,), dtype=dtype), layers.Dense(3, use_bias=False, dtype=dtype)]
+        )
+
+    _check_equal(build, epochs=4)
+
+
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_data_of_unknown_length():
+    """The end of the data is known only when it is met, and then only for later epochs."""
+    runs = []
+    for sparsity in (None, _always()):
+        model = _mlp("float64")
+        model.compile(_optimizer(3), "sparse_categorical_crossentropy", jit_compile=False)
+        x, y = _data("float64")
+
+        def batches(x=x, y=y):
+            for begin in range(0, len(x), BATCH):
+                yield x[begin : begin + BATCH], y[begin : begin + BATCH]
+
+        import tensorflow as tf
+
+        signature = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in (x, y))
+        data = tf.data.Dataset.from_generator(batches, output_signature=signature)
+        kernels = _Kernels()
+        model.fit(
+            data,
+            epochs=3,
+            shuffle=False,
+            verbose=0,
+            validation_data=(x[:64], y[:64]),
+            callbacks=[kernels, *([sparsity] if sparsity else [])],
+        )
+        runs.append(kernels.seen)
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_allclose(other[0], one[0], atol=1e-12)
+    assert [done.steps for done in sparsity.report if done.layer == "fc1"] == [STEPS] * 3
+
+
+def test_saved_in_the_middle_of_an_epoch(tmp_path):
+    saved = []
+    for sparsity in (None, _always()):
+        path = tmp_path / f"{len(saved)}.keras"
+        saving = keras.callbacks.ModelCheckpoint(path, save_freq=STEPS + 5)
+        model, *_ = _run(_mlp, sparsity, epochs=2, callbacks=[saving])
+        saved.append(keras.saving.load_model(path).get_weights())
+        assert np.any(model.get_weights()[0] != saved[-1][0])
+    for one, other in zip(*saved, strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-5)
+
+
+def test_stopped_in_the_middle_of_an_epoch():
+    def stop(batch, logs):
+        model.stop_training = batch == 5
+
+    model = _mlp()
+    model.compile(_optimizer(2), "sparse_categorical_crossentropy", jit_compile=False)
+    x, y = _data()
+    for callbacks in (
+        [keras.callbacks.LambdaCallback(on_train_batch_end=stop), _always()],
+        [_always(), keras.callbacks.LambdaCallback(on_train_batch_end=stop)],
+    ):
+        model.fit(x, y, BATCH, verbose=0, validation_data=(x, y), callbacks=callbacks)
+        assert tuple(ops.convert_to_numpy(model.layers[1].kernel).shape) == (20, 40)
+
+
+def test_an_error_leaves_the_weights():
+    class Failing(keras.utils.PyDataset):
+        def __len__(self):
+            return 5
+
+        def __getitem__(self, index):
+            if index == 3:
+                raise RuntimeError("no such file")
+            x, y = _data()
+            return x[:BATCH], y[:BATCH]
+
+    model = _mlp()
+    model.compile(_optimizer(2), "sparse_categorical_crossentropy", jit_compile=False)
+    before = model.get_weights()[0]
+    with pytest.raises(Exception, match="no such file"):
+        model.fit(Failing(), verbose=0, callbacks=[_always()])
+    after = model.get_weights()[0]
+    assert after.shape == before.shape
+    assert np.any(after != before)
+
+
+def test_a_callback_that_fails_can_be_followed_by_put_back():
+    def fail(batch, logs):
+        if batch == 3:
+            raise RuntimeError("stop here")
+
+    model, sparsity = _mlp(), _always()
+    model.compile(_optimizer(2), "sparse_categorical_crossentropy", jit_compile=False)
+    with pytest.raises(RuntimeError, match="stop here"):
+        callbacks = [keras.callbacks.LambdaCallback(on_train_batch_end=fail), sparsity]
+        model.fit(*_data(), BATCH, verbose=0, callbacks=callbacks)
+    assert model.get_weights()[0].size == 0
+    sparsity.put_back()
+    assert model.get_weights()[0].shape == (20, 40)
+    assert np.isfinite(model.predict(_data()[0], verbose=0)).all()
+
+
+def test_training_goes_on_without_the_callback():
+    model, *_ = _run(_mlp, _always(), epochs=1, learning_rate=0.1)
+    assert "train_step" not in vars(model)
+    before = model.get_weights()[0]
+    model.fit(*_data(), BATCH, verbose=0)
+    assert np.any(model.get_weights()[0] != before)
+
+
+def _timed(monkeypatch, dense, sparse):
+    """Times in ms as if measured; the trial's are those that the steps really took."""
+    monkeypatch.setattr(certified_sparsity, "dense_seconds", lambda *_: dense / 1e3)
+    monkeypatch.setattr(certified_sparsity, "sparse_seconds", lambda *_: sparse / 1e3)
+    monkeypatch.setattr(certified_sparsity, "_HIGHEST_DENSITY", 1.0)
+
+
+def _report_of(sparsity, layer):
+    return [done for done in sparsity.report if done.layer == layer]
+
+
+def test_the_faster_form_is_taken(monkeypatch):
+    for dense, sparse, is_sparse in ((1e6, 1.0, True), (1.0, 2.0, False)):
+        _timed(monkeypatch, dense, sparse)
+        sparsity = CertifiedSparsity(verbose=0)
+        *_, history = _run(_mlp, sparsity, epochs=2)
+        first, second = _report_of(sparsity, "fc1")
+        assert first.is_sparse == second.is_sparse == is_sparse
+        assert first.steps == STEPS * is_sparse
+        assert first.reason == f"{sparse:.2f} ms without checks against {dense:.2f} dense"
+        assert ("measured in the last epoch" in second.reason) == is_sparse
+        assert np.isnan(history["checked/fc1"]).any() != is_sparse
+
+
+def test_a_slow_trial_ends(monkeypatch):
+    _timed(monkeypatch, 1e-6, 0.0)
+    sparsity = CertifiedSparsity("fc1", verbose=0)
+    _, found, _ = _run(_mlp, sparsity, "float64", epochs=5)
+    tried = [done.steps for done in _report_of(sparsity, "fc1")]
+    trial = certified_sparsity._TRIAL_STEPS
+    assert tried == [trial] * 5
+    assert all("left after" in done.reason for done in sparsity.report)
+    _, expected, _ = _run(_mlp, None, "float64", epochs=5)
+    for one, other in zip(expected[-1], found[-1], strict=True):
+        np.testing.assert_allclose(other, one, atol=1e-12)
+
+
+def test_a_full_layer_stays_dense():
+    sparsity = CertifiedSparsity(verbose=0)
+    _run(_mlp, sparsity, epochs=1)
+    assert not any(done.is_sparse for done in sparsity.report)
+    assert "more than 20% of the weights" in sparsity.report[0].reason
+
+
+def test_times_are_measured():
+    """Both forms of a layer are really run: the sparse one of a large empty kernel is faster."""
+    kernel = np.zeros((600, 500), "float32")
+    kernel[0, 0] = 1
+    dense = certified_sparsity.dense_seconds(kernel.shape, "float32", 64, True)
+    sparse = certified_sparsity.sparse_seconds(kernel, 64, True)
+    assert 0 < sparse < dense
+
+
+def test_summary(capsys):
+    sparsity = CertifiedSparsity("fc1", choose="always")
+    _run(_mlp, sparsity, epochs=2)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == sparsity.summary().splitlines()
+    assert lines[0].split()[:4] == ["epoch", "layer", "form", "density"]
+    assert [line.split()[:3] for line in lines[1:]] == [
+        ["1", "fc1", "sparse"],
+        ["2", "fc1", "sparse"],
+    ]
+    assert all(line.endswith("asked for") for line in lines[1:])
+
+
+def test_only_dense_layers_asked_for_are_sparse():
+    sparsity = CertifiedSparsity("fc[12]", choose="always", verbose=0)
+    _run(_mlp, sparsity, epochs=1)
+    assert [done.layer for done in sparsity.report] == ["fc1", "fc2"]
+    assert sparsity.report[0] == dataclasses.replace(sparsity.report[0], epoch=0, steps=STEPS)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0.9},
+        {"weight_decay": 1e-3},
+        {"clipnorm": 1.0},
+        {"global_clipnorm": 1.0},
+        {"use_ema": True},
+        {"gradient_accumulation_steps": 2},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_refused_options_of_the_optimizer(changes):
+    name = next(iter(changes))
+    with pytest.raises(ValueError, match=f"cannot be exact with `{name}`"):
+        _run(_mlp, _always(), epochs=1, **changes)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "received"),
+    [
+        (keras.optimizers.SGD(0.1), "Received: SGD"),
+        (
+            keras.optimizers.LossScaleOptimizer(BetaLasso(0.1, 1e-4, 1.0)),
+            "Received: LossScaleOptimizer",
+        ),
+    ],
+)
+def test_refused_optimizers(optimizer, received):
+    model = _mlp()
+    model.compile(optimizer, "sparse_categorical_crossentropy", jit_compile=False)
+    with pytest.raises(ValueError, match=received):
+        model.fit(*_data(), BATCH, verbose=0, callbacks=[_always()])
+
+
+def test_a_train_step_of_its_own_is_refused():
+    class Own(keras.Sequential):
+        def train_step(self, data):
+            return super().train_step(data)
+
+    def build(dtype):
+        return Own([keras.Input((20,)), layers.Dense(3)])
+
+    with pytest.raises(ValueError, match="a model of Own"):
+        _run(build, _always(), epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"kernel_regularizer": "l2"}, "has a regularizer"),
+        ({"kernel_constraint": "non_neg"}, "has a constraint"),
+        ({"trainable": False}, "is not trained"),
+        ({"dtype": "mixed_bfloat16"}, "computes in bfloat16"),
+    ],
+    ids=lambda value: None,
+)
+def test_layers_that_stay_dense(options, reason):
+    def build(dtype):
+        return keras.Sequential(
+            [
+                keras.Input((20,)),
+                layers.Dense(8, name="special", **options),
+                layers.Dense(3, name="plain"),
+            ]
+        )
+
+    with pytest.raises(ValueError, match=f"'special' {reason}"):
+        _run(build, CertifiedSparsity("special", choose="always"), epochs=1)
+    sparsity = _always()
+    _run(build, sparsity, epochs=1)
+    assert [done.layer for done in sparsity.report] == ["plain"]
+
+
+def test_a_subclass_of_dense_stays_dense():
+    class Doubled(layers.Dense):
+        def call(self, inputs):
+            return 2 * super().call(inputs)
+
+    def build(dtype):
+        return keras.Sequential([keras.Input((20,)), Doubled(8, name="twice"), layers.Dense(3)])
+
+    with pytest.raises(ValueError, match="'twice' is a Doubled"):
+        _run(build, CertifiedSparsity("twice"), epochs=1)
+
+
+def test_a_layer_that_is_not_penalized_stays_dense():
+    with pytest.raises(ValueError, match="'fc1' is not penalized"):
+        _run(_mlp, CertifiedSparsity("fc1"), epochs=1, penalized="fc2/kernel")
+
+
+def test_a_kernel_that_is_used_elsewhere_is_refused():
+    class Tied(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.fc1 = layers.Dense(20, name="fc1")
+            self.fc2 = layers.Dense(3, name="fc2")
+
+        def call(self, inputs):
+            return self.fc2(ops.matmul(self.fc1(inputs), ops.transpose(self.fc1.kernel)))
+
+    model = Tied()
+    model.compile(_optimizer(1), "sparse_categorical_crossentropy", jit_compile=False)
+    with pytest.raises(ValueError, match="before it is built"):
+        model.fit(*_data(), BATCH, verbose=0, callbacks=[_always()])
+    model(_data()[0])
+    with pytest.raises(ValueError, match="Leave the layer out"):
+        model.fit(*_data(), BATCH, verbose=0, callbacks=[_always()])
+    assert model.fc1.kernel.numpy().shape == (20, 20)
+    model.fit(*_data(), BATCH, verbose=0, callbacks=[CertifiedSparsity("fc2", verbose=0)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"choose": "often"}, "Received: choose='often'"),
+        ({"layers": "("}, r"Received: layers='\('"),
+        ({"layers": 3}, "Received: layers=3"),
+        ({"batch_size": 0}, "Received: batch_size=0"),
+    ],
+)
+def test_refused_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        CertifiedSparsity(**arguments)
+
+
+def test_no_matching_layer_is_refused():
+    with pytest.raises(ValueError, match="which matches no dense layer"):
+        _run(_mlp, CertifiedSparsity("conv"), epochs=1)

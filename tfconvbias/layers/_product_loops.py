@@ -1,0 +1,40 @@
+"""The products of `sparse_products` as plain loops, for Numba to compile.
+
+Each function does a run of units, or of examples, so that several cores can share the work.
+"""
+
+
+def kernel_product(inputs, values, rows, starts, first, last, outputs):
+    """Sum the weighted inputs of the units from `first` to before `last` into `outputs`."""
+    batch = inputs.shape[1]
+    for unit in range(first, last):
+        total = outputs[unit]
+        total[:] = 0
+        for k in range(starts[unit], starts[unit + 1]):
+            value, source = values[k], inputs[rows[k]]
+            for b in range(batch):
+                total[b] += value * source[b]
+
+
+def weight_gradient(inputs, gradient, rows, starts, first, last, outputs):
+    """Write the product of each weight's two runs of activations, for a run of units."""
+    batch = inputs.shape[1]
+    for unit in range(first, last):
+        pull = gradient[unit]
+        for k in range(starts[unit], starts[unit + 1]):
+            source = inputs[rows[k]]
+            total = outputs.dtype.type(0)
+            for b in range(batch):
+                total += source[b] * pull[b]
+            outputs[k] = total
+
+
+def input_gradient(gradient, values, rows, starts, first, last, outputs):
+    """Add every unit's weighted gradient to the inputs that it reads, for a run of examples."""
+    width = last - first
+    for unit in range(starts.size - 1):
+        pull = gradient[unit, first:last]
+        for k in range(starts[unit], starts[unit + 1]):
+            value, total = values[k], outputs[rows[k], first:last]
+            for b in range(width):
+                total[b] += value * pull[b]

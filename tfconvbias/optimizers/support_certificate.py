@@ -1,0 +1,116 @@
+"""Proof that zero weights of a dense layer stay zero under β-LASSO, without their gradients.
+
+With inputs `x` (batch × inputs) and gradients `d` of the units' sums (batch × units), the gradient
+of weight `(i, j)` is `g_ij = Σ_b x_bi d_bj`. A zero weight comes back only if η |g_ij| reaches the
+cutoff β λ. With `c_i` the mean of `x_i` over the batch, the Cauchy-Schwarz inequality gives
+
+    |g_ij| <= ‖x_i - c_i‖₂ ‖d_j‖₂ + |c_i| |Σ_b d_bj|
+
+whose factors cost O(batch · (inputs + units)), against O(batch · inputs · units)
+for all gradients. Only weights whose bound reaches the cutoff have their gradients computed.
+
+All arrays are NumPy's, and activations are transposed: `(inputs, batch)` and `(units, batch)`.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+# Gradients of zeros are computed in blocks of at most so many, so that a batch on which the bound
+# says little costs time but no memory in proportion to the kernel.
+BLOCK_SIZE = 2**19
+
+
+class ActivationBounds(NamedTuple):
+    """What the bound needs of each run of activations: three numbers for each input or unit.
+
+    Attributes:
+        spread: ‖x_i - c_i‖₂, or ‖d_j‖₂ itself.
+        shift: |c_i|, or |Σ_b d_bj|.
+        norm: ‖x_i‖₂, or ‖d_j‖₂: the scale of rounding errors.
+    """
+
+    spread: np.ndarray
+    shift: np.ndarray
+    norm: np.ndarray
+
+
+def input_bounds(inputs) -> ActivationBounds:
+    """The factors that the inputs `(inputs, batch)` contribute to the bound."""
+    mean = inputs.mean(axis=1)
+    return ActivationBounds(_norm(inputs - mean[:, None]), np.abs(mean), _norm(inputs))
+
+
+def unit_bounds(gradient) -> ActivationBounds:
+    """The factors that the gradients of the units' sums `(units, batch)` contribute."""
+    norm = _norm(gradient)
+    return ActivationBounds(norm, np.abs(gradient.sum(axis=1)), norm)
+
+
+def rounding_slack(batch: int, dtype) -> float:
+    """How far, relative to ‖x_i‖₂ ‖d_j‖₂, rounding can raise a computed |g_ij| over its bound.
+
+    A sum of `n` products, added in any order, is off by at most about `n ε/2` times the sum of
+    their magnitudes, which Cauchy and Schwarz limit to the product of the norms. The same holds for
+    the mean, the two norms and the sum in the bound, hence the factor; 16 more terms stand for the
+    few single operations between them.
+    """
+    return 3 * (batch + 16) * float(np.finfo(dtype).eps)
+
+
+def uncertain(asked: ActivationBounds, others: ActivationBounds, slack: float, limit: float):
+    """Indices of the asked inputs (or units) with a weight whose bound reaches `limit`.
+
+    The largest spread, shift and norm among the units (or inputs) on the other side stand for all
+    of them, so that each index costs three products. A bound that is NaN counts as reaching it.
+    """
+    spread, shift, norm = (np.max(part, initial=0) for part in others)
+    bound = (spread * asked.spread + shift * asked.shift) * (1 + slack) + slack * norm * asked.norm
+    return np.flatnonzero(~(bound < limit))
+
+
+def reaching_weights(inputs, gradient, limit: float, map_blocks: Callable = map):
+    """All weights that could come back, with their gradients.
+
+    Args:
+        inputs: Array `(inputs, batch)`.
+        gradient: Array `(units, batch)`.
+        limit: A weight is returned if its |g| is not below this.
+        map_blocks: `map`, or a function like it that works on several cores.
+
+    Returns:
+        A tuple `(rows, units, gradients, num_checked)`: input, unit and gradient of each weight
+        whose gradient reaches the limit, zero or not, sorted by unit and input; and the number of
+        units for which gradients had to be computed.
+    """
+    slack = rounding_slack(inputs.shape[1], inputs.dtype)
+    of_inputs, of_units = input_bounds(inputs), unit_bounds(gradient)
+    # The limit itself was rounded when it was divided by the learning rate.
+    lowered = limit * (1 - slack)
+    units = uncertain(of_units, of_inputs, slack, lowered)
+    empty = (np.empty(0, "int32"), np.empty(0, "int32"), np.empty(0, inputs.dtype))
+    if not units.size:
+        return *empty, 0
+    asked = ActivationBounds(*(part[units] for part in of_units))
+    rows = uncertain(of_inputs, asked, slack, lowered)
+    read = inputs if rows.size == inputs.shape[0] else inputs[rows]
+
+    def reaching(some):
+        block = gradient[some] @ read.T
+        # Asked this way round, a NaN is among them, so that a diverged run shows.
+        places = np.flatnonzero(~(np.abs(block) < lowered))
+        unit, row = np.divmod(places, max(1, rows.size))
+        return rows[row], some[unit], block.ravel()[places]
+
+    num_at_once = max(1, BLOCK_SIZE // max(1, rows.size))
+    blocks = [units[k : k + num_at_once] for k in range(0, units.size, num_at_once)]
+    found = [empty, *map_blocks(reaching, blocks)]
+    parts = [np.concatenate(part) for part in zip(*found, strict=True)]
+    return parts[0].astype("int32"), parts[1].astype("int32"), parts[2], int(units.size)
+
+
+def _norm(runs):
+    """Euclidean norm of each row, rounded up where its squares are too small for the dtype."""
+    squares = np.einsum("ib,ib->i", runs, runs)
+    return np.sqrt(squares + runs.shape[1] * np.finfo(runs.dtype).tiny)
