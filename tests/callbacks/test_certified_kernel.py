@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tfconvbias.callbacks._certified_kernel import CertifiedKernel
-from tfconvbias.layers import _product_loops, sparse_products
+from tfconvbias.callbacks.certified_kernel import CertifiedKernel
+from tfconvbias.layers import product_loops, sparse_products
 from tfconvbias.optimizers import StepSizes
 
 
@@ -15,7 +15,7 @@ def products(request, monkeypatch):
         pytest.importorskip("numba")
     else:
         # The loops that Numba compiles give the same numbers uncompiled.
-        products = _product_loops if request.param == "loops" else None
+        products = product_loops if request.param == "loops" else None
         monkeypatch.setattr(sparse_products, "compiled_products", lambda: products)
 
 

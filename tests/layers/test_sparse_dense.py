@@ -8,7 +8,7 @@ import pytest
 from contracts import check_layer, to_numpy
 from keras import ops
 
-from tfconvbias.layers import SparseDense, _product_loops, _sparse_call, sparse_products
+from tfconvbias.layers import SparseDense, product_loops, sparse_call, sparse_products
 
 # JAX computes in float32 unless told otherwise at its start.
 DOUBLE, TINY = ("float32", 1e-5) if keras.config.backend() == "jax" else ("float64", 1e-12)
@@ -28,13 +28,13 @@ def _sparse_kernel(num_inputs=30, units=12, density=0.2, dtype="float32"):
 def products(request, monkeypatch):
     """Every test with and without Numba's products, and with the operations used on a GPU."""
     if request.param == "gathered":
-        monkeypatch.setattr(_sparse_call, "_runs_on_processor", lambda: False)
+        monkeypatch.setattr(sparse_call, "_runs_on_processor", lambda: False)
     elif request.param == "numba":
         pytest.importorskip("numba")
         assert sparse_products.compiled_products() is not None
     else:
         # The loops that Numba compiles give the same numbers uncompiled.
-        products = _product_loops if request.param == "loops" else None
+        products = product_loops if request.param == "loops" else None
         monkeypatch.setattr(sparse_products, "compiled_products", lambda: products)
 
 

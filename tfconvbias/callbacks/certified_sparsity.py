@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.callbacks._certified_kernel import CertifiedKernel, StepCounts
-from tfconvbias.callbacks._certified_limits import check_run, find_layers
-from tfconvbias.callbacks._certified_step import CertifiedStep, train_function
-from tfconvbias.callbacks._layer_costs import dense_seconds, sparse_seconds
+from tfconvbias.callbacks.certified_kernel import CertifiedKernel, StepCounts
+from tfconvbias.callbacks.certified_limits import check_run, find_layers
+from tfconvbias.callbacks.certified_step import CertifiedStep, train_function
+from tfconvbias.callbacks.layer_costs import dense_seconds, sparse_seconds
 
 # A layer above this density is not worth timing: a processor multiplies dense matrices some ten
 # times faster per weight.

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.layers._sparse_call import sparse_call
+from tfconvbias.layers.sparse_call import sparse_call
 from tfconvbias.layers.sparse_products import units_of
 
 

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfconvbias.layers import _product_loops
+from tfconvbias.layers import product_loops
 
 # Weights whose two runs of activations are gathered at a time where Numba is missing: few enough
 # for the gathered numbers to stay in the processor's cache.
@@ -29,7 +29,7 @@ _SHARED_FROM = 1_000_000
 
 
 class Products(NamedTuple):
-    """The loops of `_product_loops`, compiled."""
+    """The loops of `product_loops`, compiled."""
 
     kernel_product: Callable
     weight_gradient: Callable
@@ -46,7 +46,7 @@ def compiled_products() -> Products | None:
     # Without Python's lock, for several threads. Sums may be reordered, so that they run over
     # vectors; the other liberties of `fastmath` would let a NaN vanish.
     compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-    return Products(*(compiled(getattr(_product_loops, name)) for name in Products._fields))
+    return Products(*(compiled(getattr(product_loops, name)) for name in Products._fields))
 
 
 def kernel_product(inputs, values, rows, starts):

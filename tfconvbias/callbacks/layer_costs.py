@@ -6,7 +6,7 @@ import time
 import numpy as np
 from keras import ops
 
-from tfconvbias.callbacks._certified_kernel import CertifiedKernel
+from tfconvbias.callbacks.certified_kernel import CertifiedKernel
 from tfconvbias.optimizers import StepSizes
 from tfconvbias.optimizers.beta_lasso import hard_threshold_step
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.callbacks._certified_kernel import CertifiedKernel
+from tfconvbias.callbacks.certified_kernel import CertifiedKernel
 from tfconvbias.optimizers import StepSizes
 
 
