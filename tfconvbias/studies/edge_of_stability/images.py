@@ -119,13 +119,15 @@ class _TestAccuracy(callbacks.Measurement):
 
 
 def _network(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> keras.Model:
-    return models.SConv(
+    model = models.SConv(
         config.base_channels,
         connectivity,
         input_shape=dataset.image_shape,
         classes=dataset.num_classes,
         preprocessing=data.preprocessing(dataset, augment="none", seed=config.seed),
     )
+    models.match_statistics_momentum(model, config.steps)
+    return model
 
 
 def _train(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> Row:
