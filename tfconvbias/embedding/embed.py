@@ -10,8 +10,8 @@ import numpy as np
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with, dense_value
 from tfconvbias.embedding.memory import available_bytes, readable
-from tfconvbias.embedding.plan import EmbeddingPlan, Stage, stage_size
-from tfconvbias.graph import Call, Rebuilder, read_graph
+from tfconvbias.embedding.plan import EmbeddingPlan, Stage, activation_call, stage_size
+from tfconvbias.graph import Call, Rebuilder, TensorRef, read_graph
 from tfconvbias.graph import fold_normalization as folded
 from tfconvbias.graph.facts import layer_class
 
@@ -58,7 +58,7 @@ def embed(
     dissolved. A convolution that is called on several input shapes becomes one layer for each. A
     separable convolution becomes two layers, `<name>_depthwise` and `<name>_pointwise`. An
     activation inside a convolution becomes an Activation layer after it, since softmax and its
-    like look at one axis of the volume. Layers of your own are taken once
+    like look at one axis of the volume; one that is a layer itself, such as PReLU, is copied. Layers of your own are taken once
     `tfconvbias.graph.register` has said what they do.
 
     Regularizers come along and act on each entry of the larger kernel; constraints are refused.
@@ -159,6 +159,11 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
         for call in calls
         if isinstance(call.operation, keras.layers.Layer) and id(call.operation) not in replaced
     }
+    for number in plan.stages:
+        held = activation_call(calls[number].operation)
+        if held is not None:
+            shape = plan.graph.shapes[TensorRef(number, 0)]
+            kept[id(held.operation)] = _num_parameters(held.operation, shape)
     sizes: dict[str, int] = {}
     num_bytes = 0
     counted: set[tuple] = set()
@@ -176,6 +181,14 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
     return EmbeddedSize(sum(kept.values()) + sum(sizes.values()), num_bytes, sizes)
 
 
+def _num_parameters(activation: Any, shape: tuple[int | None, ...]) -> int:
+    """Of a layer that another one holds, which Keras builds at the first call with numbers only."""
+    if not activation.built:
+        activation = type(activation).from_config(activation.get_config())
+        activation.build(shape)
+    return activation.count_params()
+
+
 class _Embedding(Rebuilder):
     """Makes a planned model."""
 
@@ -184,7 +197,6 @@ class _Embedding(Rebuilder):
         self._plan = plan
         self._chains: dict[tuple, list[keras.layers.Layer]] = {}
         self._base_names: dict[int, str] = {}
-        self._num_chains: dict[int, int] = {}
 
     def make(self, number: int, call: Call) -> Any:
         """The outputs of a call, of the layers that stand for it where it is planned."""
@@ -202,17 +214,20 @@ class _Embedding(Rebuilder):
     def _chain(self, call: Call, stages: list[Stage]) -> list[keras.layers.Layer]:
         layer = call.operation
         if id(layer) not in self._base_names:
-            self._base_names[id(layer)] = self.name_for(call)
-        base = self._base_names[id(layer)]
-        number = self._num_chains[id(layer)] = self._num_chains.get(id(layer), 0) + 1
-        suffix = f"_{number}" if number > 1 else ""
+            base = self._base_names[id(layer)] = self.name_for(call)
+            names = [self.new_name(base + s.suffix) if s.suffix else base for s in stages]
+        else:
+            base = self._base_names[id(layer)]
+            names = [self.new_name(base + stage.suffix) for stage in stages]
         steps: list[keras.layers.Layer] = []
-        for stage in stages:
+        for stage, name in zip(stages, names, strict=True):
             make = self._dense if self._plan.target == "dense" else self._local
-            steps += make(layer, stage, base + stage.suffix + suffix)
-        activation = getattr(layer, "activation", None)
-        if activation is not None and activation is not keras.activations.linear:
-            name = f"{base}{suffix}_activation"
+            steps += make(layer, stage, name)
+        activation, held = getattr(layer, "activation", None), activation_call(layer)
+        if held is not None:
+            steps.append(self.layer(held))
+        elif activation is not None and activation is not keras.activations.linear:
+            name = self.new_name(f"{base}_activation")
             steps.append(keras.layers.Activation(activation, name=name, dtype=layer.dtype_policy))
         # Where the convolution had it: on what the layer puts out.
         steps[-1].activity_regularizer = getattr(layer, "activity_regularizer", None)
@@ -228,11 +243,16 @@ class _Embedding(Rebuilder):
             pairs = stage.rim if geometry.rank > 1 else stage.rim[0]
             steps.append(
                 layer_class("padding", geometry.rank)(
-                    pairs, data_format=geometry.data_format, name=f"{name}_padding", dtype=dtype
+                    pairs,
+                    data_format=geometry.data_format,
+                    name=self.new_name(f"{name}_padding"),
+                    dtype=dtype,
                 )
             )
         # Plain C order whatever the data format, as the geometry numbers its matrix.
-        flatten = keras.layers.Flatten("channels_last", name=f"{name}_flatten", dtype=dtype)
+        flatten = keras.layers.Flatten(
+            "channels_last", name=self.new_name(f"{name}_flatten"), dtype=dtype
+        )
         dense = EmbeddedDense(geometry.matrix_shape[1], geometry, **_settings(layer, stage, name))
         build_with(
             dense,
@@ -240,7 +260,9 @@ class _Embedding(Rebuilder):
             lambda: dense_value(stage.kernel(), geometry, stage.is_local),
             None if stage.bias is None else kernels.flatten_bias(stage.bias(), geometry),
         )
-        reshape = keras.layers.Reshape(geometry.output_shape, name=f"{name}_reshape", dtype=dtype)
+        reshape = keras.layers.Reshape(
+            geometry.output_shape, name=self.new_name(f"{name}_reshape"), dtype=dtype
+        )
         return [*steps, flatten, dense, reshape]
 
     def _local(

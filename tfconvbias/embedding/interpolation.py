@@ -4,7 +4,7 @@ This module is part of `embedding` and not of `analysis` because it embeds model
 a CNN and of its eFCN lie in one space only after $\Phi$.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embed import embed
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.plan import is_embeddable
+from tfconvbias.graph import leaf_layers
 from tfconvbias.graph.facts import kind_of
 from tfconvbias.graph.rebuild import recompute_constants
 
@@ -232,12 +233,12 @@ def _embedded_names(a: keras.Model, b: keras.Model, target: str) -> list[str] | 
 
     def embedded(model: keras.Model) -> set[str]:
         is_dense = target == "dense"
-        layers = [x for x in _leaves(model) if isinstance(x, EmbeddedDense) or not is_dense]
+        layers = [x for x in leaf_layers(model) if isinstance(x, EmbeddedDense) or not is_dense]
         return {x.name for x in layers if is_dense or kind_of(x) == "local"}
 
     kept = embedded(a)
     made = embedded(b) - kept
-    names = {layer.name for layer in _leaves(a) if is_embeddable(layer)}
+    names = {layer.name for layer in leaf_layers(a) if is_embeddable(layer)}
     sources = [_source(name, names - kept) for name in made]
     told = sorted({source for source in sources if source is not None})
     return None if None in sources else told
@@ -248,14 +249,6 @@ def _source(name: str, names: set[str]) -> str | None:
     if name in names:
         return name
     return max((old for old in names if name.startswith(f"{old}_")), key=len, default=None)
-
-
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
 
 
 def _labels(name: str, x: Any, y: Any) -> np.ndarray:

@@ -4,7 +4,7 @@ import math
 
 import keras
 
-from tfconvbias.graph import facts_of
+from tfconvbias.graph import facts_of, leaf_layers
 
 _WITH_FANS = ("conv", "dense", "local")
 _WITH_OWN_INITIALIZERS = (
@@ -38,14 +38,9 @@ def reinitialize(model: keras.Model, seed: int = 0) -> None:
     Reference:
         d'Ascoli et al., 2019, section 4, step 5.
     """
-    _draw(model, keras.random.SeedGenerator(seed))
-
-
-def _draw(model: keras.Model, generator: keras.random.SeedGenerator) -> None:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            _draw(layer, generator)
-        elif type(layer) in _WITH_OWN_INITIALIZERS:
+    generator = keras.random.SeedGenerator(seed)
+    for layer in leaf_layers(model):
+        if type(layer) in _WITH_OWN_INITIALIZERS:
             for variable in layer.weights:
                 initializer = getattr(layer, f"{variable.name}_initializer")
                 variable.assign(initializer(variable.shape, dtype=variable.dtype))
