@@ -169,10 +169,10 @@ def test_a_layer_that_occurs_twice_counts_and_comes_back_once():
             assert any((weight == 0).any() for weight in model.get_weights())
         for old, new in zip(before, model.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
-    # One draw for each layer: the second layer's is the generator's second.
+    # One draw for each layer; the dense one has 6 × 6 inputs with its padding.
     reinitialize_model(model, seed=5)
     generator = keras.random.SeedGenerator(5)
-    limits = [1 / np.sqrt(n) for n in (16, 9)]
+    limits = [1 / np.sqrt(n) for n in (36, 9)]
     for weight, limit in zip(model.get_weights(), limits, strict=True):
         drawn = keras.random.uniform(weight.shape, -limit, limit, seed=generator)
         np.testing.assert_allclose(weight, _numpy(drawn), rtol=1e-6)
@@ -283,7 +283,8 @@ def test_reinitialize_draws_the_standard_network():
     fcn = embed(cnn)
     reinitialize_model(fcn, seed=3)
     kernel, bias = fcn.get_weights()
-    limit = 1 / np.sqrt(128)
+    # One zero on each side of the 8 × 8 inputs.
+    limit = 1 / np.sqrt(10 * 10 * 2)
     assert np.abs(kernel).max() <= limit and np.abs(bias).max() <= limit
     np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.02)
     # All entries alike: the local share of the norm is that of their number.
@@ -295,9 +296,38 @@ def test_reinitialize_draws_the_standard_network():
     again = embed(cnn)
     reinitialize_model(again, seed=3)
     np.testing.assert_array_equal(again.get_weights()[0], kernel)
+    reinitialize_model(again, seed=3, fan_in="folded")
+    np.testing.assert_allclose(again.get_weights()[0], kernel * np.sqrt(200 / 128), atol=1e-7)
+    explicit = embed(cnn, padding="explicit")
+    for fan_in in ("explicit", "folded"):
+        reinitialize_model(explicit, seed=3, fan_in=fan_in)
+        assert 0.99 * limit < np.abs(explicit.get_weights()[0]).max() <= limit
+    with pytest.raises(ValueError, match="fan_in='all'"):
+        reinitialize_model(again, fan_in="all")
     with pytest.raises(ValueError, match="fan-in of layer 'up'"):
         up = L.Conv1DTranspose(1, 2, name="up")
         reinitialize_model(keras.Sequential([keras.Input((3, 1)), up]))
+
+
+def test_the_standard_network_starts_like_the_authors():
+    """VanillaCNN's layers, where the padded volumes are 36², 12² and 5² wide, as in their code."""
+
+    def cnn():
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 2)),
+                L.ZeroPadding2D(2),
+                L.Conv2D(4, 5, name="a"),
+                L.Conv2D(4, 3, padding="same", name="b"),
+            ]
+        )
+
+    folded, explicit = embed(cnn()), embed(cnn(), padding="explicit")
+    for model in (folded, explicit):
+        reinitialize_model(model)
+        for name, num_inputs in (("a", 12 * 12 * 2), ("b", 10 * 10 * 4)):
+            kernel = _numpy(model.get_layer(name).kernel)
+            np.testing.assert_allclose(np.abs(kernel).max(), num_inputs**-0.5, rtol=0.01)
 
 
 def test_reinitialize_reaches_inner_models_and_normalizations():

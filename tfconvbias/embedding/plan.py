@@ -275,18 +275,25 @@ def _own_padding(geometry: ConvGeometry) -> Pairs:
     )
 
 
+def padded_shape(geometry: ConvGeometry) -> tuple[int, ...]:
+    """The spatial lengths of a convolution's inputs with its own padding around them."""
+    if geometry.kind == "transposed":
+        return geometry.spatial_shape
+    lengths = zip(geometry.spatial_shape, _own_padding(geometry), strict=True)
+    return tuple(n + before + after for n, (before, after) in lengths)
+
+
 def _explicit(stage: Stage, margin: Pairs | None) -> Stage:
     """Turn a convolution's own padding into a rim of its input volume."""
     geometry = stage.geometry
     if geometry.kind == "transposed":
         return stage
     own = _own_padding(geometry)
-    spatial = tuple(n + b + a for n, (b, a) in zip(geometry.spatial_shape, own, strict=True))
     return dataclasses.replace(
         stage,
         geometry=dataclasses.replace(
             geometry,
-            spatial_shape=spatial,
+            spatial_shape=padded_shape(geometry),
             padding="valid",
             margin=own if margin is None else add_pairs(margin, own),
         ),

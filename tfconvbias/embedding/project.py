@@ -127,7 +127,7 @@ class _Projection(Rebuilder):
     def _nearest(
         self, layer: keras.layers.Layer, name: str, input_shape: tuple[int | None, ...]
     ) -> list[keras.layers.Layer]:
-        """The layers that stand for the projected one: a convolution, after its padding if need be."""
+        """The layers that stand for the projected one, such as a padding and a convolution."""
         onto = self._onto
         kernel = ops.convert_to_numpy(layer.kernel)
         bias = None if layer.bias is None else ops.convert_to_numpy(layer.bias)
