@@ -357,15 +357,15 @@ def test_what_the_making_takes_counts_too(monkeypatch):
     model = _sequential((3, 3, 2), L.Conv2D(2, 3, padding="same", use_bias=False))
     size = embedded_size(model)
     assert size.num_bytes == 4 * 18 * 18
-    # One value of 4 bytes for each local entry, two indices of 4 for each two filters.
-    assert size.peak_bytes == size.num_bytes + 49 * 4 * (4 + 8 // 2)
+    # Two values of 4 bytes for each local entry, two indices of 4 for each two filters.
+    assert size.peak_bytes == size.num_bytes + 49 * 4 * (8 + 8 // 2)
     grouped = _sequential((3, 3, 2), L.DepthwiseConv2D(3, padding="same", use_bias=False))
-    assert embedded_size(grouped).peak_bytes == 4 * 18 * 18 + 49 * 2 * (4 + 8)
+    assert embedded_size(grouped).peak_bytes == 4 * 18 * 18 + 49 * 2 * (8 + 8)
     local = embedded_size(model, "local")
     assert local.peak_bytes == local.num_bytes == 4 * 9 * 9 * 4
     module = importlib.import_module("tfconvbias.embedding.embed")
     monkeypatch.setattr(module, "available_bytes", lambda: size.peak_bytes)
-    with pytest.raises(MemoryError, match=r"at most 2\.797 KiB may be taken"):
+    with pytest.raises(MemoryError, match=r"at most 3\.562 KiB may be taken"):
         embed(model)
     monkeypatch.setattr(module, "available_bytes", lambda: 2 * size.peak_bytes)
     embed(model)

@@ -126,7 +126,8 @@ def temporary_bytes(geometry: ConvGeometry, is_local: bool, item_size: int) -> i
     if backend != "tensorflow":
         return kernel + (math.prod(geometry.matrix_shape) * item_size if backend == "torch" else 0)
     width = geometry.filters if _scatters_rows(geometry) else 1
-    return kernel + num_entries * (item_size + _INDEX_SIZE // width)
+    # TensorFlow copies the values.
+    return kernel + num_entries * (2 * item_size + _INDEX_SIZE // width)
 
 
 def _scatters_rows(geometry: ConvGeometry) -> bool:
@@ -158,7 +159,7 @@ def _scattered(kernel: np.ndarray, geometry: ConvGeometry, is_local: bool) -> An
         first, second = (1, 0) if geometry.kind == "transposed" else (0, 1)
         flat, start = kernel.ravel(), 0
         # In blocks, as the index sets of all entries would be larger than the matrix.
-        for block in support.blocks():
+        for block in support.blocks(1 << 20):
             part = slice(start, start + block.size)
             pairs[part, first], pairs[part, second] = block.inputs, block.outputs
             entries[part] = flat[block.local_entries if is_local else block.orbits]
