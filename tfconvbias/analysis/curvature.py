@@ -99,7 +99,8 @@ class LossDerivatives:
         self.model = model
         self.variables = _checked_variables(model, variables)
         # Wide enough for every weight: what scales the batches must not cap their accuracy.
-        self._dtype = keras.backend.result_type("float32", *(v.dtype for v in self.variables))
+        dtypes = {keras.backend.standardize_dtype(v.dtype) for v in self.variables}
+        self._dtype = "float64" if "float64" in dtypes else "float32"
         self.loss = _as_loss(loss, self._dtype)
         self.batch_size = int(batch_size)
         self.training = bool(training)
