@@ -310,7 +310,7 @@ def test_reinitialize_draws_the_standard_network():
 
 
 def test_the_standard_network_starts_like_the_authors():
-    """VanillaCNN's layers, where the padded volumes are 36², 12² and 5² wide, as in their code."""
+    """Their code pads the inputs of each dense layer, and draws with as many inputs as that."""
 
     def cnn():
         return keras.Sequential(
