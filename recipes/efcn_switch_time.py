@@ -37,7 +37,7 @@ DEMO = {
     "batch_size": 50,
     "curvature_samples": 200,
     "num_points": 5,
-    "string_steps": 5,
+    "string_epochs": 3,
     "string_samples": 200,
     "run_dir": "runs/efcn-switch-time-demo",
 }

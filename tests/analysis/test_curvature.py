@@ -1,3 +1,5 @@
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -114,7 +116,7 @@ def test_batches_add_up_whatever_their_size(reduction):
     model = keras.Sequential(
         [
             keras.Input((4,)),
-            layers.Dense(3, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.1)),
+            layers.Dense(3, activation="tanh", kernel_regularizer=keras.regularizers.L2(0.125)),
             layers.Dense(3),
         ]
     )
@@ -259,3 +261,38 @@ def test_foreign_variables_and_vectors_of_another_length_are_refused():
         LossDerivatives(model, CROSSENTROPY, x, y, variables=[moving_mean])
     with pytest.raises(ValueError, match=r"`vector` must have shape"):
         hessian_vector_product(model, CROSSENTROPY, x, y, np.ones(3))
+
+
+@pytest.mark.parametrize("loss", ["mse", lambda y, outputs: (outputs - y) ** 2])
+def test_float64_weights_are_differentiated_in_float64(loss):
+    """Least squares with an ℓ2 penalty: the Hessian in closed form, to the last digits."""
+    # Keras holds the factor of the penalty in float32, which ⅛ fits into.
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((10, 3)), rng.standard_normal((10, 1))
+    with contextlib.ExitStack() as stack:
+        if keras.config.backend() == "jax":
+            import jax
+
+            stack.enter_context(jax.enable_x64())
+        layer = layers.Dense(1, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.125),
+                             dtype="float64")  # fmt: skip
+        model = keras.Sequential([keras.Input((3,), dtype="float64"), layer])
+        weights = ops.convert_to_numpy(layer.kernel)
+        # Batches of unequal sizes, whose shares have no exact binary form.
+        derivatives = LossDerivatives(model, loss, x, y, batch_size=3)
+        product, gradient = derivatives.product(np.ones(3)), derivatives.gradient()
+    # Elsewhere Keras itself takes float64 means, or products of matrices, in float32.
+    accuracy = 1e-13 if keras.config.backend() == "tensorflow" else 1e-6
+    hessian = 2 * x.T @ x / 10 + 2 * 0.125 * np.eye(3)
+    np.testing.assert_allclose(product, hessian.sum(axis=1), rtol=accuracy)
+    expected = 2 * x.T @ (x @ weights - y) / 10 + 2 * 0.125 * weights
+    np.testing.assert_allclose(gradient, expected.ravel(), rtol=accuracy)
+
+
+def test_mini_batches_estimate_the_whole_gradient():
+    model, (x, y) = _net(regularizer="l2"), _data(9)
+    derivatives = LossDerivatives(model, CROSSENTROPY, x, y)
+    parts = [derivatives.gradient(np.arange(start, 9, 3)) for start in range(3)]
+    np.testing.assert_allclose(np.mean(parts, axis=0), derivatives.gradient(), atol=1e-6)
+    alone = LossDerivatives(model, CROSSENTROPY, x[1::3], y[1::3])
+    np.testing.assert_allclose(parts[1], alone.gradient(), atol=1e-6)

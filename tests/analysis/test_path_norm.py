@@ -104,8 +104,56 @@ def test_the_gauss_newton_part_bounds_the_norm(connectivity):
         assert norm <= path_norm_bound(sharpness, 0.0, 1.0)
 
 
+def _hessian(points, targets, kernel, bias, outgoing, offset):
+    """Of half the mean squared error of a dense network, from explicit derivatives; and the loss.
+
+    Weights in the order outgoing, kernel (unit by unit), bias, offset.
+    """
+    num, (size, units) = len(points), kernel.shape
+    values = points @ kernel + bias
+    active = values > 0
+    errors = np.maximum(values, 0) @ outgoing + offset - targets
+    hessian = np.zeros((units * (size + 2) + 1,) * 2)
+    for x, z, on, error in zip(points, values, active, errors, strict=True):
+        by_unit = np.outer(on * outgoing, x).ravel()
+        row = np.concatenate([np.maximum(z, 0), by_unit, on * outgoing, [1.0]])
+        hessian += np.outer(row, row) / num
+        for unit in np.nonzero(on)[0]:
+            start = units + unit * size
+            others = [*range(start, start + size), units * (1 + size) + unit]
+            hessian[unit, others] += error * np.append(x, 1.0) / num
+            hessian[others, unit] += error * np.append(x, 1.0) / num
+    return hessian, float(np.mean(errors**2)) / 2
+
+
+def _bound(points, targets, kernel, bias, outgoing, offset):
+    hessian, loss = _hessian(points, targets, kernel, bias, outgoing, offset)
+    radius = np.linalg.norm(points, axis=1).max()
+    return path_norm_bound(np.linalg.eigvalsh(hessian)[-1], loss, radius)
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_the_bound_holds_far_from_a_minimum(scale):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        points, targets = rng.standard_normal((6, 2)), scale * rng.standard_normal(6)
+        weights = rng.standard_normal((2, 3)), rng.standard_normal(3), rng.standard_normal(3)
+        bound = _bound(points, targets, *weights, rng.standard_normal())
+        assert weighted_path_norm(points, *weights) <= bound
+
+
+def test_the_bound_is_tight_enough_to_fail():
+    """One unit on two points, found by a search: a norm half as large again would exceed it."""
+    points, targets = np.array([[-7.034], [1.373]]), np.array([-1.822, -1.511])
+    weights = np.array([[0.719]]), np.array([-0.2617]), np.array([0.4366])
+    norm = weighted_path_norm(points, *weights)
+    bound = _bound(points, targets, *weights, -1.826)
+    assert norm < bound < 1.5 * norm
+
+
 def test_the_bound_is_the_stated_sum():
-    np.testing.assert_allclose(path_norm_bound(5.0, 0.5, 2.0), 2.5 - 0.5 + 3.0)
+    expected = (5 - 1 + np.sqrt(2**2 + 1) * np.sqrt(2 * 0.5)) / 2
+    np.testing.assert_allclose(path_norm_bound(5.0, 0.5, 2.0), expected)
 
 
 def test_active_share_counts_units_that_anything_activates():

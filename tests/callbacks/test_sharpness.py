@@ -4,6 +4,8 @@ import pytest
 
 from tfconvbias.analysis import LossDerivatives
 from tfconvbias.callbacks import Sharpness
+from tfconvbias.optimizers import Proximal
+from tfconvbias.regularizers import KernelNumber
 
 X = np.random.default_rng(0).standard_normal((6, 4)).astype("float32")
 Y = np.random.default_rng(1).standard_normal((6, 1)).astype("float32")
@@ -50,10 +52,12 @@ def test_the_edge_follows_the_schedule():
     np.testing.assert_allclose(history.history["edge"], [20.0, 10.0, 5.0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("decay", [None, 2.0])
 @pytest.mark.parametrize(("momentum", "nesterov"), [(0.0, False), (0.5, False), (0.5, True)])
-def test_the_edge_is_where_a_quadratic_starts_to_diverge(momentum, nesterov):
+def test_the_edge_is_where_a_quadratic_starts_to_diverge(momentum, nesterov, decay):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
-    model.compile(keras.optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov), "mse")
+    optimizer = keras.optimizers.SGD(0.1, momentum=momentum, nesterov=nesterov, weight_decay=decay)
+    model.compile(optimizer, "mse")
     x, y = np.ones((1, 1), "float32"), np.zeros((200, 1), "float32")
     history = model.fit(x, y[:1], verbose=0, callbacks=[Sharpness(x, y[:1])]).history
     np.testing.assert_allclose(history["sharpness"], [2.0], rtol=1e-5)
@@ -63,6 +67,24 @@ def test_the_edge_is_where_a_quadratic_starts_to_diverge(momentum, nesterov):
         model.layers[0].kernel.assign([[1.0]])
         model.fit(x, y, batch_size=1, verbose=0)
         assert (abs(float(np.squeeze(model.get_weights()[0]))) > 1) == grows
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        keras.optimizers.LossScaleOptimizer,
+        lambda inner: Proximal(inner, KernelNumber(0.0), 1e-3, penalized="kernel"),
+    ],
+)
+def test_the_edge_of_sgd_inside_another_optimizer(wrap):
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay([1], [0.1, 0.2])
+    optimizer = wrap(keras.optimizers.SGD(schedule, momentum=0.5))
+    history = _model(optimizer).fit(
+        X, Y, epochs=2, batch_size=6, verbose=0, callbacks=[Sharpness(X, Y)]
+    )
+    np.testing.assert_allclose(history.history["edge"], [30.0, 15.0], rtol=1e-6)
+    with pytest.raises(ValueError, match="include_edge=False"):
+        _model(wrap(keras.optimizers.Adam())).fit(X, Y, verbose=0, callbacks=[Sharpness(X, Y)])
 
 
 def test_a_diverged_model_gives_nan():

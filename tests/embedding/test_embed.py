@@ -1,4 +1,5 @@
 import contextlib
+import importlib
 import tracemalloc
 
 import keras
@@ -11,6 +12,7 @@ from tfconvbias.embedding import (
     embed,
     embedded_size,
     orbit_sums,
+    project,
 )
 from tfconvbias.graph import conv_geometry
 from tfconvbias.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
@@ -198,6 +200,65 @@ def test_nested_and_shared_models():
     assert embedded.count_params() == 32 * 32 + 32
 
 
+def test_names_that_the_model_has_already():
+    """What is added takes other names; the layers of the model keep theirs."""
+    taken = ("c_flatten", "c_reshape", "c_2", "c_padding", "c_activation")
+    shared = L.Conv2D(2, 3, padding="same", activation="relu", name="c")
+    inputs = keras.Input((6, 6, 2))
+    x = shared(inputs)
+    small = shared(L.MaxPooling2D(2, name=taken[0])(x))
+    for name in taken[1:]:
+        x = L.Conv2D(2, 1, name=name)(x)
+    model = _randomize(keras.Model(inputs, [x, small]))
+    for target, padding in (("dense", "folded"), ("dense", "explicit"), ("local", "folded")):
+        embedded = embed(model, target, padding)
+        _assert_equal(model, embedded)
+        kind = EmbeddedDense if target == "dense" else LocallyConnected2D
+        assert all(isinstance(embedded.get_layer(name), kind) for name in taken[1:])
+        assert isinstance(embedded.get_layer(taken[0]), L.MaxPooling2D)
+        _assert_equal(model, project(embedded))
+
+
+def test_a_block_that_is_called_twice_with_normalizations_folded():
+    def block(name):
+        inputs = keras.Input((4, 4, 2))
+        x = L.Conv2D(2, 3, padding="same", name="inner")(inputs)
+        x = L.BatchNormalization(name="bn")(x)
+        return keras.Model(inputs, L.ReLU(name="relu")(x), name=name)
+
+    twice, once = block("twice"), block("once")
+    inputs = keras.Input((4, 4, 2))
+    x = once(twice(twice(inputs)))
+    x = L.BatchNormalization(name="last")(L.Conv2D(3, 1, name="head")(x))
+    model = _randomize(keras.Model(inputs, x))
+    embedded = embed(model, fold_normalization=True)
+    _assert_equal(model, embedded)
+    # One layer cannot take up its normalization for one of its calls only.
+    assert sum(isinstance(layer, L.BatchNormalization) for layer in embedded.layers) == 1
+
+
+@pytest.mark.parametrize("target", ["dense", "local"])
+def test_an_activation_that_is_a_layer_is_copied(target):
+    model = keras.Sequential(
+        [keras.Input((4, 4, 2)), L.Conv2D(3, 3, padding="same", activation=L.PReLU(), name="c")]
+    )
+    # Keras makes the 48 slopes at the first call with numbers: they count before, too.
+    expected = 4 * 4 * 3 + (32 * 48 + 48 if target == "dense" else 16 * (18 * 3 + 3))
+    assert embedded_size(model, target).num_parameters == expected
+    _outputs(model)
+    _randomize(model)
+    embedded = embed(model, target)
+    _assert_equal(model, embedded)
+    assert embedded.count_params() == expected
+    assert embedded_size(model, target).num_parameters == expected
+    before = [w.copy() for w in model.get_weights()]
+    assert len(before) == 3 and np.abs(before[2]).min() > 0
+    for variable in embedded.variables:
+        variable.assign(np.zeros(variable.shape))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 @pytest.mark.parametrize(
     ("size", "strides", "padding"), [((2, 3), 2, "valid"), (3, 1, "same"), ((2, 3), 2, "same")]
 )
@@ -288,6 +349,26 @@ def test_a_model_too_large_is_refused():
     with _no_more_than(10**6):
         geometry = conv_geometry((2048, 2048, 3), (5, 5, 3, 8), padding="same")
         assert geometry.matrix_shape == (2048 * 2048 * 3, 2048 * 2048 * 8)
+
+
+@pytest.mark.tensorflow
+def test_what_the_making_takes_counts_too(monkeypatch):
+    # A matrix of 18² entries in 9 of 9 blocks: 49 of 81 taps lie inside.
+    model = _sequential((3, 3, 2), L.Conv2D(2, 3, padding="same", use_bias=False))
+    size = embedded_size(model)
+    assert size.num_bytes == 4 * 18 * 18
+    # Two values of 4 bytes for each local entry, two indices of 4 for each two filters.
+    assert size.peak_bytes == size.num_bytes + 49 * 4 * (8 + 8 // 2)
+    grouped = _sequential((3, 3, 2), L.DepthwiseConv2D(3, padding="same", use_bias=False))
+    assert embedded_size(grouped).peak_bytes == 4 * 18 * 18 + 49 * 2 * (8 + 8)
+    local = embedded_size(model, "local")
+    assert local.peak_bytes == local.num_bytes == 4 * 9 * 9 * 4
+    module = importlib.import_module("tfconvbias.embedding.embed")
+    monkeypatch.setattr(module, "available_bytes", lambda: size.peak_bytes)
+    with pytest.raises(MemoryError, match=r"at most 3\.562 KiB may be taken"):
+        embed(model)
+    monkeypatch.setattr(module, "available_bytes", lambda: 2 * size.peak_bytes)
+    embed(model)
 
 
 @pytest.mark.parametrize("target", ["dense", "local"])

@@ -3,9 +3,17 @@ import numpy as np
 import pytest
 from keras import layers as L
 
-from tfconvbias.embedding import EmbeddedDense, deviation, embed, evaluate_parts, masked, project
+from tfconvbias.embedding import (
+    EmbeddedDense,
+    deviation,
+    embed,
+    embedded_layers,
+    evaluate_parts,
+    masked,
+    project,
+)
 from tfconvbias.embedding import reinitialize as reinitialize_model
-from tfconvbias.embedding.project import local_geometry
+from tfconvbias.graph import conv_geometry
 from tfconvbias.layers import LocallyConnected2D
 
 
@@ -91,6 +99,23 @@ def test_project_errors():
         project(_cnn())
 
 
+def _meets_inputs(name):
+    """For `_cnn`: which taps of a local kernel meet a pixel, by counting along each axis."""
+
+    def axis(length, size, stride, before):
+        count = (length + (2 if before else 0) - size) // stride + 1
+        places = np.arange(count)[:, None] * stride + np.arange(size) - before
+        return (places >= 0) & (places < length)
+
+    lengths, size, stride, before = {
+        "a": ((7, 6), 3, 2, 1),
+        "b": ((4, 3), 3, 1, 1),
+        "c": ((4, 3), 2, 1, 0),
+    }[name]
+    rows, columns = (axis(length, size, stride, before) for length in lengths)
+    return rows[:, None, :, None] & columns[None, :, None, :]
+
+
 @pytest.mark.parametrize("target", ["dense", "local"])
 def test_deviation(target):
     cnn = _cnn()
@@ -106,8 +131,8 @@ def test_deviation(target):
         kernel, base = (_numpy(m.get_layer(name).kernel) for m in (model, nearest))
         if target == "local":
             # Taps on padding change nothing and don't count.
-            live = local_geometry(model.get_layer(name)).support().patches >= 0
-            kernel, base = (k.reshape(*live.shape, -1)[live] for k in (kernel, base))
+            live = _meets_inputs(name)
+            kernel, base = (k[live] for k in (kernel, base))
         parts["total"] += np.sum(kernel.astype(np.float64) ** 2)
         parts["rest"] += np.sum((kernel.astype(np.float64) - base) ** 2)
     np.testing.assert_allclose(found.norm**2, parts["total"], rtol=1e-6)
@@ -116,6 +141,101 @@ def test_deviation(target):
     assert (found.off_local > 0) == (target == "dense") and found.broken_sharing > 0
     assert deviation(model, include_head=True).norm > found.norm
     assert deviation(model, include_biases=True).norm > found.norm
+
+
+def _shared_between_blocks():
+    """An embedded layer in a block that two others hold, and a local one inside and outside."""
+    geometry = conv_geometry((4, 4, 1), (3, 3, 1, 1), padding="same")
+    dense = EmbeddedDense(16, geometry, use_bias=False, name="dense")
+    flat = keras.Sequential([keras.Input((4, 4, 1)), L.Flatten(), dense, L.Reshape((4, 4, 1))])
+    local = LocallyConnected2D(1, 3, padding="same", use_bias=False, name="local")
+    first = keras.Sequential([keras.Input((4, 4, 1)), flat, local], name="first")
+    second = keras.Sequential([keras.Input((4, 4, 1)), flat], name="second")
+    model = keras.Sequential([keras.Input((4, 4, 1)), first, second, local])
+    rng = np.random.default_rng(0)
+    for variable in model.variables:
+        variable.assign(rng.normal(size=variable.shape))
+    return model
+
+
+def test_a_layer_that_occurs_twice_counts_and_comes_back_once():
+    model = _shared_between_blocks()
+    assert sorted(layer.name for layer in embedded_layers(model)) == ["dense", "local"]
+    norm = np.sqrt(sum(np.sum(np.square(weight)) for weight in model.get_weights()))
+    assert deviation(model, include_padding=True).norm == pytest.approx(norm, rel=1e-6)
+    before = [weight.copy() for weight in model.get_weights()]
+    for keep in ("local", "off_local"):
+        with masked(model, keep):
+            assert any((weight == 0).any() for weight in model.get_weights())
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+    # One draw for each layer; the dense one has 6 × 6 inputs with its padding.
+    reinitialize_model(model, seed=5)
+    generator = keras.random.SeedGenerator(5)
+    limits = [1 / np.sqrt(n) for n in (36, 9)]
+    for weight, limit in zip(model.get_weights(), limits, strict=True):
+        drawn = keras.random.uniform(weight.shape, -limit, limit, seed=generator)
+        np.testing.assert_allclose(weight, _numpy(drawn), rtol=1e-6)
+
+
+def test_padding_layers_and_padding_same_project_alike():
+    """Weights that only ever meet padding stand for nothing, whoever puts it there."""
+    rng = np.random.default_rng(0)
+    conv = {"filters": 2, "kernel_size": 3, "use_bias": False, "name": "c"}
+    one = keras.Sequential([keras.Input((4, 4, 1)), L.Conv2D(**conv, padding="same")])
+    other = keras.Sequential(
+        [keras.Input((4, 4, 1)), L.ZeroPadding2D(((1, 0), (1, 0))), L.ZeroPadding2D(((0, 1),) * 2),
+         L.Conv2D(**conv)]
+    )  # fmt: skip
+    one, other = embed(one, "local"), embed(other, "local")
+    kernel = rng.normal(size=one.get_layer("c").kernel.shape).astype("float32")
+    one.get_layer("c").kernel.assign(kernel)
+    rows = np.arange(4)[:, None] + np.arange(3) - 1
+    inside = (rows >= 0) & (rows < 4)
+    inside = inside[:, None, :, None] & inside[None, :, None, :]
+    noise = 9.0 * rng.normal(size=kernel.shape).astype("float32")
+    other.get_layer("c").kernel.assign(np.where(inside[..., None, None], kernel, noise))
+    x = rng.normal(size=(2, 4, 4, 1)).astype("float32")
+    np.testing.assert_allclose(_numpy(one(x)), _numpy(other(x)), atol=1e-5)
+    expected = (kernel * inside[..., None, None]).sum(axis=(0, 1))
+    expected = expected / inside.sum(axis=(0, 1))[..., None, None]
+    for model in (one, other):
+        found = _numpy(project(model).get_layer("c").kernel)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    same, padded = deviation(one), deviation(other)
+    assert padded.norm == pytest.approx(same.norm, rel=1e-6)
+    assert padded.broken_sharing == pytest.approx(same.broken_sharing, rel=1e-6)
+    everything = np.linalg.norm(other.get_weights()[0])
+    assert deviation(other, include_padding=True).norm == pytest.approx(everything, rel=1e-6)
+
+
+def test_what_a_shared_layer_meets_in_one_call_counts():
+    """Zeros in front of one of two calls: the other one uses these weights."""
+    local = LocallyConnected2D(1, 3, use_bias=False, name="local")
+    inputs = keras.Input((6, 6, 1))
+    padded = L.ZeroPadding2D(1)(L.Cropping2D(1)(inputs))
+    model = keras.Model(inputs, [local(padded), local(inputs)])
+    kernel = np.random.default_rng(0).normal(size=local.kernel.shape)
+    local.kernel.assign(kernel)
+    found = _numpy(project(model).get_layer("local").kernel)
+    np.testing.assert_allclose(found, kernel.mean(axis=(0, 1)), rtol=1e-5)
+
+
+def test_a_projection_shares_nothing_with_its_source():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 1)), LocallyConnected2D(2, 3, activation=L.PReLU(), name="local")]
+    )
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 1)).astype("float32")
+    model(x)
+    for variable in model.variables:
+        variable.assign(np.full(variable.shape, 0.5))
+    before, weights = _numpy(model(x)), [w.copy() for w in model.get_weights()]
+    back = project(model)
+    np.testing.assert_allclose(_numpy(back(x)), before, rtol=1e-5)
+    for variable in back.variables:
+        variable.assign(np.zeros(variable.shape))
+    for old, new in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_deviation_counts_padded_rows_where_asked():
@@ -163,7 +283,8 @@ def test_reinitialize_draws_the_standard_network():
     fcn = embed(cnn)
     reinitialize_model(fcn, seed=3)
     kernel, bias = fcn.get_weights()
-    limit = 1 / np.sqrt(128)
+    # One zero on each side of the 8 × 8 inputs.
+    limit = 1 / np.sqrt(10 * 10 * 2)
     assert np.abs(kernel).max() <= limit and np.abs(bias).max() <= limit
     np.testing.assert_allclose(kernel.std(), limit / np.sqrt(3), rtol=0.02)
     # All entries alike: the local share of the norm is that of their number.
@@ -175,9 +296,38 @@ def test_reinitialize_draws_the_standard_network():
     again = embed(cnn)
     reinitialize_model(again, seed=3)
     np.testing.assert_array_equal(again.get_weights()[0], kernel)
+    reinitialize_model(again, seed=3, fan_in="folded")
+    np.testing.assert_allclose(again.get_weights()[0], kernel * np.sqrt(200 / 128), atol=1e-7)
+    explicit = embed(cnn, padding="explicit")
+    for fan_in in ("explicit", "folded"):
+        reinitialize_model(explicit, seed=3, fan_in=fan_in)
+        assert 0.99 * limit < np.abs(explicit.get_weights()[0]).max() <= limit
+    with pytest.raises(ValueError, match="fan_in='all'"):
+        reinitialize_model(again, fan_in="all")
     with pytest.raises(ValueError, match="fan-in of layer 'up'"):
         up = L.Conv1DTranspose(1, 2, name="up")
         reinitialize_model(keras.Sequential([keras.Input((3, 1)), up]))
+
+
+def test_the_standard_network_starts_like_the_authors():
+    """Their code pads the inputs of each dense layer, and draws with as many inputs as that."""
+
+    def cnn():
+        return keras.Sequential(
+            [
+                keras.Input((8, 8, 2)),
+                L.ZeroPadding2D(2),
+                L.Conv2D(4, 5, name="a"),
+                L.Conv2D(4, 3, padding="same", name="b"),
+            ]
+        )
+
+    folded, explicit = embed(cnn()), embed(cnn(), padding="explicit")
+    for model in (folded, explicit):
+        reinitialize_model(model)
+        for name, num_inputs in (("a", 12 * 12 * 2), ("b", 10 * 10 * 4)):
+            kernel = _numpy(model.get_layer(name).kernel)
+            np.testing.assert_allclose(np.abs(kernel).max(), num_inputs**-0.5, rtol=0.01)
 
 
 def test_reinitialize_reaches_inner_models_and_normalizations():

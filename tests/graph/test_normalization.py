@@ -52,7 +52,7 @@ def linear_layers():
 )
 def test_every_kind_is_folded_by_all(layer, fold):
     inputs = keras.Input((5, 4, 2))
-    layer = type(layer).from_config(layer.get_config())
+    layer = type(layer).from_config({**layer.get_config(), "name": "linear"})
     x = L.BatchNormalization(name="norm")(layer(inputs))
     model = randomized(inputs, L.Conv2D(1, 1)(L.ReLU()(x)))
     folded = fold(model)

@@ -40,6 +40,10 @@ def test_against_switch_time_draws_the_landscape_where_it_was_measured():
     axes = _draw(plots.against_switch_time(measured, {"CNN": 0.7, "FCN": 0.5}), 3)
     assert [len(axis.lines) for axis in axes] == [3, 2, 2]
     np.testing.assert_allclose(axes[2].lines[1].get_ydata(), [1, 11])
+    best = {t: row | {"best_test_accuracy": 0.6 + t / 100} for t, row in ROWS.items()}
+    (axis,) = _draw(plots.against_switch_time(best, {"CNN": 0.7}), 1)
+    np.testing.assert_allclose(axis.lines[0].get_ydata(), [50, 70])
+    np.testing.assert_allclose(axis.lines[1].get_ydata(), [60, 70])
 
 
 def test_deviation_panels():

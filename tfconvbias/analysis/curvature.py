@@ -7,7 +7,7 @@ v\rangle$ costs two to three gradients.
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import keras
@@ -97,8 +97,11 @@ class LossDerivatives:
         if int(batch_size) < 1:
             raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
         self.model = model
-        self.loss = _as_loss(loss)
         self.variables = _checked_variables(model, variables)
+        # Wide enough for every weight: what scales the batches must not cap their accuracy.
+        dtypes = {keras.backend.standardize_dtype(v.dtype) for v in self.variables}
+        self._dtype = "float64" if "float64" in dtypes else "float32"
+        self.loss = _as_loss(loss, self._dtype)
         self.batch_size = int(batch_size)
         self.training = bool(training)
         arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
@@ -114,10 +117,10 @@ class LossDerivatives:
         def batch_loss(outputs, penalties, batch):
             _, target, weight, data_scale, penalty_scale = batch
             total = self.loss(target, outputs, sample_weight=weight)
-            total = total * ops.cast(data_scale, total.dtype)
+            total = ops.cast(total, self._dtype) * data_scale
             if include_penalties:
                 for penalty in penalties:
-                    total = total + ops.cast(penalty * penalty_scale, total.dtype)
+                    total = total + ops.cast(penalty, self._dtype) * penalty_scale
             return total
 
         self._derivatives = loss_derivatives.build(
@@ -133,9 +136,17 @@ class LossDerivatives:
         """The loss."""
         return float(self._sum(lambda batch: [self._derivatives.value(batch)])[0])
 
-    def gradient(self) -> Array:
-        """The gradient of the loss, flat."""
-        return self._sum(self._derivatives.gradient)
+    def gradient(self, rows: Array | None = None) -> Array:
+        """The gradient of the loss, flat.
+
+        Args:
+            rows: Positions of the samples of a mini-batch, whose gradient estimates that of all;
+                `None` for all samples.
+        """
+        if rows is None:
+            return self._sum(self._derivatives.gradient)
+        share = len(rows) / self.num_samples
+        return self._sum(self._derivatives.gradient, [self._batch(rows, share)]) / share
 
     def product(self, vector: Array) -> Array:
         """The Hessian of the loss applied to a flat vector."""
@@ -212,31 +223,34 @@ class LossDerivatives:
 
     def _batches(self) -> Iterator[tuple]:
         """The batches as tensors, with the scales that make their losses add up."""
-        reduction = self.loss.reduction
-        weights = self._arrays[2] if len(self._arrays) == 3 else None
         for begin in range(0, self.num_samples, self.batch_size):
-            rows = slice(begin, begin + self.batch_size)
-            tensors = keras.tree.map_structure(
-                lambda array, rows=rows: ops.convert_to_tensor(array[rows]), self._arrays
-            )
-            penalty_scale = len(range(*rows.indices(self.num_samples))) / self.num_samples
-            if reduction == "sum":
-                data_scale = 1.0
-            elif reduction == "mean_with_sample_weight" and weights is not None:
-                data_scale = float(weights[rows].sum() / weights.sum())
-            else:
-                data_scale = penalty_scale
-            scales = [ops.convert_to_tensor(s, "float32") for s in (data_scale, penalty_scale)]
-            yield (tensors[0], tensors[1], None if weights is None else tensors[2], *scales)
+            end = min(begin + self.batch_size, self.num_samples)
+            yield self._batch(slice(begin, end), (end - begin) / self.num_samples)
 
-    def _sum(self, function: Callable[[tuple], list]) -> Array:
+    def _batch(self, rows: slice | Array, share: float) -> tuple:
+        weights = self._arrays[2] if len(self._arrays) == 3 else None
+        tensors = keras.tree.map_structure(
+            lambda array: ops.convert_to_tensor(array[rows]), self._arrays
+        )
+        if self.loss.reduction == "sum":
+            data_scale = 1.0
+        elif self.loss.reduction == "mean_with_sample_weight" and weights is not None:
+            data_scale = float(weights[rows].sum() / weights.sum())
+        else:
+            data_scale = share
+        scales = [ops.convert_to_tensor(scale, self._dtype) for scale in (data_scale, share)]
+        return (tensors[0], tensors[1], None if weights is None else tensors[2], *scales)
+
+    def _sum(
+        self, function: Callable[[tuple], list], batches: Iterable[tuple] | None = None
+    ) -> Array:
         """The sum of a function over the batches, flat and in float64."""
         # With `training=True` a call moves statistics and seeds: each batch starts from the same.
         state = []
         if self.training:
             state = [(v, np.array(v)) for v in self.model.non_trainable_variables]
         total: Any = 0.0
-        for batch in self._batches():
+        for batch in self._batches() if batches is None else batches:
             try:
                 parts = function(batch)
             finally:
@@ -381,21 +395,23 @@ def _lanczos(multiply, size, k, tolerance, start, max_restarts, num_lanczos):
 class _FunctionLoss(keras.losses.Loss):
     """A function `(y_true, y_pred) -> values` with the mean reduction and weights of `compile`."""
 
-    def __init__(self, function):
-        super().__init__(name="function_loss")
+    def __init__(self, function, dtype):
+        super().__init__(name="function_loss", dtype=dtype)
         self.function = function
 
     def call(self, y_true, y_pred):
         return self.function(y_true, y_pred)
 
 
-def _as_loss(loss: LossLike) -> keras.losses.Loss:
+def _as_loss(loss: LossLike, dtype: str) -> keras.losses.Loss:
     if not isinstance(loss, keras.losses.Loss):
         loss = keras.losses.get(loss)
+        if isinstance(loss, keras.losses.Loss) and dtype != keras.config.floatx():
+            loss = type(loss).from_config({**loss.get_config(), "dtype": dtype})
     if not isinstance(loss, keras.losses.Loss):
         if not callable(loss):
             raise ValueError(f"`loss` must be one loss, not a structure. Received: loss={loss!r}")
-        loss = _FunctionLoss(loss)
+        loss = _FunctionLoss(loss, dtype)
     if loss.reduction in (None, "none"):
         raise ValueError(
             f"`loss` must be reduced to a scalar. Received: reduction={loss.reduction}"

@@ -76,18 +76,22 @@ def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Arra
 
 
 def path_norm_bound(sharpness: float, loss: float, radius: float) -> float:
-    r"""The bound $\lambda_{\max}/2 - 1/2 + (R + 1)\sqrt{2 L}$ on `weighted_path_norm`.
+    r"""The bound $(\lambda_{\max} - 1 + \sqrt{R^2 + 1}\,\sqrt{2 L}) / 2$ on `weighted_path_norm`.
 
-    It holds at every point in weight space with a trained output bias. The Gauss–Newton part of
-    the Hessian, tested on the constant direction over samples, is at least 1 + 2 Σ|v|‖w‖g; the rest
-    is at most $\sqrt{R^2 + 1}\,\sqrt{2 L}$.
+    It holds at every point in weight space with a trained output bias. The top eigenvalue of the
+    Gauss–Newton part of the Hessian, tested on the constant direction over samples, is at least
+    1 + 2 Σ|v|‖w‖g; the norm of the rest is at most $\sqrt{R^2 + 1}\,\sqrt{2 L}$.
 
     Args:
         sharpness: λ_max of half the mean squared error (for Keras' `"mse"`: halve it).
         loss: L, half the mean squared error.
         radius: R, the largest norm of an input of the hidden layer (of a patch).
+
+    Reference:
+        arXiv 2603.04807 states $\lambda_{\max}/2 - 1/2 + (R + 1)\sqrt{2 L}$; the last term is more
+        than twice what the derivation needs.
     """
-    return sharpness / 2 - 0.5 + (radius + 1) * math.sqrt(2 * loss)
+    return (sharpness - 1 + math.sqrt(radius**2 + 1) * math.sqrt(2 * loss)) / 2
 
 
 def _units(inputs, kernel, bias):

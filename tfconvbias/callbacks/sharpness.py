@@ -14,10 +14,16 @@ class Sharpness(Measurement):
 
     Gradient descent with step size η diverges along directions whose curvature exceeds 2/η; full
     batches drive the sharpness up to that edge and hold it there. With momentum μ the edge is
-    $2 (1 + \mu) / \eta$, and $(2 + 2\mu) / (\eta (1 + 2\mu))$ with Nesterov's. The step size is
-    read from the optimizer at each measurement, so that the edge follows a schedule. Sharpness and
-    edge are in the units of the compiled loss: with Keras' `"mse"` at step size η/2 both are twice
-    what they are with half the mean squared error at η, though the training is the same.
+    $2 (1 + \mu) / \eta$, and $(2 + 2\mu) / (\eta (1 + 2\mu))$ with Nesterov's. The optimizer's own
+    weight decay λ multiplies either one by $1 - \eta\lambda/2$, along the weights that decay; an
+    ℓ2 penalty belongs to the loss instead, and so to the sharpness. The step size is read from the
+    optimizer at each measurement, so that the edge follows a schedule. Sharpness and edge are in
+    the units of the compiled loss: with Keras' `"mse"` at step size η/2 both are twice what they
+    are with half the mean squared error at η, though the training is the same.
+
+    SGD may stand inside optimizers that hold another one as `inner_optimizer`, such as
+    `LossScaleOptimizer` or `Proximal`, whose step after the update is a contraction and keeps the
+    edge where it is.
 
     Logs: `sharpness` (and `sharpness_2` to `sharpness_k`), `edge` with `include_edge`,
     `gradient_norm` with `include_gradient_norm`. They are NaN when the model has diverged.
@@ -74,7 +80,9 @@ class Sharpness(Measurement):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Build the derivatives of the loss; forget the eigenvectors of an earlier `fit`."""
-        if self.include_edge and not isinstance(self.model.optimizer, keras.optimizers.SGD):
+        if self.include_edge and not isinstance(
+            _innermost(self.model.optimizer), keras.optimizers.SGD
+        ):
             raise ValueError(
                 "The edge of stability 2/η is that of SGD; set `include_edge=False`. "
                 f"Received: optimizer={self.model.optimizer!r}"
@@ -98,10 +106,16 @@ class Sharpness(Measurement):
         except FloatingPointError:
             self._start = self._noise
         if self.include_edge:
-            values["edge"] = _edge(self.model.optimizer)
+            values["edge"] = _edge(_innermost(self.model.optimizer))
         if self.include_gradient_norm:
             values["gradient_norm"] = float(np.linalg.norm(self._derivatives.gradient()))
         return values
+
+
+def _innermost(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
+    while hasattr(optimizer, "inner_optimizer"):
+        optimizer = optimizer.inner_optimizer
+    return optimizer
 
 
 def _edge(optimizer: keras.optimizers.SGD) -> float:
@@ -110,4 +124,5 @@ def _edge(optimizer: keras.optimizers.SGD) -> float:
         return float("inf")
     momentum = optimizer.momentum
     damping = 1 + 2 * momentum if optimizer.nesterov else 1.0
-    return 2 * (1 + momentum) / (rate * damping)
+    decay = rate * (optimizer.weight_decay or 0.0)
+    return (2 - decay) * (1 + momentum) / (rate * damping)

@@ -3,7 +3,12 @@
 from tfconvbias.embedding.deviation import Deviation, deviation, embedded_layers
 from tfconvbias.embedding.embed import EmbeddedSize, embed, embedded_size
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
-from tfconvbias.embedding.interpolation import Interpolation, interpolate, relax_string
+from tfconvbias.embedding.interpolation import (
+    Interpolation,
+    interpolate,
+    relax_string,
+    string_residual,
+)
 from tfconvbias.embedding.kernels import conv_to_dense, conv_to_local, orbit_sums
 from tfconvbias.embedding.masking import evaluate_parts, masked
 from tfconvbias.embedding.project import project
@@ -27,4 +32,5 @@ __all__ = [
     "project",
     "reinitialize",
     "relax_string",
+    "string_residual",
 ]

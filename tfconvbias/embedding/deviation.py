@@ -10,8 +10,12 @@ from keras import ops
 
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
+from tfconvbias.embedding.plan import margins
 from tfconvbias.embedding.project import local_geometry
+from tfconvbias.graph import leaf_layers, read_graph
+from tfconvbias.graph.calls import is_functional
 from tfconvbias.graph.facts import kind_of
+from tfconvbias.graph.geometry import Pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +48,11 @@ def deviation(
 
     Exactly 0 right after `embed` (the broken-sharing part of float64 weights up to rounding). By
     default θ is all kernels of embedded and locally connected layers, without the entries that
-    always meet a layer's own padding. Zeros that a ZeroPadding layer puts in front of a locally
-    connected layer are inputs like any other.
+    always meet padding, be it a layer's own or that of ZeroPadding layers in front of it.
 
     Args:
-        model: A model from `embed`, trained or not.
+        model: A model from `embed`, trained or not. In a model whose graph cannot be read, such as
+            a subclassed one, ZeroPadding layers in front of locally connected ones are not seen.
         include_biases: Whether the biases of these layers count: their mean over positions in the
             convolutional part, the rest in the broken-sharing part.
         include_head: Whether all other trainable weights count, in the norm ‖θ‖ alone.
@@ -74,8 +78,9 @@ def deviation(
     layers: dict[str, Deviation] = {}
     parts = np.zeros(3)
     counted: set[int] = set()
+    rims = margins(read_graph(model)) if is_functional(model) else {}
     for layer in embedded_layers(model):
-        own = _kernel_parts(layer, include_padding)
+        own = _kernel_parts(layer, include_padding, rims.get(id(layer), ()))
         layers[layer.name] = _ratios(own)
         parts += own
         counted.add(id(layer.kernel))
@@ -96,19 +101,20 @@ def deviation(
 
 
 def embedded_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The embedded dense and the locally connected layers of a model and of those inside it."""
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from embedded_layers(layer)
-        elif isinstance(layer, EmbeddedDense) or kind_of(layer) == "local":
+    """The embedded dense and the locally connected layers of a model and of those inside it.
+
+    Each comes once, also where several models inside it hold it.
+    """
+    for layer in leaf_layers(model):
+        if isinstance(layer, EmbeddedDense) or kind_of(layer) == "local":
             yield layer
 
 
-def _kernel_parts(layer: keras.layers.Layer, include_padding: bool) -> np.ndarray:
+def _kernel_parts(layer: keras.layers.Layer, include_padding: bool, margin: Pairs) -> np.ndarray:
     kernel = ops.convert_to_numpy(layer.kernel)
     if isinstance(layer, EmbeddedDense):
         return np.array(kernels.squared_norms(kernel, layer.geometry, include_padding))
-    live = local_geometry(layer).support().patches >= 0
+    live = kernels.live_taps(local_geometry(layer, margin))
     if include_padding:
         live[:] = True
     values = kernel.reshape(*live.shape, -1)

@@ -8,15 +8,21 @@ import keras
 import numpy as np
 
 from tfconvbias.embedding import kernels
-from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with, dense_value
+from tfconvbias.embedding.embedded_dense import (
+    EmbeddedDense,
+    build_with,
+    dense_value,
+    local_value,
+    temporary_bytes,
+)
 from tfconvbias.embedding.memory import available_bytes, readable
-from tfconvbias.embedding.plan import EmbeddingPlan, Stage, stage_size
-from tfconvbias.graph import Call, Rebuilder, read_graph
+from tfconvbias.embedding.plan import EmbeddingPlan, Stage, activation_call, stage_size
+from tfconvbias.graph import Call, Rebuilder, TensorRef, read_graph
 from tfconvbias.graph import fold_normalization as folded
 from tfconvbias.graph.facts import layer_class
 
-_PEAK = 1.3
-"""Memory at the peak of an embedding, as a multiple of the result."""
+_ALLOWANCE = 1.1
+"""What the peak of an embedding may take beyond what is counted, as measured."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +32,14 @@ class EmbeddedSize:
     Attributes:
         num_parameters: Parameters of the whole model.
         num_bytes: Memory of the embedded layers' variables.
+        peak_bytes: Memory that making them takes at its peak: them, and what the layer with the
+            largest temporary arrays needs besides.
         layers: Embedded layer → its parameters.
     """
 
     num_parameters: int
     num_bytes: int
+    peak_bytes: int
     layers: dict[str, int]
 
 
@@ -58,8 +67,8 @@ def embed(
     dissolved. A convolution that is called on several input shapes becomes one layer for each. A
     separable convolution becomes two layers, `<name>_depthwise` and `<name>_pointwise`. An
     activation inside a convolution becomes an Activation layer after it, since softmax and its
-    like look at one axis of the volume. Layers of your own are taken once
-    `tfconvbias.graph.register` has said what they do.
+    like look at one axis of the volume; one that is a layer itself, such as PReLU, is copied.
+    Layers of your own are taken once `tfconvbias.graph.register` has said what they do.
 
     Regularizers come along and act on each entry of the larger kernel; constraints are refused.
 
@@ -74,7 +83,8 @@ def embed(
             is embedded where it is named. `None`: every convolution.
         fold_normalization: Whether to fold each BatchNormalization after a convolution into it
             first, with its moving statistics: the same function in inference.
-        max_bytes: Refuse to make larger variables than this; `None`: what memory is left.
+        max_bytes: Refuse to make larger variables than this; `None`: refuse what takes more at its
+            peak than is left of main memory, or of the accelerator's where the backend can tell.
 
     Returns:
         An uncompiled functional model with the same inputs and outputs.
@@ -108,10 +118,9 @@ def embed(
         model = folded(model)
     plan = EmbeddingPlan(read_graph(model), target, padding, layers)
     size = _size_of(plan)
-    if max_bytes is None:
-        available = available_bytes()
-        max_bytes = None if available is None else int(available / _PEAK)
-    if max_bytes is not None and size.num_bytes > max_bytes:
+    peak = int(size.peak_bytes * _ALLOWANCE)
+    limit = available_bytes() if max_bytes is None else max_bytes
+    if limit is not None and (peak if max_bytes is None else size.num_bytes) > limit:
         largest = max(size.layers, key=size.layers.__getitem__)
         hint = (
             "Embed fewer layers with `layers=`"
@@ -120,9 +129,9 @@ def embed(
         )
         raise MemoryError(
             f"The embedded layers would hold {sum(size.layers.values()):,} parameters in "
-            f"{readable(size.num_bytes)}; at most {readable(max_bytes)} may be taken. The largest "
-            f"is '{largest}' with {size.layers[largest]:,} parameters. {hint}, or use a smaller "
-            "input."
+            f"{readable(size.num_bytes)}, and {readable(peak)} while they are made; at most "
+            f"{readable(limit)} may be taken. The largest is '{largest}' with "
+            f"{size.layers[largest]:,} parameters. {hint}, or use a smaller input."
         )
     return _Embedding(plan).model()
 
@@ -159,8 +168,13 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
         for call in calls
         if isinstance(call.operation, keras.layers.Layer) and id(call.operation) not in replaced
     }
+    for number in plan.stages:
+        held = activation_call(calls[number].operation)
+        if held is not None:
+            shape = plan.graph.shapes[TensorRef(number, 0)]
+            kept[id(held.operation)] = _num_parameters(held.operation, shape)
     sizes: dict[str, int] = {}
-    num_bytes = 0
+    num_bytes = temporary = 0
     counted: set[tuple] = set()
     for number, (_, stages) in plan.stages.items():
         layer = calls[number].operation
@@ -173,7 +187,19 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
                 name = layer.name + stage.suffix
                 sizes[name] = sizes.get(name, 0) + size
                 num_bytes += size * _item_size(layer)
-    return EmbeddedSize(sum(kept.values()) + sum(sizes.values()), num_bytes, sizes)
+                if plan.target == "dense":
+                    own = temporary_bytes(stage.geometry, stage.is_local, _item_size(layer))
+                    temporary = max(temporary, own)
+    num_parameters = sum(kept.values()) + sum(sizes.values())
+    return EmbeddedSize(num_parameters, num_bytes, num_bytes + temporary, sizes)
+
+
+def _num_parameters(activation: Any, shape: tuple[int | None, ...]) -> int:
+    """Of a layer that another one holds, which Keras builds at the first call with numbers only."""
+    if not activation.built:
+        activation = type(activation).from_config(activation.get_config())
+        activation.build(shape)
+    return activation.count_params()
 
 
 class _Embedding(Rebuilder):
@@ -184,7 +210,6 @@ class _Embedding(Rebuilder):
         self._plan = plan
         self._chains: dict[tuple, list[keras.layers.Layer]] = {}
         self._base_names: dict[int, str] = {}
-        self._num_chains: dict[int, int] = {}
 
     def make(self, number: int, call: Call) -> Any:
         """The outputs of a call, of the layers that stand for it where it is planned."""
@@ -202,17 +227,20 @@ class _Embedding(Rebuilder):
     def _chain(self, call: Call, stages: list[Stage]) -> list[keras.layers.Layer]:
         layer = call.operation
         if id(layer) not in self._base_names:
-            self._base_names[id(layer)] = self.name_for(call)
-        base = self._base_names[id(layer)]
-        number = self._num_chains[id(layer)] = self._num_chains.get(id(layer), 0) + 1
-        suffix = f"_{number}" if number > 1 else ""
+            base = self._base_names[id(layer)] = self.name_for(call)
+            names = [self.new_name(base + s.suffix) if s.suffix else base for s in stages]
+        else:
+            base = self._base_names[id(layer)]
+            names = [self.new_name(base + stage.suffix) for stage in stages]
         steps: list[keras.layers.Layer] = []
-        for stage in stages:
+        for stage, name in zip(stages, names, strict=True):
             make = self._dense if self._plan.target == "dense" else self._local
-            steps += make(layer, stage, base + stage.suffix + suffix)
-        activation = getattr(layer, "activation", None)
-        if activation is not None and activation is not keras.activations.linear:
-            name = f"{base}{suffix}_activation"
+            steps += make(layer, stage, name)
+        activation, held = getattr(layer, "activation", None), activation_call(layer)
+        if held is not None:
+            steps.append(self.layer(held))
+        elif activation is not None and activation is not keras.activations.linear:
+            name = self.new_name(f"{base}_activation")
             steps.append(keras.layers.Activation(activation, name=name, dtype=layer.dtype_policy))
         # Where the convolution had it: on what the layer puts out.
         steps[-1].activity_regularizer = getattr(layer, "activity_regularizer", None)
@@ -228,11 +256,16 @@ class _Embedding(Rebuilder):
             pairs = stage.rim if geometry.rank > 1 else stage.rim[0]
             steps.append(
                 layer_class("padding", geometry.rank)(
-                    pairs, data_format=geometry.data_format, name=f"{name}_padding", dtype=dtype
+                    pairs,
+                    data_format=geometry.data_format,
+                    name=self.new_name(f"{name}_padding"),
+                    dtype=dtype,
                 )
             )
         # Plain C order whatever the data format, as the geometry numbers its matrix.
-        flatten = keras.layers.Flatten("channels_last", name=f"{name}_flatten", dtype=dtype)
+        flatten = keras.layers.Flatten(
+            "channels_last", name=self.new_name(f"{name}_flatten"), dtype=dtype
+        )
         dense = EmbeddedDense(geometry.matrix_shape[1], geometry, **_settings(layer, stage, name))
         build_with(
             dense,
@@ -240,7 +273,9 @@ class _Embedding(Rebuilder):
             lambda: dense_value(stage.kernel(), geometry, stage.is_local),
             None if stage.bias is None else kernels.flatten_bias(stage.bias(), geometry),
         )
-        reshape = keras.layers.Reshape(geometry.output_shape, name=f"{name}_reshape", dtype=dtype)
+        reshape = keras.layers.Reshape(
+            geometry.output_shape, name=self.new_name(f"{name}_reshape"), dtype=dtype
+        )
         return [*steps, flatten, dense, reshape]
 
     def _local(
@@ -258,9 +293,9 @@ class _Embedding(Rebuilder):
             **_settings(layer, stage, name),
         )
 
-        def kernel() -> np.ndarray:
+        def kernel() -> Any:
             value = stage.kernel()
-            return value if stage.is_local else kernels.local_from_conv(value, geometry)
+            return value if stage.is_local else local_value(value, geometry)
 
         bias = None if stage.bias is None else stage.bias()
         build_with(local, (None, *geometry.input_shape), kernel, bias)

@@ -1,5 +1,6 @@
 """A dense layer that remembers the convolution that it was."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,9 @@ from keras import ops
 
 from tfconvbias.embedding import kernels
 from tfconvbias.graph import ConvGeometry, LayerFacts, register
+
+_INDEX_SIZE = 8
+"""Bytes of the two numbers that say where an entry of the matrix stands."""
 
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
@@ -100,31 +104,69 @@ def dense_value(kernel: np.ndarray, geometry: ConvGeometry, is_local: bool) -> A
     return kernels.dense_from_conv(kernel, geometry)
 
 
+def local_value(kernel: np.ndarray, geometry: ConvGeometry) -> Any:
+    """The locally connected kernel of a convolution, repeated by the backend: it is held once."""
+    num_positions = math.prod(geometry.output_spatial_shape)
+    repeated = ops.tile(ops.reshape(ops.convert_to_tensor(kernel), (1, -1)), (num_positions, 1))
+    return ops.reshape(repeated, geometry.local_kernel_shape)
+
+
+def temporary_bytes(geometry: ConvGeometry, is_local: bool, item_size: int) -> int:
+    """What `dense_value` holds at its peak besides its result.
+
+    Args:
+        geometry: Of the convolution.
+        is_local: Whether the kernel has one copy for each position.
+        item_size: Bytes of one entry.
+    """
+    per_tap = geometry.in_channels // geometry.groups * geometry.filters
+    num_entries = int(geometry.tap_counts().sum()) * per_tap
+    kernel = num_entries * item_size if is_local else 0
+    backend = keras.config.backend()
+    if backend != "tensorflow":
+        return kernel + (math.prod(geometry.matrix_shape) * item_size if backend == "torch" else 0)
+    width = geometry.filters if _scatters_rows(geometry) else 1
+    # TensorFlow copies the values.
+    return kernel + num_entries * (2 * item_size + _INDEX_SIZE // width)
+
+
+def _scatters_rows(geometry: ConvGeometry) -> bool:
+    """Whether an index stands for all filters of one connection."""
+    is_plain = geometry.groups == 1 and geometry.kind == "conv"
+    return is_plain and geometry.data_format == "channels_last"
+
+
 def _scattered(kernel: np.ndarray, geometry: ConvGeometry, is_local: bool) -> Any:
     support = geometry.support()
-    if geometry.groups == 1 and geometry.kind == "conv" and support.data_format == "channels_last":
+    # Indices are small: 32 bits halve the largest temporary.
+    dtype = np.int32 if max(geometry.matrix_shape) < 2**31 else np.int64
+    volume: tuple[int, ...] = geometry.matrix_shape
+    if _scatters_rows(geometry):
         position, tap = np.nonzero(support.patches >= 0)
-        place, channels = support.patches[position, tap], geometry.in_channels
-        rows = place[:, None] * channels + np.arange(channels)
-        columns = np.broadcast_to(position[:, None], rows.shape)
+        channels = geometry.in_channels
+        pairs = np.empty((len(position), channels, 2), dtype)
+        pairs[..., 0] = support.patches[position, tap][:, None] * channels + np.arange(channels)
+        pairs[..., 1] = position[:, None]
         shape = (len(support.patches), support.patches.shape[1], channels, geometry.filters)
         if is_local:
-            values = kernel.reshape(shape)[position, tap]
+            entries = kernel.reshape(shape)[position, tap]
         else:
-            values = kernel.reshape(shape[1:])[tap]
-        values = values.reshape(-1, geometry.filters)
-        volume: tuple[int, ...] = (
-            geometry.matrix_shape[0],
-            len(support.patches),
-            geometry.filters,
-        )
+            entries = kernel.reshape(shape[1:])[tap]
+        entries = entries.reshape(-1, geometry.filters)
+        volume = (geometry.matrix_shape[0], len(support.patches), geometry.filters)
     else:
-        rows, columns = support.inputs, support.outputs
-        if geometry.kind == "transposed":
-            rows, columns = columns, rows
-        values = kernel.ravel()[support.local_entries if is_local else support.orbits]
-        volume = geometry.matrix_shape
-    # Indices are small: 32 bits halve the largest temporary.
-    dtype = np.int32 if max(volume) < 2**31 else np.int64
-    indices = np.stack([rows.ravel(), columns.ravel()], axis=-1, dtype=dtype)
+        pairs, entries = np.empty((support.size, 2), dtype), np.empty(support.size, kernel.dtype)
+        first, second = (1, 0) if geometry.kind == "transposed" else (0, 1)
+        flat, start = kernel.ravel(), 0
+        # In blocks, as the index sets of all entries would be larger than the matrix.
+        for block in support.blocks(1 << 20):
+            part = slice(start, start + block.size)
+            pairs[part, first], pairs[part, second] = block.inputs, block.outputs
+            entries[part] = flat[block.local_entries if is_local else block.orbits]
+            start += block.size
+    # Each array is given up for its tensor, before the result is made.
+    indices = ops.convert_to_tensor(pairs.reshape(-1, 2))
+    del pairs
+    values = ops.convert_to_tensor(entries)
+    del entries
     return ops.reshape(ops.scatter(indices, values, volume), geometry.matrix_shape)

@@ -4,7 +4,8 @@ This module is part of `embedding` and not of `analysis` because it embeds model
 a CNN and of its eFCN lie in one space only after $\Phi$.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embed import embed
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.plan import is_embeddable
+from tfconvbias.graph import leaf_layers
 from tfconvbias.graph.facts import kind_of
 from tfconvbias.graph.rebuild import recompute_constants
 
@@ -33,12 +35,15 @@ class Interpolation:
         fractions: `(num_points,)`, the paper's α, from 0 (the first model) to 1 (the second).
         loss: Name of the data → `(num_points,)` mean losses.
         accuracy: Name of the data → `(num_points,)` shares of right answers.
+        residuals: Of a string, `string_residual` of the straight line and after each epoch: how far
+            it is from rest. `None` for the other methods.
     """
 
     method: str
     fractions: np.ndarray
     loss: dict[str, np.ndarray]
     accuracy: dict[str, np.ndarray]
+    residuals: np.ndarray | None = None
 
 
 def interpolate(
@@ -51,15 +56,19 @@ def interpolate(
     loss: keras.losses.Loss | None = None,
     batch_size: int = 500,
     stiffness: float = 1.0,
-    learning_rate: float = 0.01,
-    num_steps: int = 50,
+    learning_rate: float = 0.1,
+    num_epochs: int = 3,
+    string_batch_size: int | None = 250,
+    tolerance: float = 0.0,
+    seed: int = 0,
     string_data: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Interpolation:
     r"""Loss and accuracy on a path from one classifier to another.
 
     - `"linear"`: weights $(1 - \alpha)\,\theta_a + \alpha\,\theta_b$.
     - `"string"`: these points slide down the loss while springs hold neighbours together, as
-      in `relax_string`. Weights that are not trained, such as moving statistics, stay interpolated.
+      in `relax_string`, by the gradients of mini-batches that all points share. Weights that are
+      not trained, such as moving statistics, stay interpolated, also for the gradients.
     - `"output"`: outputs $(1 - \alpha) f_a + \alpha f_b$, logits if the models put out logits.
 
     Args:
@@ -74,8 +83,12 @@ def interpolate(
         batch_size: Samples per batch.
         stiffness: k of the string.
         learning_rate: η of the string.
-        num_steps: Steps of the string.
-        string_data: Inputs and labels whose whole loss the string follows; by default the first of
+        num_epochs: Most passes of the string over its data.
+        string_batch_size: Samples of each step of the string; `None`: all of them.
+        tolerance: The string is at rest, and stops, after an epoch that leaves at most this share
+            of the straight line's residual. With mini-batches their noise stays in it.
+        seed: Seed of the order of the string's mini-batches.
+        string_data: Inputs and labels whose loss the string follows; by default the first of
             `datasets`. A string holds `num_points` times the weights, in float32.
 
     Returns:
@@ -85,7 +98,8 @@ def interpolate(
         ValueError: If an argument is out of range, or the models do not fit together.
 
     Reference:
-        d'Ascoli et al., 2019, appendix C and Figure 12.
+        d'Ascoli et al., 2019, appendix C and Figure 12. The defaults of the string are those of
+        the paper's code.
     """
     if method not in METHODS:
         raise ValueError(f"`method` must be one of {METHODS}. Received: method={method}")
@@ -93,9 +107,17 @@ def interpolate(
         raise ValueError(f"`num_points` must be at least 3. Received: num_points={num_points}")
     if not datasets:
         raise ValueError("`datasets` must hold at least one pair of inputs and labels.")
+    size_fits = string_batch_size is None or string_batch_size >= 1
+    if num_epochs < 0 or tolerance < 0 or not size_fits:
+        raise ValueError(
+            "`num_epochs` and `tolerance` must not be negative, and `string_batch_size` positive. "
+            f"Received: num_epochs={num_epochs}, tolerance={tolerance}, "
+            f"string_batch_size={string_batch_size}"
+        )
     loss = loss or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     fractions = np.linspace(0.0, 1.0, num_points)
     results: dict[str, list[tuple[float, float]]] = {name: [] for name in datasets}
+    residuals: np.ndarray | None = None
     labels_of = {name: _labels(name, *pair) for name, pair in datasets.items()}
 
     def measure(name: str, outputs: np.ndarray) -> None:
@@ -110,25 +132,39 @@ def interpolate(
                 measure(name, (1 - fraction) * first + fraction * second)
     else:
         scratch = _like(a, b)
-        ends = [[ops.convert_to_numpy(v) for v in m.weights] for m in (scratch, b)]
+        weights = [
+            (v, *(ops.convert_to_numpy(end) for end in pair))
+            for v, *pair in zip(scratch.weights, scratch.weights, b.weights, strict=True)
+        ]
         string: np.ndarray | None = None
         if method == "string":
             x, y = string_data or next(iter(datasets.values()))
             derivatives = LossDerivatives(scratch, loss, x, y, batch_size=batch_size)
+            trained = {id(variable) for variable in scratch.trainable_variables}
+            statistics = [entry for entry in weights if id(entry[0]) not in trained]
 
-            def gradient(point: np.ndarray) -> np.ndarray:
+            def gradient(point: np.ndarray, number: int, rows: Any = None) -> np.ndarray:
+                _interpolate(scratch, statistics, fractions[number])
                 _assign(scratch.trainable_variables, point)
-                return derivatives.gradient()
+                return derivatives.gradient(rows)
 
             flat = [_flat(m.trainable_variables) for m in (scratch, b)]
             string = np.empty((num_points, len(flat[0])), flat[0].dtype)
             for index, fraction in enumerate(fractions):
                 string[index] = (1 - fraction) * flat[0] + fraction * flat[1]
-            relax_string(string, gradient, stiffness, learning_rate, num_steps)
+            found = [string_residual(string, gradient, stiffness)]
+            rng = np.random.default_rng(seed)
+            size = min(string_batch_size or len(x), len(x))
+            for _ in range(num_epochs):
+                for rows in np.split(rng.permutation(len(x)), range(size, len(x), size)):
+                    step = functools.partial(gradient, rows=rows)
+                    relax_string(string, step, stiffness, learning_rate, 1)
+                found.append(string_residual(string, gradient, stiffness))
+                if found[-1] <= tolerance * found[0]:
+                    break
+            residuals = np.array(found)
         for index, fraction in enumerate(fractions):
-            for variable, first, second in zip(scratch.weights, *ends, strict=True):
-                variable.assign((1 - fraction) * first + fraction * second)
-            recompute_constants(scratch)
+            _interpolate(scratch, weights, fraction)
             if string is not None:
                 _assign(scratch.trainable_variables, string[index])
             for name, (x, _) in datasets.items():
@@ -138,12 +174,13 @@ def interpolate(
         fractions,
         {name: np.array([value for value, _ in rows]) for name, rows in results.items()},
         {name: np.array([value for _, value in rows]) for name, rows in results.items()},
+        residuals,
     )
 
 
 def relax_string(
     points: np.ndarray,
-    gradient: Callable[[np.ndarray], np.ndarray],
+    gradient: Callable[[np.ndarray, int], np.ndarray],
     stiffness: float,
     learning_rate: float,
     num_steps: int,
@@ -161,7 +198,7 @@ def relax_string(
 
     Args:
         points: `(n, size)` array, relaxed in place.
-        gradient: Gradient of L at a point.
+        gradient: Gradient of L, or an estimate of it, at a point that is given with its number.
         stiffness: k, not negative.
         learning_rate: η.
         num_steps: Steps.
@@ -174,7 +211,7 @@ def relax_string(
 
     Example:
         >>> line = np.linspace(0.0, 4.0, 5)[:, None]
-        >>> relax_string(line, lambda x: x - 1.0, 0.0, 1.0, 1).ravel().tolist()
+        >>> relax_string(line, lambda x, number: x - 1.0, 0.0, 1.0, 1).ravel().tolist()
         [0.0, 1.0, 1.0, 1.0, 4.0]
 
     Reference:
@@ -193,8 +230,8 @@ def relax_string(
     system -= pull * (np.eye(inner, k=1) + np.eye(inner, k=-1))
     solve = np.linalg.inv(system)
     for _ in range(num_steps):
-        for point in points[1:-1]:
-            point -= (learning_rate * gradient(point)).astype(points.dtype)
+        for number, point in enumerate(points[1:-1], start=1):
+            point -= (learning_rate * gradient(point, number)).astype(points.dtype)
         # In chunks: the system is tiny, the points are as long as a model.
         for start in range(0, points.shape[1], _CHUNK):
             part = points[:, start : start + _CHUNK]
@@ -203,6 +240,32 @@ def relax_string(
             right[-1] += pull * part[-1]
             part[1:-1] = solve @ right
     return points
+
+
+def string_residual(
+    points: np.ndarray, gradient: Callable[[np.ndarray, int], np.ndarray], stiffness: float
+) -> float:
+    r"""How far a string is from rest: the root mean square of the forces on its interior points.
+
+    The force on a point is the gradient of the energy that `relax_string` minimises,
+    $\nabla L(x_i) + k\,(2 x_i - x_{i-1} - x_{i+1})$.
+
+    Args:
+        points: `(n, size)` array.
+        gradient: Gradient of L at a point that is given with its number.
+        stiffness: k.
+
+    Example:
+        >>> line = np.array([[0.0], [1.0], [4.0]])
+        >>> string_residual(line, lambda x, number: 3.0 * x, 1.0)
+        1.0
+    """
+    squares = []
+    for number, point in enumerate(points[1:-1], start=1):
+        force = gradient(point, number).astype(np.float64)
+        force += stiffness * (2 * point - points[number - 1] - points[number + 1])
+        squares.append(float(np.sum(force**2)))
+    return float(np.sqrt(np.mean(squares)))
 
 
 def _like(a: keras.Model, b: keras.Model) -> keras.Model:
@@ -232,12 +295,12 @@ def _embedded_names(a: keras.Model, b: keras.Model, target: str) -> list[str] | 
 
     def embedded(model: keras.Model) -> set[str]:
         is_dense = target == "dense"
-        layers = [x for x in _leaves(model) if isinstance(x, EmbeddedDense) or not is_dense]
+        layers = [x for x in leaf_layers(model) if isinstance(x, EmbeddedDense) or not is_dense]
         return {x.name for x in layers if is_dense or kind_of(x) == "local"}
 
     kept = embedded(a)
     made = embedded(b) - kept
-    names = {layer.name for layer in _leaves(a) if is_embeddable(layer)}
+    names = {layer.name for layer in leaf_layers(a) if is_embeddable(layer)}
     sources = [_source(name, names - kept) for name in made]
     told = sorted({source for source in sources if source is not None})
     return None if None in sources else told
@@ -250,14 +313,6 @@ def _source(name: str, names: set[str]) -> str | None:
     return max((old for old in names if name.startswith(f"{old}_")), key=len, default=None)
 
 
-def _leaves(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _leaves(layer)
-        else:
-            yield layer
-
-
 def _labels(name: str, x: Any, y: Any) -> np.ndarray:
     labels = np.asarray(y)
     if labels.shape not in ((len(x),), (len(x), 1)):
@@ -266,6 +321,16 @@ def _labels(name: str, x: Any, y: Any) -> np.ndarray:
             f"Received: shape {labels.shape}"
         )
     return labels.reshape(-1)
+
+
+def _interpolate(
+    model: keras.Model, weights: list[tuple[Any, np.ndarray, np.ndarray]], fraction: float
+) -> None:
+    """Set variables of a model between their two values."""
+    for variable, first, second in weights:
+        variable.assign((1 - fraction) * first + fraction * second)
+    if weights:
+        recompute_constants(model)
 
 
 def _flat(variables: list) -> np.ndarray:

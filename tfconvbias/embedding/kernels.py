@@ -191,14 +191,25 @@ def conv_from_dense(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
 def conv_from_local(kernel: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """The nearest convolution's kernel: the mean over the positions at which a tap meets an input.
 
-    The entries that meet padding do not count, as they change no output. Where a tap meets padding
-    at every position, the mean is over all positions.
+    The entries that meet padding, the layer's own or that in `geometry.margin`, do not count, as
+    they change no output. Where a tap meets padding at every position, the mean is over all
+    positions.
     """
-    live = geometry.support().patches >= 0
+    live = live_taps(geometry)
     live = live | ~live.any(axis=0)
     values = kernel.reshape(*live.shape, -1)
     sums = np.einsum("pt,pte->te", live.astype(np.float64), values, dtype=np.float64)
     return (sums / live.sum(axis=0)[:, None]).astype(kernel.dtype).reshape(geometry.kernel_shape)
+
+
+def live_taps(geometry: ConvGeometry) -> np.ndarray:
+    """Where a tap of a locally connected kernel meets an input that need not be zero.
+
+    Returns:
+        Booleans `(positions, taps)`, false on the layer's own padding and on `geometry.margin`.
+    """
+    patches = geometry.support().patches
+    return (patches >= 0) & ~geometry.margin_mask[patches]
 
 
 def set_local_entries(matrix: np.ndarray, geometry: ConvGeometry, value: float) -> None:

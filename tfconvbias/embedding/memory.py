@@ -3,9 +3,37 @@
 import os
 from pathlib import Path
 
+import keras
+
 
 def available_bytes() -> int | None:
-    """Main memory that is still available, or `None` if the system does not say."""
+    """Memory that is still available, or `None` if nothing says.
+
+    The smaller one of main memory, where arrays are made, and of the accelerator that holds the
+    variables.
+    """
+    limits = [found for found in (_main_memory(), _accelerator_memory()) if found is not None]
+    return min(limits, default=None)
+
+
+def _accelerator_memory() -> int | None:
+    """What JAX or PyTorch say; TensorFlow tells what is taken, not what is left."""
+    if keras.config.backend() == "jax":
+        import jax
+
+        # None on a CPU.
+        found = jax.local_devices()[0].memory_stats() or {}
+        if "bytes_limit" in found:
+            return found["bytes_limit"] - found.get("bytes_in_use", 0)
+    if keras.config.backend() == "torch":
+        import torch
+
+        if torch.cuda.is_available():
+            return torch.cuda.mem_get_info()[0]
+    return None
+
+
+def _main_memory() -> int | None:
     limits = []
     information = Path("/proc/meminfo")
     if information.exists():

@@ -124,7 +124,7 @@ class EmbeddingPlan:
         """The tensor that a chosen layer is to read, and the connections that it becomes."""
         (inputs,) = call.inputs
         layer = call.operation
-        source, padded = self._in_front_of_padding(inputs, layer)
+        source, padded = in_front_of_padding(self.graph, inputs, layer)
         margin = None
         # Zeros in front of an average count in it, unlike the pooling's own padding.
         if self.target == "local" or self._is_explicit or kind_of(layer) == "pooling":
@@ -146,19 +146,56 @@ class EmbeddingPlan:
             ]
         return source, stages
 
-    def _in_front_of_padding(self, tensor: TensorRef, layer: Any) -> tuple[TensorRef, Pairs | None]:
-        """The tensor in front of the ZeroPadding layers, through several of them in a row."""
-        pairs = None
-        num_axes = len(self.graph.shapes[tensor])
-        while kind_of(layer) != "transposed":
-            call = self.graph.calls[tensor.call]
-            axes = {channel_axis(one, num_axes) for one in (call.operation, layer)}
-            if kind_of(call.operation) != "padding" or len(axes) > 1:
-                break
-            own = zero_padding(call.operation)
-            pairs = own if pairs is None else add_pairs(own, pairs)
+
+def in_front_of_padding(
+    graph: LayerGraph, tensor: TensorRef, layer: Any
+) -> tuple[TensorRef, Pairs | None]:
+    """The tensor in front of the ZeroPadding layers whose output a layer reads, and their zeros.
+
+    Several of them in a row count as one.
+    """
+    pairs = None
+    num_axes = len(graph.shapes[tensor])
+    while kind_of(layer) != "transposed":
+        call = graph.calls[tensor.call]
+        axes = {channel_axis(one, num_axes) for one in (call.operation, layer)}
+        if kind_of(call.operation) != "padding" or len(axes) > 1:
+            break
+        own = zero_padding(call.operation)
+        pairs = own if pairs is None else add_pairs(own, pairs)
+        (tensor,) = call.inputs
+    return tensor, pairs
+
+
+def activation_call(layer: Any) -> Call | None:
+    """A call of the layer that another one holds as its activation; `None` if that is a function.
+
+    Such a layer may have weights, so that a new model needs a copy of it.
+    """
+    activation = getattr(layer, "activation", None)
+    if not isinstance(activation, keras.layers.Layer):
+        return None
+    return Call(activation, f"{layer.name}_activation", (), {}, ())
+
+
+def margins(graph: LayerGraph) -> dict[int, Pairs]:
+    """For each locally connected layer by id, the rim of its inputs that always holds zeros.
+
+    It stems from ZeroPadding layers in front. A layer that is called several times has what all of
+    its calls have in common.
+    """
+    found: dict[int, Pairs] = {}
+    for call in graph.calls:
+        if kind_of(call.operation) == "local":
             (tensor,) = call.inputs
-        return tensor, pairs
+            _, pairs = in_front_of_padding(graph, tensor, call.operation)
+            pairs = pairs or ((0, 0),) * (len(graph.shapes[tensor]) - 2)
+            known = found.get(id(call.operation), pairs)
+            found[id(call.operation)] = tuple(
+                (min(b, before), min(a, after))
+                for (b, a), (before, after) in zip(pairs, known, strict=True)
+            )
+    return found
 
 
 def _check_that_it_may_stay(call: Call) -> None:
@@ -238,18 +275,25 @@ def _own_padding(geometry: ConvGeometry) -> Pairs:
     )
 
 
+def padded_shape(geometry: ConvGeometry) -> tuple[int, ...]:
+    """The spatial lengths of a convolution's inputs with its own padding around them."""
+    if geometry.kind == "transposed":
+        return geometry.spatial_shape
+    lengths = zip(geometry.spatial_shape, _own_padding(geometry), strict=True)
+    return tuple(n + before + after for n, (before, after) in lengths)
+
+
 def _explicit(stage: Stage, margin: Pairs | None) -> Stage:
     """Turn a convolution's own padding into a rim of its input volume."""
     geometry = stage.geometry
     if geometry.kind == "transposed":
         return stage
     own = _own_padding(geometry)
-    spatial = tuple(n + b + a for n, (b, a) in zip(geometry.spatial_shape, own, strict=True))
     return dataclasses.replace(
         stage,
         geometry=dataclasses.replace(
             geometry,
-            spatial_shape=spatial,
+            spatial_shape=padded_shape(geometry),
             padding="valid",
             margin=own if margin is None else add_pairs(margin, own),
         ),

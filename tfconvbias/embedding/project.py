@@ -1,5 +1,6 @@
 """The way back: the convolutional or locally connected model nearest to an embedded one."""
 
+import dataclasses
 from typing import Any
 
 import keras
@@ -8,8 +9,10 @@ from keras import ops
 
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with
+from tfconvbias.embedding.plan import activation_call, margins
 from tfconvbias.graph import Call, ConvGeometry, LayerGraph, Rebuilder, read_graph
 from tfconvbias.graph.facts import kind_of, layer_class
+from tfconvbias.graph.geometry import Pairs
 from tfconvbias.graph.windows import layer_geometries
 
 
@@ -66,6 +69,7 @@ class _Projection(Rebuilder):
         self._onto = onto
         self._volumes: dict[int, tuple[Any, Any]] = {}
         self._chains: dict[int, list[keras.layers.Layer]] = {}
+        self._margins = margins(graph)
 
     @property
     def num_projected(self) -> int:
@@ -103,9 +107,11 @@ class _Projection(Rebuilder):
         volume = self._volume(inputs)
         shape = layer.geometry.input_shape
         if volume is None or tuple(volume.shape[1:]) != shape:
-            volume = keras.layers.Reshape(shape)(inputs)
+            name = self.new_name(f"{call.operation.name}_volume")
+            volume = keras.layers.Reshape(shape, name=name, dtype=layer.dtype_policy)(inputs)
         volume = self._apply(call, volume)
-        flat = keras.layers.Flatten("channels_last", dtype=layer.dtype_policy)(volume)
+        name = self.new_name(f"{call.operation.name}_flat")
+        flat = keras.layers.Flatten("channels_last", name=name, dtype=layer.dtype_policy)(volume)
         self._remember(flat, volume)
         return flat
 
@@ -113,65 +119,74 @@ class _Projection(Rebuilder):
         layer = call.operation
         if id(layer) not in self._chains:
             name = self.name_for(call)
-            self._chains[id(layer)] = _nearest(layer, name, tuple(volume.shape), self._onto)
+            self._chains[id(layer)] = self._nearest(layer, name, tuple(volume.shape))
         for step in self._chains[id(layer)]:
             volume = step(volume)
         return volume
 
+    def _nearest(
+        self, layer: keras.layers.Layer, name: str, input_shape: tuple[int | None, ...]
+    ) -> list[keras.layers.Layer]:
+        """The layers that stand for the projected one, such as a padding and a convolution."""
+        onto = self._onto
+        kernel = ops.convert_to_numpy(layer.kernel)
+        bias = None if layer.bias is None else ops.convert_to_numpy(layer.bias)
+        if isinstance(layer, EmbeddedDense):
+            geometry = layer.geometry
+            if onto == "conv":
+                kernel = kernels.conv_from_dense(kernel, geometry)
+            else:
+                if geometry.kind == "transposed":
+                    raise ValueError(
+                        f"Layer '{layer.name}' stands for a transposed convolution, which has no "
+                        "locally connected layer of its form. Use onto='conv'."
+                    )
+                kernel = _local_kernel(kernel, geometry)
+            bias = None if bias is None else kernels.unflatten_bias(bias, geometry)
+        else:
+            geometry = local_geometry(layer, self._margins[id(layer)])
+            kernel = kernels.conv_from_local(kernel, geometry)
+        if onto == "conv" and bias is not None:
+            axes = tuple(range(geometry.rank))
+            bias = bias.mean(axis=axes, dtype=np.float64).astype(bias.dtype)
+        steps: list[keras.layers.Layer] = []
+        padding = geometry.padding
+        if not isinstance(padding, str):
+            pairs = padding if geometry.rank > 1 else padding[0]
+            steps.append(
+                layer_class("padding", geometry.rank)(
+                    pairs,
+                    data_format=geometry.data_format,
+                    name=self.new_name(f"{name}_padding"),
+                    dtype=layer.dtype_policy,
+                )
+            )
+            padding = "valid"
+        new = _new_layer(layer, name, geometry, padding, onto)
+        shape = input_shape if not steps else steps[0].compute_output_shape(input_shape)
+        if hasattr(new, "depthwise_initializer"):
+            # The parent class of depthwise layers names its arguments otherwise.
+            new.build(shape)
+            new.set_weights([kernel] if bias is None else [kernel, bias])
+        else:
+            build_with(new, shape, lambda: kernel, bias)
+        steps.append(new)
+        activation = activation_call(layer)
+        if activation is not None:
+            steps.append(self.layer(activation))
+        return steps
 
-def local_geometry(layer: keras.layers.Layer) -> ConvGeometry:
-    """The geometry of a built locally connected layer."""
+
+def local_geometry(layer: keras.layers.Layer, margin: Pairs = ()) -> ConvGeometry:
+    """The geometry of a built locally connected layer.
+
+    Args:
+        layer: The layer.
+        margin: The rim of its inputs that always holds zeros.
+    """
     axes = layer.input_spec.axes
     shape = (None, *(axes[axis] for axis in range(1, len(axes) + 1)))
-    return layer_geometries(layer, shape)[0][1]
-
-
-def _nearest(
-    layer: keras.layers.Layer, name: str, input_shape: tuple[int | None, ...], onto: str
-) -> list[keras.layers.Layer]:
-    """The layers that stand for the projected one: a convolution, after its padding if need be."""
-    kernel = ops.convert_to_numpy(layer.kernel)
-    bias = None if layer.bias is None else ops.convert_to_numpy(layer.bias)
-    if isinstance(layer, EmbeddedDense):
-        geometry = layer.geometry
-        if onto == "conv":
-            kernel = kernels.conv_from_dense(kernel, geometry)
-        else:
-            if geometry.kind == "transposed":
-                raise ValueError(
-                    f"Layer '{layer.name}' stands for a transposed convolution, which has no "
-                    "locally connected layer of its form. Use onto='conv'."
-                )
-            kernel = _local_kernel(kernel, geometry)
-        bias = None if bias is None else kernels.unflatten_bias(bias, geometry)
-    else:
-        geometry = local_geometry(layer)
-        kernel = kernels.conv_from_local(kernel, geometry)
-    if onto == "conv" and bias is not None:
-        axes = tuple(range(geometry.rank))
-        bias = bias.mean(axis=axes, dtype=np.float64).astype(bias.dtype)
-    steps: list[keras.layers.Layer] = []
-    padding = geometry.padding
-    if not isinstance(padding, str):
-        pairs = padding if geometry.rank > 1 else padding[0]
-        steps.append(
-            layer_class("padding", geometry.rank)(
-                pairs,
-                data_format=geometry.data_format,
-                name=f"{name}_padding",
-                dtype=layer.dtype_policy,
-            )
-        )
-        padding = "valid"
-    new = _new_layer(layer, name, geometry, padding, onto)
-    shape = input_shape if not steps else steps[0].compute_output_shape(input_shape)
-    if hasattr(new, "depthwise_initializer"):
-        # The parent class of depthwise layers names its arguments otherwise.
-        new.build(shape)
-        new.set_weights([kernel] if bias is None else [kernel, bias])
-    else:
-        build_with(new, shape, lambda: kernel, bias)
-    return [*steps, new]
+    return dataclasses.replace(layer_geometries(layer, shape)[0][1], margin=margin)
 
 
 def _local_kernel(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
@@ -198,7 +213,7 @@ def _new_layer(
         "bias_initializer": layer.bias_initializer,
         "bias_regularizer": layer.bias_regularizer,
         # That of a locally connected layer; an embedded one has none, as it stands apart there.
-        "activation": layer.activation,
+        "activation": layer.activation if activation_call(layer) is None else None,
     }
     kernel_settings = {
         "initializer": layer.kernel_initializer,

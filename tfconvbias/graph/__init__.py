@@ -5,6 +5,7 @@ from tfconvbias.graph import keras_layers as keras_layers
 from tfconvbias.graph.calls import Call, LayerGraph, TensorRef, read_graph
 from tfconvbias.graph.facts import Kernel, LayerFacts, facts_of, register
 from tfconvbias.graph.geometry import ConvGeometry, conv_geometry
+from tfconvbias.graph.leaves import leaf_layers
 from tfconvbias.graph.normalization import fold_normalization
 from tfconvbias.graph.rebuild import Rebuilder
 
@@ -19,6 +20,7 @@ __all__ = [
     "conv_geometry",
     "facts_of",
     "fold_normalization",
+    "leaf_layers",
     "read_graph",
     "register",
 ]

@@ -96,6 +96,15 @@ class Rebuilder:
         own = call.operation.name
         return self.name(call.name if own in self._names else own)
 
+    def new_name(self, wanted: str) -> str:
+        """A name for a layer that is added: none of the old model's and none that is taken."""
+        old = {name for call in self.graph.calls for name in (call.name, call.operation.name)}
+        name, number = wanted, 1
+        while name in self._names or name in old:
+            number += 1
+            name = f"{wanted}_{number}"
+        return self.name(name)
+
     def name(self, wanted: str) -> str:
         """A name that no layer has yet."""
         name, number = wanted, 1

@@ -82,11 +82,12 @@ def against_switch_time(
     *,
     label: str = "eFCN",
 ) -> Figure:
-    """Final accuracy, and gradient norm and top Hessian eigenvalue at start and end (Figure 3).
+    """Accuracy, and gradient norm and top Hessian eigenvalue at start and end (Figure 3).
 
     Args:
-        rows: Switch time → test_accuracy and, if they were measured, gradient_norm_start,
-            gradient_norm_end, eigenvalue_start and eigenvalue_end.
+        rows: Switch time → test_accuracy, that of the last epoch, and, if they were measured,
+            best_test_accuracy, gradient_norm_start, gradient_norm_end, eigenvalue_start and
+            eigenvalue_end.
         baselines: Name → accuracy (fraction), drawn as horizontal lines.
         label: Name of an embedded network.
 
@@ -100,10 +101,15 @@ def against_switch_time(
         if all(f"{column}_end" in rows[time] for time in times)
     ]
     figure, axes = panels(1 + len(panes))
-    axes[0].plot(times, [100 * rows[t]["test_accuracy"] for t in times], "x-", label=label)
+    for column, style, name in (
+        ("test_accuracy", "x-", label),
+        ("best_test_accuracy", "+:", f"{label}, best epoch"),
+    ):
+        if all(column in rows[t] for t in times):
+            axes[0].plot(times, [100 * rows[t][column] for t in times], style, label=name)
     for (name, value), style in zip(baselines.items(), ("-", "--", ":"), strict=False):
         axes[0].axhline(100 * value, color="grey", linestyle=style, label=name)
-    axes[0].set(ylabel="final test accuracy, %")
+    axes[0].set(ylabel="test accuracy, %")
     axes[0].legend(fontsize="small")
     for axis, (column, name) in zip(axes[1:], panes, strict=True):
         for moment in ("start", "end"):

@@ -30,7 +30,7 @@ TINY = dascoli2019.SwitchTimeConfig(
     learning_rate=0.05,
     curvature_samples=0,
     num_points=3,
-    string_steps=1,
+    string_epochs=1,
     string_samples=20,
     checkpoint_every=1,
     verbose="silent",
@@ -99,6 +99,7 @@ def test_protocol_and_report(tmp_path, monkeypatch):
         for path in paths.values():
             assert path["loss"]["test"][0] == pytest.approx(cnn["test_loss"][2], rel=1e-4)
             assert path["loss"]["test"][-1] == pytest.approx(history["test_loss"][-1], rel=1e-4)
+        assert len(paths["string"]["residuals"]) == 2 and paths["linear"]["residuals"] is None
     images = result.images("tw-0")
     assert images["start"].shape == (28, 28, 3)
     assert np.count_nonzero(images["start"]) == 4 * 4 * 3
@@ -116,6 +117,8 @@ def test_protocol_and_report(tmp_path, monkeypatch):
     assert losses == [round(result.histories["tw-0"]["loss"][i], 4) for i in (0, -1)]
     assert table[0]["δ, %"] == table[1]["‖∇L‖"] == ""
     assert {row["measure"] for row in findings(result)} >= {"FCN < eFCN(0) < CNN"}
+    forces = result.rows["tw-0"]["paths"]["string"]["residuals"]
+    assert f"After 1 epochs the forces on the string are {forces[1] / forces[0]:.1%}" in page
 
     with pytest.raises(training.RunFolderError, match="--resume"):
         dascoli2019.run_switch_time(config, dataset)
@@ -174,6 +177,27 @@ def test_a_worker_does_not_wait_longer_than_it_may(tmp_path):
         dascoli2019.run_switch_time(config, _dataset())
 
 
+@pytest.mark.parametrize(
+    "other",
+    [{}, {"filters": 32}, {"network": "alexnet"}, {"target": "local"}, {"embedded_epochs": 50},
+     {"data": "cifar100"}, {"images": 10_000}],
+)  # fmt: skip
+def test_the_papers_figures_stand_beside_the_papers_own_run_only(other):
+    row = {
+        "test_accuracy": 0.6, "off_local": 0.1, "broken_sharing": 0.1,
+        "dataset": other.pop("data", "cifar10"), "num_train": other.pop("images", 50_000),
+        "num_test": 10_000,
+    }  # fmt: skip
+    is_papers = not other and row["dataset"] == "cifar10" and row["num_train"] == 50_000
+    config = dascoli2019.SwitchTimeConfig(switch_times=(0, 20), **other)
+    rows = dict.fromkeys(("fcn", "tw-0", "tw-20", "tw-150"), row)
+    found = findings(
+        dascoli2019.SwitchTimeResult(config, {"cnn": {"test_accuracy": [0.7]}}, rows, None)
+    )
+    assert len(found) > 4
+    assert all(("paper" in line) == is_papers for line in found)
+
+
 def test_config():
     assert dascoli2019.SwitchTimeConfig().times[-1] == 150
     assert dascoli2019.SwitchTimeConfig(epochs=20, switch_times=(5, 0, 5)).times == (0, 5, 20)
@@ -192,6 +216,9 @@ def test_config():
         {"num_train": 0},
         {"curvature_samples": -1},
         {"stiffness": -1.0},
+        {"string_epochs": -1},
+        {"string_learning_rate": 0.0},
+        {"string_tolerance": -0.1},
     ):
         with pytest.raises(training.ConfigError, match=next(iter(changes))):
             dascoli2019.SwitchTimeConfig(**changes)
@@ -203,7 +230,7 @@ def test_config():
         ({"dataset": "no/folder"}, "There is no folder 'no/folder'"),
         ({"num_train": 61}, "60 images. Received: num_train=61"),
         ({"batch_size": 61}, "60 training samples. Received: batch_size=61"),
-        ({"filters": 16, "string_steps": 0}, "MiB, and training takes .* --filters"),
+        ({"filters": 16, "string_epochs": 0}, "MiB, and training takes .* --filters"),
         ({"curvature_samples": 10}, "Hessian's .* 30 times that; 1 MiB are left.*--target local"),
         ({"num_points": 31}, "the string .* 40 times"),
     ],

@@ -67,6 +67,25 @@ def test_a_network_is_measured_and_read_again(config, tmp_path, capsys):
         run_stability_images(config)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_stated_share_of_the_labels_is_drawn_anew(config, tiny_dataset, monkeypatch, share):
+    seen = []
+
+    def stop(model, x, y, *_, **__):
+        seen.append((x, y))
+        raise InterruptedError
+
+    monkeypatch.setattr(images, "descend", stop)
+    with pytest.raises(InterruptedError):
+        run_stability_images(config.replace(label_noise=share))
+    ((x, y),) = seen
+    np.testing.assert_array_equal(x, tiny_dataset.x_train)
+    assert (y.sum(axis=1) == 1).all()
+    changed = np.sum(y.argmax(axis=1) != tiny_dataset.y_train)
+    # Of 48 labels, each keeps its class with probability 1/3.
+    assert changed == 0 if share == 0 else 20 <= changed <= 44
+
+
 def test_a_stopped_comparison_continues_with_the_networks_left(config, monkeypatch):
     trained = []
 

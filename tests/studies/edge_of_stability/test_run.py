@@ -27,7 +27,9 @@ def test_a_run_measures_itself_and_is_the_same_again():
     assert row["config"] == dataclasses.asdict(RUN)
     again = stability_row(RUN)
     assert again["train_error"] == pytest.approx(row["train_error"], rel=1e-4)
-    other = stability_row(dataclasses.replace(RUN, seed=1))
+    other = stability_row(dataclasses.replace(RUN, seed=1, noise=0.5))
+    # σ = ½ in the data and σ² = ¼ in the gap.
+    assert other["gap"] == pytest.approx(abs(other["excess_risk"] + 0.25 - other["train_error"]))
     assert other["train_error"] != pytest.approx(row["train_error"], rel=1e-2)
 
 

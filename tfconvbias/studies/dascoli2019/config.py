@@ -42,8 +42,12 @@ class SwitchTimeConfig(DataConfig, Execution):
         1000, "training images for ‖∇L‖ and the Hessian; 0: neither is measured"
     )
     num_points: int = option(11, "points of each interpolation; 0: no interpolations")
-    string_steps: int = option(10, "optimization steps of the string; 0: no string")
-    string_samples: int = option(1000, "training images whose loss the string follows")
+    string_epochs: int = option(3, "most passes of the string over its images; 0: no string")
+    string_learning_rate: float = option(0.1, "learning rate of the string")
+    string_tolerance: float = option(
+        0.0, "share of the straight line's residual at which the string stops"
+    )
+    string_samples: int = option(1000, "training images whose loss the string follows, in batches")
     stiffness: float = option(1.0, "stiffness k of the string")
 
     run_dir: str = option(
@@ -61,8 +65,9 @@ class SwitchTimeConfig(DataConfig, Execution):
         super().__post_init__()
         self._positive("filters", "epochs", "embedded_epochs", "batch_size", "string_samples")
         self._positive("num_workers")
-        self._above_zero("learning_rate", "embedded_learning_rate")
-        self._at_least_zero("curvature_samples", "num_points", "string_steps", "stiffness")
+        self._above_zero("learning_rate", "embedded_learning_rate", "string_learning_rate")
+        self._at_least_zero("curvature_samples", "num_points", "string_epochs", "stiffness")
+        self._at_least_zero("string_tolerance")
         if not 0 <= self.worker < self.num_workers:
             raise ConfigError(
                 "worker must lie in 0 … num_workers-1. "

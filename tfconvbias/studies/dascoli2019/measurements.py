@@ -57,7 +57,7 @@ def measure_paths(
     )
     paths = {}
     for method in ("linear", "string", "output"):
-        if method == "string" and not config.string_steps:
+        if method == "string" and not config.string_epochs:
             continue
         config.tell(f"interpolating: {method}")
         path = embedding.interpolate(
@@ -67,14 +67,18 @@ def measure_paths(
             method,
             config.num_points,
             stiffness=config.stiffness,
-            learning_rate=config.embedded_learning_rate,
-            num_steps=config.string_steps,
+            learning_rate=config.string_learning_rate,
+            num_epochs=config.string_epochs,
+            string_batch_size=config.batch_size,
+            tolerance=config.string_tolerance,
+            seed=config.seed,
             string_data=string.split("train"),
         )
         paths[method] = {
             "fractions": path.fractions.tolist(),
             "loss": {name: values.tolist() for name, values in path.loss.items()},
             "accuracy": {name: values.tolist() for name, values in path.accuracy.items()},
+            "residuals": None if path.residuals is None else path.residuals.tolist(),
         }
     return paths
 
@@ -89,6 +93,7 @@ def as_interpolations(
             np.array(stored["fractions"]),
             {name: np.array(values) for name, values in stored["loss"].items()},
             {name: np.array(values) for name, values in stored["accuracy"].items()},
+            None if stored["residuals"] is None else np.array(stored["residuals"]),
         )
         for method, stored in paths.items()
     }

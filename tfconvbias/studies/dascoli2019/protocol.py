@@ -276,9 +276,9 @@ def _check_memory(cnn: keras.Model, config: SwitchTimeConfig) -> None:
     stages = {"training": 3}
     if config.curvature_samples:
         stages["the Hessian's eigenvalue (--curvature-samples)"] = _LANCZOS_COPIES
-    if config.num_points and config.string_steps:
+    if config.num_points and config.string_epochs:
         copies = config.num_points + _PATH_COPIES
-        stages["the string (--string-steps, --num-points)"] = copies
+        stages["the string (--string-epochs, --num-points)"] = copies
     stage = max(stages, key=stages.__getitem__)
     available = available_bytes()
     if available is not None and size.num_bytes * stages[stage] > available:
@@ -286,5 +286,5 @@ def _check_memory(cnn: keras.Model, config: SwitchTimeConfig) -> None:
             f"The embedded network has {size.num_parameters:,} parameters, "
             f"{readable(size.num_bytes)}, and {stage} takes about {stages[stage]} times that; "
             f"{readable(available)} are left. Use fewer --filters, --target local, "
-            "--curvature-samples 0, --string-steps 0 or fewer --num-points."
+            "--curvature-samples 0, --string-epochs 0 or fewer --num-points."
         )

@@ -1,6 +1,8 @@
 """The report of the switch-time protocol: what was found against the paper, and every figure."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from tfconvbias import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
@@ -27,6 +29,19 @@ _COLUMNS = (
     ("seconds", ("seconds",), 1, ".0f"),
 )
 """Heading, the measurements (joined by arrows), factor and format of each column of the table."""
+
+_PAPERS_RUN = {
+    "network": "vanilla",
+    "filters": 64,
+    "target": "dense",
+    "epochs": 150,
+    "learning_rate": 0.1,
+    "embedded_epochs": 100,
+    "embedded_learning_rate": 0.01,
+    "batch_size": 250,
+    "permute_pixels": None,
+}
+_PAPERS_DATA = {"dataset": "cifar10", "num_train": 50_000, "num_test": 10_000}
 
 
 def report_switch_time(config: SwitchTimeConfig) -> None:
@@ -63,7 +78,7 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
     return write_page(
         result.folder.path / "report.html",
         "From the CNN to its embedding, at each switch time",
-        {"Beside the paper": findings(result), "Each network": switch_time_table(result)},
+        {"What was found": findings(result), "Each network": switch_time_table(result)},
         switch_time_figures(result),
         [
             config_note(result.config),
@@ -76,7 +91,7 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
 
 
 def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
-    """What was found, beside what the paper reports for CIFAR-10 at full length."""
+    """What was found; of the paper's own network, data and trainings beside what it reports."""
     label, standard = _label(result), result.rows["fcn"]
     times = result.config.times
     accuracy = {t: result.rows[f"tw-{t}"]["test_accuracy"] for t in times}
@@ -113,7 +128,9 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
         ]
     else:
         found += [(f"largest broken sharing of a trained {label}", f"{largest:.2%}", "no figure")]
-    return [{"measure": m, "here": h, "paper": p} for m, h, p in found]
+    is_papers = all(getattr(result.config, key) == value for key, value in _PAPERS_RUN.items())
+    is_papers &= all(standard[key] == value for key, value in _PAPERS_DATA.items())
+    return [{"measure": m, "here": h} | ({"paper": p} if is_papers else {}) for m, h, p in found]
 
 
 def switch_time_table(result: SwitchTimeResult) -> list[dict[str, str]]:
@@ -156,8 +173,8 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
             ),
         ),
         "switch-time": (
-            "Final accuracy, gradient norm and top Hessian eigenvalue of the training loss on "
-            f"{result.config.curvature_samples} images. Figure 3.",
+            "Final and best accuracy, gradient norm and top Hessian eigenvalue of the training "
+            f"loss on {result.config.curvature_samples} images. Figure 3.",
             plots.against_switch_time(
                 rows,
                 {
@@ -215,10 +232,21 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
         if stored:
             figures[f"interpolation-{t}"] = (
                 f"Between the CNN after its last epoch and the {label} of switch time {t}. "
-                "Figure 12.",
+                f"{_at_rest(stored)}Figure 12.",
                 plots.interpolation_panels(as_interpolations(stored), title=f"$t_w$ = {t}"),
             )
     return figures
+
+
+def _at_rest(paths: Mapping[str, Any]) -> str:
+    """A sentence about how far the string came, where one was relaxed."""
+    residuals = paths.get("string", {}).get("residuals")
+    if not residuals:
+        return ""
+    return (
+        f"After {len(residuals) - 1} epochs the forces on the string are "
+        f"{residuals[-1] / max(residuals[0], 1e-300):.1%} of those on the straight line. "
+    )
 
 
 def _label(result: SwitchTimeResult) -> str:
