@@ -4,6 +4,7 @@ import re
 
 import keras
 
+from tfconvbias.graph import leaf_layers
 from tfconvbias.optimizers import BetaLasso
 
 _NOT_EXACT = (
@@ -72,7 +73,7 @@ def find_layers(model, pattern: str | None) -> list:
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     found, refused = [], {}
-    for layer in dict.fromkeys(_all_layers(model)):
+    for layer in leaf_layers(model):
         if not isinstance(layer, keras.layers.Dense):
             continue
         if pattern is not None and re.search(pattern, layer.name) is None:
@@ -89,13 +90,6 @@ def find_layers(model, pattern: str | None) -> list:
             f"non-zeros. Received: layers={pattern!r}, {reasons or 'which matches no dense layer'}"
         )
     return found
-
-
-def _all_layers(model):
-    for layer in model.layers:
-        yield layer
-        if isinstance(layer, keras.Model):
-            yield from _all_layers(layer)
 
 
 def _obstacle(model, layer) -> str | None:

@@ -1,8 +1,8 @@
 """Moving statistics that keep up with short trainings."""
 
-from collections.abc import Iterator
-
 import keras
+
+from tfconvbias.graph import leaf_layers
 
 _WINDOWS = 10
 """Parts into which a training is cut: the statistics average over about one of them."""
@@ -37,14 +37,6 @@ def match_statistics_momentum(model: keras.Model, steps: int) -> None:
     if steps < 1:
         raise ValueError(f"`steps` must be at least 1. Received: steps={steps}")
     most = max(0.0, 1 - _WINDOWS / steps)
-    for layer in _layers(model):
+    for layer in leaf_layers(model):
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, most)
-
-
-def _layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        else:
-            yield layer

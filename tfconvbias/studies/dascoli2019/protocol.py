@@ -171,11 +171,7 @@ class _Protocol:
         if place.result() is not None:
             config.tell("done before")
             return
-        if self.deadline.is_over():
-            raise RunPausedError(
-                f"{name} is still to run, but max_minutes={self.deadline.minutes:g} are over. "
-                "The same command with --resume continues."
-            )
+        self.deadline.pause_before(name)
         model = self._embedded(name)
         started = time.perf_counter()
         config.tell("measuring the start")
