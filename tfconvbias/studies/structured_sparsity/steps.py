@@ -113,7 +113,9 @@ def penalized(
 
 
 def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
-    """Threshold a network at τ and make it compact.
+    """Threshold a network at τ and make it compact, with the constants of dead channels.
+
+    So τ = 0 changes nothing that the network computes.
 
     Args:
         config: The sweep's configuration.
@@ -127,7 +129,12 @@ def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
         warnings.simplefilter("always", UserWarning)
         try:
             thresholded = surgery.threshold(
-                network, tau, config.relative, config.group_penalty, config.fold_normalization
+                network,
+                tau,
+                config.relative,
+                config.group_penalty,
+                config.fold_normalization,
+                shifts="keep",
             )
         except ValueError as error:
             # The configuration leaves no other reason; errors of `compact` are not caught.
