@@ -150,3 +150,40 @@ def test_borders_may_be_approximated_and_the_error_is_told():
     assert f"{error:.1e} of" in " ".join(str(warning.message) for warning in caught)
     # Away from the border nothing changes.
     np.testing.assert_allclose(right[:, 2:-2, 2:-2], left[:, 2:-2, 2:-2], rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_is_called_twice_absorbs_nothing():
+    inputs = keras.Input((6, 6, 3))
+    constant = layers.Conv2D(3, 1, name="constant")(inputs)
+    shared = layers.Conv2D(4, 3, name="shared")
+    model = keras.Model(inputs, [shared(constant), shared(inputs)])
+    kill(scrambled(model).get_layer("constant"), [0, 2])
+    smaller = compact(model)
+    images = random_images(np.random.default_rng(1), (6, 6, 3))
+    assert relative_difference(model, smaller, images) <= TOLERANCE
+
+
+# JAX computes with float32 only.
+@pytest.mark.tensorflow
+def test_constants_are_carried_with_more_digits_than_the_layers_have():
+    """Two large constants that cancel each other."""
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(3, 1, name="a")(inputs)
+    x = layers.ReLU()(layers.BatchNormalization(epsilon=0.0, name="norm")(x))
+    x = layers.Conv2D(2, 1, name="b")(x)
+    model = keras.Model(inputs, x)
+    kill(scrambled(model).get_layer("a"), [0, 1])
+    ones, zeros = np.ones(3), np.zeros(3)
+    model.get_layer("a").bias.assign([1e4 / 3, 1e4 / 3, 0.0])
+    variance = np.array([7.0, 7.0, 1.0])
+    model.get_layer("norm").set_weights([ones, zeros, zeros, variance])
+    kernel, bias = model.get_layer("b").get_weights()
+    kernel[:, :, 0], kernel[:, :, 1] = 0.1, -0.3
+    model.get_layer("b").set_weights([kernel, bias])
+    smaller = compact(model)
+    bias64 = model.get_layer("a").get_weights()[1].astype("float64")
+    kernel64 = kernel.astype("float64")
+    emitted = bias64[:2] / np.sqrt(7.0)
+    expected = bias + emitted @ kernel64[0, 0, :2]
+    found = smaller.get_layer("b").get_weights()[1]
+    np.testing.assert_array_equal(found, expected.astype("float32"))

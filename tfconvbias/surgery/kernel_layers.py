@@ -18,6 +18,12 @@ def to_numpy(variable) -> np.ndarray:
     return np.asarray(ops.convert_to_numpy(variable))
 
 
+def precise_tensor(array: np.ndarray):
+    """A tensor with as many digits as the backend has: JAX has float32 only, unless it is told."""
+    dtype = "float32" if keras.config.backend() == "jax" else "float64"
+    return ops.convert_to_tensor(array.astype(dtype))
+
+
 def check_weights(layer, name: str) -> None:
     """A ValueError unless a layer's kernels are what it computes with, and finite.
 

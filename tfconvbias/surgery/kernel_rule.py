@@ -3,12 +3,12 @@
 import functools
 
 import numpy as np
-from keras import ops
 
 from tfconvbias.graph.facts import layer_class
 from tfconvbias.surgery.geometry import Crop
 from tfconvbias.surgery.kernel_layers import (
     Kept,
+    precise_tensor,
     read_kernel_layer,
     smaller_config,
     smaller_weights,
@@ -133,9 +133,7 @@ class KernelRule(Rule):
         values = np.full(self.view.outputs, LIVE)
         if is_constant.any():
             before = self.view.bias + self.absorbed(~self.live)
-            activated = to_numpy(
-                self.operation.activation(ops.convert_to_tensor(before.astype("float32")))
-            )
+            activated = to_numpy(self.operation.activation(precise_tensor(before)))
             values[is_constant] = activated[is_constant]
         return [State(self.view.axis, values)]
 
@@ -229,22 +227,30 @@ class KernelRule(Rule):
     def _kept_inputs(self, kept) -> np.ndarray:
         return kept[self.call.inputs[0]] if self.understood else np.ones(self.view.inputs, bool)
 
+    def positions(self) -> int:
+        """Number of places per image where the kernels are applied."""
+        transposed = self.view.kind == "transposed"
+        return self.view.positions(self.input_shape if transposed else self.output_shape)
+
     def multiply_adds(self, kept=None) -> int:
         """Multiply-adds per image of the layer as it is, or with what is kept only."""
         view = self.view
-        transposed = view.kind == "transposed"
-        positions = view.positions(self.input_shape if transposed else self.output_shape)
-        if kept is None:
-            return positions * view.kernel.shape[0] * view.kernel.shape[1] * view.outputs
-        inputs, outputs = self._kept_inputs(kept), kept[self.output]
-        crops = self.crops(kept)
-        taps = view.kernel.shape[0] if crops is None else int(np.prod([c.size for c in crops]))
+        inputs, outputs = np.ones(view.inputs, bool), np.ones(view.outputs, bool)
+        taps = view.kernel.shape[0]
+        if kept is not None:
+            inputs, outputs = self._kept_inputs(kept), kept[self.output]
+            crops = self.crops(kept)
+            taps = taps if crops is None else int(np.prod([c.size for c in crops]))
+        if view.kind == "separable":
+            # One convolution of each channel by itself, then one of single pixels.
+            between = int(inputs.sum()) * view.layer.depth_multiplier
+            return self.positions() * between * (taps + int(outputs.sum()))
         pairs = sum(
             int(inputs[view.inputs_of_group(group)].sum())
             * int(outputs[view.outputs_of_group(group)].sum())
             for group in range(view.groups)
         )
-        return positions * taps * pairs
+        return self.positions() * taps * pairs
 
     def parameters(self, kept=None) -> int:
         """Number of weights of the layer as it is, or with what is kept only."""

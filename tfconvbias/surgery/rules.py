@@ -17,7 +17,7 @@ from keras import ops
 from tfconvbias.graph import Call, LayerGraph, TensorRef, facts_of
 from tfconvbias.graph.calls import map_tensors
 from tfconvbias.graph.facts import call_at_inference, kind_of
-from tfconvbias.surgery.kernel_layers import to_numpy
+from tfconvbias.surgery.kernel_layers import precise_tensor, to_numpy
 
 LIVE = float("nan")
 
@@ -214,17 +214,36 @@ class PassRule(Rule):
 
 def call_on_constants(rule: Rule, states, values, width: int) -> np.ndarray:
     """Runs the operation on one place with the given channel values (0 where live)."""
+    if kind_of(rule.operation) == "normalization":
+        return _normalized(rule.operation, values[0])
+    # A layer with weights computes with their digits.
+    has_weights = bool(getattr(rule.operation, "weights", ()))
     arrays = []
     for tensor, state, value in zip(rule.call.inputs, states, values, strict=True):
         shape = [1] * len(rule.graph.shapes[tensor])
         shape[state.axis] = state.width
-        arrays.append(ops.convert_to_tensor(np.nan_to_num(value).reshape(shape).astype("float32")))
+        array = np.nan_to_num(value).reshape(shape)
+        single = ops.convert_to_tensor(array.astype("float32"))
+        arrays.append(single if has_weights else precise_tensor(array))
     remaining = iter(arrays)
     args = map_tensors(lambda tensor: next(remaining), rule.call.args)
     kwargs = map_tensors(lambda tensor: next(remaining), rule.call.kwargs)
     kwargs = {key: value for key, value in kwargs.items() if value is not None}
     result = to_numpy(call_at_inference(rule.operation, *args, **kwargs)).astype("float64")
     return result.reshape(-1) if result.size == width else np.full(width, LIVE)
+
+
+def _normalized(layer: Any, values: np.ndarray) -> np.ndarray:
+    """What a BatchNormalization makes of constants, in float64."""
+    mean, variance = (
+        to_numpy(part).astype("float64") for part in (layer.moving_mean, layer.moving_variance)
+    )
+    result = (np.nan_to_num(values) - mean) / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        result = result * to_numpy(layer.gamma).astype("float64")
+    if layer.center:
+        result = result + to_numpy(layer.beta).astype("float64")
+    return result
 
 
 class ShiftRule(PassRule):
