@@ -14,7 +14,8 @@ from keras import ops
 from tfconvbias.graph import LayerGraph, TensorRef, facts_of, read_graph
 from tfconvbias.graph.facts import channel_axis, keeps_zero, kind_of
 from tfconvbias.graph.normalization import folded_scale, following_normalization, is_chosen
-from tfconvbias.regularizers import KernelNumber, KernelSize, StructuredSparsity
+from tfconvbias.regularizers import KernelSize, StructuredSparsity
+from tfconvbias.regularizers.layer_penalties import penalty_for
 from tfconvbias.regularizers.nested_groups import increments
 from tfconvbias.regularizers.structured_sparsity import regularizers_of
 from tfconvbias.surgery.kernel_layers import check_weights, to_numpy
@@ -261,10 +262,7 @@ def _penalties_of(
     elif facts is not None and (facts.convolves or layers is not None):
         for kernel in kernels:
             variable = getattr(layer, kernel.attribute)
-            config = {**regularizer.get_config(), "kernel_axes": kernel.output_axes}
-            penalty = type(regularizer).from_config(config)
-            if isinstance(penalty, KernelSize) and len(set(variable.shape[:-2])) != 1:
-                penalty = KernelNumber(0.0, penalty.norm, penalty.kernel_axes)
+            penalty = penalty_for(regularizer, kernel, tuple(variable.shape))
             yield penalty, variable, variable is outputs[0]
 
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from tfconvbias import data, models, surgery
 from tfconvbias.data import EVALUATION_BATCH_SIZE
-from tfconvbias.optimizers import Proximal
-from tfconvbias.regularizers import Complexity, following_gammas
+from tfconvbias.regularizers import Complexity, proximal_optimizer
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.training import (
     ConfigError,
@@ -102,8 +101,9 @@ def penalized(
     rate, epochs = config.sparse_learning_rate, config.sparse_epochs
     optimizer = momentum_sgd(config, dataset, rate, epochs)
     if config.method == "proximal":
-        gammas = following_gammas(network) if config.fold_normalization else None
-        return network, Proximal(optimizer, config.group_penalty, alpha, gammas=gammas)
+        use_gammas = config.fold_normalization
+        penalty = config.group_penalty
+        return network, proximal_optimizer(network, optimizer, penalty, alpha, use_gammas)
     options = {
         "groups": config.groups,
         "norm": config.norm,
