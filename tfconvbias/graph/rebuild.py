@@ -25,9 +25,10 @@ class Rebuilder:
         ...         if isinstance(call.operation, keras.layers.Dropout):
         ...             return self.tensors[call.inputs[0]]
         ...         return super().make(number, call)
-        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.5)])
+        >>> model = keras.Sequential([
+        ...     keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.ReLU(name="last")])
         >>> [layer.name for layer in WithoutDropout(read_graph(model)).model().layers[1:]]
-        []
+        ['last']
     """
 
     def __init__(self, graph: LayerGraph):
