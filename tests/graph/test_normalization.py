@@ -54,7 +54,7 @@ def test_every_kind_is_folded_by_all(layer, fold):
     inputs = keras.Input((5, 4, 2))
     layer = type(layer).from_config({**layer.get_config(), "name": "linear"})
     x = L.BatchNormalization(name="norm")(layer(inputs))
-    model = randomized(inputs, L.Conv2D(1, 1)(L.ReLU()(x)))
+    model = randomized(inputs, L.Conv2D(1, 1, name="last")(L.ReLU()(x)))
     folded = fold(model)
     assert left(folded) == []
     assert_same(model, folded)

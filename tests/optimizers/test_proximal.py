@@ -4,7 +4,7 @@ import pytest
 from keras import layers, ops
 
 from tfconvbias.optimizers import Proximal
-from tfconvbias.regularizers import KernelNumber, KernelSize, following_gammas
+from tfconvbias.regularizers import KernelNumber, KernelSize, following_gammas, proximal_optimizer
 
 
 def small_model(name="conv"):
@@ -243,3 +243,77 @@ def test_a_shared_kernel_has_no_single_gamma():
     x = keras.layers.BatchNormalization()(conv(inputs))
     outputs = keras.layers.BatchNormalization()(conv(x))
     assert following_gammas(keras.Model(inputs, outputs)) == {}
+
+
+def test_a_gamma_that_starts_at_zero_keeps_its_kernel():
+    model, _ = _normalized_model()
+    kernel = kernel_of(model)
+    model.get_layer("norm").gamma.assign([0.0, 1.0, 0.02, 0.0])
+    optimizer = Proximal(
+        keras.optimizers.SGD(0.5), KernelNumber(0.0), 0.1, gammas=following_gammas(model)
+    )
+    variables = model.trainable_variables
+    optimizer.build(variables)
+    pull = {"norm/gamma": np.array([-0.01, 0.0, 0.0, -1.0], "float32")}
+    for _ in range(2):
+        optimizer.apply(
+            [
+                ops.convert_to_tensor(pull.get(v.path, np.zeros(v.shape, "float32")))
+                for v in variables
+            ]
+        )
+    gamma = ops.convert_to_numpy(model.get_layer("norm").gamma)
+    # The pull has to exceed α = 0.1; then each step of 0.5 adds 0.5 and takes away 0.05.
+    np.testing.assert_allclose(gamma, [0.0, 0.9, 0.0, 0.9], atol=1e-6)
+    left = kernel_of(model)
+    np.testing.assert_allclose(left[..., [0, 1, 3]], kernel[..., [0, 1, 3]], rtol=1e-5)
+    assert not left[..., 2].any()
+
+
+def _every_kind():
+    inputs = keras.Input((9, 9, 2))
+    x = layers.Conv2D(4, (1, 3), use_bias=False, name="uneven")(inputs)
+    x = layers.BatchNormalization(name="a")(x)
+    x = layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False, name="depthwise")(x)
+    x = layers.BatchNormalization(name="b")(x)
+    x = layers.Conv2DTranspose(3, 3, use_bias=False, name="transposed")(x)
+    x = layers.BatchNormalization(name="c")(x)
+    x = layers.SeparableConv2D(5, 3, name="separable")(x)
+    return keras.Model(inputs, layers.Dense(2, name="fc")(layers.GlobalAveragePooling2D()(x)))
+
+
+def test_axes_and_gammas_come_from_the_layers():
+    model = _every_kind()
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape))
+    before = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
+    optimizer = proximal_optimizer(model, keras.optimizers.SGD(1.0), KernelNumber(0.0), 0.25)
+    again = Proximal.from_config(optimizer.get_config())
+    assert again.penalties.keys() == optimizer.penalties.keys()
+    again.build(model.trainable_variables)
+    again.apply([ops.zeros(v.shape) for v in model.trainable_variables])
+    after = {v.path: ops.convert_to_numpy(v) for v in model.trainable_variables}
+    for name in "abc":
+        old = before[f"{name}/gamma"]
+        expected = np.sign(old) * np.maximum(np.abs(old) - 0.25, 0)
+        np.testing.assert_allclose(after[f"{name}/gamma"], expected, atol=1e-6)
+    dead = after["b/gamma"] == 0
+    assert 0 < dead.sum() < dead.size
+    kernels = after["depthwise/kernel"].reshape(9, -1)
+    np.testing.assert_array_equal((kernels == 0).all(axis=0), dead)
+    lengths = np.sqrt((before["separable/depthwise_kernel"] ** 2).sum(axis=(0, 1), keepdims=True))
+    expected = before["separable/depthwise_kernel"] * np.maximum(1 - 0.25 / lengths, 0)
+    np.testing.assert_allclose(after["separable/depthwise_kernel"], expected, atol=1e-6)
+    np.testing.assert_array_equal(after["fc/kernel"], before["fc/kernel"])
+    proximal_optimizer(model, "sgd", KernelSize(0.0), 0.25).build(model.trainable_variables)
+
+
+def test_a_gamma_that_does_not_count_the_kernels_is_refused():
+    model = _every_kind()
+    optimizer = Proximal("sgd", KernelNumber(0.0), 0.1, gammas=following_gammas(model))
+    with pytest.raises(ValueError, match=r"sees 2 kernels in 'depthwise/kernel'.*\(8,\)"):
+        optimizer.build(model.trainable_variables)
+    wrong = Proximal("sgd", KernelNumber(0.0), 0.1, penalties={"none/kernel": KernelNumber(0.0)})
+    with pytest.raises(ValueError, match="none/kernel"):
+        wrong.build(model.trainable_variables)

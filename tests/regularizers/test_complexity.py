@@ -67,6 +67,18 @@ def test_input_widths_where_branches_meet():
     assert measured(Complexity(base, 1.0)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_a_kernel_of_a_group_reads_the_channels_of_its_group_only():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2D(6, 1, name="a")(inputs)
+    x = layers.Conv2D(9, 3, groups=3, name="b")(x)
+    base = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    # All kernels of `a` have the norm 2, so that each group reads two channels of norm 2.
+    kernel, bias = base.get_layer("a").get_weights()
+    base.get_layer("a").set_weights([kernel * 0 + np.sqrt(2), bias])
+    expected = 16 * 2 * 6 * 2**2 + 4 * (2 * 2) * (sizes(base, "b") ** 2).sum()
+    assert measured(Complexity(base, 1.0)) == pytest.approx(expected, rel=1e-5)
+
+
 def test_folded_norms_ignore_the_scale_that_batch_normalization_undoes():
     inputs = keras.Input((6, 6, 1))
     x = layers.Conv2D(3, 3, use_bias=False, name="conv")(inputs)

@@ -408,3 +408,54 @@ def test_mixed_precision_model():
     images = random_images(np.random.default_rng(0), (8, 8, 3))
     left, right = outputs_of(model, images)[0], outputs_of(smaller, images)[0]
     np.testing.assert_allclose(left, right, atol=0.05 * np.abs(left).max())
+
+
+@pytest.mark.parametrize("join", ["Add", "Average", "Maximum", "Minimum", "Multiply", "Subtract"])
+def test_two_tensors_of_two_channels(join):
+    inputs = keras.Input((3,))
+    outputs = getattr(layers, join)()([layers.Dense(2)(inputs), layers.Dense(2)(inputs)])
+    check(keras.Model(inputs, outputs), random_images(np.random.default_rng(0), (3,)))
+
+
+@pytest.mark.parametrize("width", [2, 4])
+def test_a_vector_among_the_arguments_of_an_operation(width):
+    inputs = keras.Input((4, 4, 3))
+    conv = layers.Conv2D(width, 1)
+    x = ops.multiply(conv(inputs), np.arange(1, width + 1, dtype="float32"))
+    model = keras.Model(inputs, layers.Dense(2)(layers.Flatten()(x)))
+    zero_kernels(conv, [0])
+    smaller = check(model, random_images(np.random.default_rng(0), (4, 4, 3)))
+    assert smaller.layers[1].filters == width - 1
+
+
+def test_a_reshape_that_is_called_on_tensors_of_different_widths():
+    first, second = keras.Input((4, 4, 3)), keras.Input((4, 4, 3))
+    reshape = layers.Reshape((16, 4), name="rows")
+    a, b = layers.Conv2D(4, 1, name="a")(first), layers.Conv2D(4, 1, name="b")(second)
+    heads = [layers.Dense(2)(layers.Flatten()(reshape(x))) for x in (a, b)]
+    model = keras.Model([first, second], heads)
+    zero_kernels(model.get_layer("a"), [0, 1, 3])
+    zero_kernels(model.get_layer("b"), [2])
+    images = [random_images(np.random.default_rng(0), (4, 4, 3)) for _ in range(2)]
+    smaller = check(model, images)
+    assert [smaller.get_layer(name).filters for name in "ab"] == [1, 3]
+
+
+@pytest.mark.parametrize("bias", [0.0, 1.0])
+def test_outputs_keep_their_names(bias):
+    inputs = keras.Input((4, 4, 3), name="image")
+    x = layers.Conv2D(4, 1, name="a")(inputs)
+    dead = layers.Conv2D(4, 1, name="dead")(x)
+    joined = layers.Concatenate(name="joined")([x, layers.Conv2D(2, 1, name="none")(inputs)])
+    model = keras.Model(inputs, [layers.Add(name="sum")([x, dead]), joined])
+    zero_kernels(model.get_layer("dead"), slice(None))
+    model.get_layer("dead").bias.assign([bias] * 4)
+    smaller = check(model, random_images(np.random.default_rng(0), (4, 4, 3)))
+    assert "dead" not in {layer.name for layer in smaller.layers}
+    assert smaller.output_names == model.output_names
+
+
+def test_outputs_keep_their_names_where_a_normalization_is_folded():
+    model = chain(layers.Conv2D(4, 1, name="a"), layers.BatchNormalization(name="norm"))
+    smaller = compact(model, fold_normalization=True)
+    assert smaller.output_names == ["norm"]

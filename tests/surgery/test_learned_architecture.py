@@ -78,6 +78,40 @@ def test_uneven_kernels():
     assert layer.theoretical_multiply_adds == 8 * 4 * 3
 
 
+def test_separable_convolutions_are_counted_as_two():
+    inputs = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 1, name="first")(inputs)
+    x = layers.SeparableConv2D(5, 3, depth_multiplier=2, name="separable")(x)
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    kernel, bias = model.get_layer("first").get_weights()
+    kernel[..., 0] = 0
+    model.get_layer("first").set_weights([kernel, bias])
+    depthwise, pointwise, bias = model.get_layer("separable").get_weights()
+    depthwise[0] = depthwise[:, 0] = 0
+    pointwise[..., 3:] = 0
+    model.get_layer("separable").set_weights([depthwise, pointwise, bias])
+    measured = architecture(model).layers[1]
+    # 6x6 places, two depthwise kernels for each channel, then 1x1 kernels.
+    assert measured.multiply_adds == 36 * (9 * 8 + 8 * 5)
+    assert measured.theoretical_multiply_adds == 36 * (4 * 6 + 6 * 3)
+    assert measured.realised_multiply_adds == 36 * (4 * 6 + 6 * 3)
+    small = architecture(compact(model)).layers[1]
+    assert small.multiply_adds == 36 * (4 * 6 + 6 * 3)
+
+
+def test_a_transposed_convolution_applies_its_kernels_at_the_places_of_its_input():
+    inputs = keras.Input((4, 5, 3))
+    x = layers.Conv2DTranspose(6, 3, strides=2, padding="same", name="up")(inputs)
+    model = keras.Model(inputs, layers.Conv2D(2, 1)(x))
+    kernel, bias = model.get_layer("up").get_weights()
+    kernel[..., 4:, :] = 0
+    model.get_layer("up").set_weights([kernel, bias * 0])
+    measured = architecture(model).layers[0]
+    assert measured.multiply_adds == 4 * 5 * 9 * 3 * 6
+    assert measured.theoretical_multiply_adds == 4 * 5 * 9 * 3 * 4
+    assert measured.realised_multiply_adds == 4 * 5 * 9 * 3 * 4
+
+
 def test_print_json_and_report():
     model = two_convolutions()
     smaller = compact(model)
@@ -116,6 +150,22 @@ def test_unknown_spatial_sizes_are_an_error():
     model = keras.Model(inputs, layers.Conv2D(2, 3, name="open")(inputs))
     with pytest.raises(ValueError, match=r"spatial sizes are known.*'open'"):
         architecture(model)
+
+
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("size", [2, 3])
+def test_a_causal_identity_is_the_last_tap(size, dilation):
+    layer = layers.Conv1D(3, size, padding="causal", dilation_rate=dilation, name="a")
+    model = keras.Sequential([keras.Input((6, 3)), layer])
+    kernel = np.zeros((size, 3, 3), "float32")
+    kernel[-1] = np.eye(3)
+    kernel[-1, 2, 2] = 0
+    kernel[0, 2, 2] = 1  # a shift in time
+    layer.set_weights([kernel, np.zeros(3)])
+    images = np.random.default_rng(0).normal(size=(2, 6, 3)).astype("float32")
+    passed = np.isclose(np.asarray(model(images)), images).all(axis=(0, 1))
+    assert passed.tolist() == [True, True, False]
+    assert identity_kernels(model) == {"a": 2}
 
 
 def test_identity_kernels():

@@ -5,7 +5,8 @@ layer (and of every `keras.ops` function) with its tensors: that is the file for
 stay readable, so it is what is read here. Nothing is called and the model is not touched.
 """
 
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -68,6 +69,15 @@ class LayerGraph:
                 readers.setdefault(tensor, []).append(number)
         return readers
 
+    def is_connected(self, blocked: Set[int]) -> bool:
+        """Whether an output depends on an input without certain calls, given by their numbers."""
+        reached: set[TensorRef] = set()
+        for number, call in enumerate(self.calls):
+            if number not in blocked and (not call.inputs or reached & set(call.inputs)):
+                count = len(keras.tree.flatten(call.operation.output))
+                reached |= {TensorRef(number, index) for index in range(count)}
+        return any(tensor in reached for tensor in self.flat_outputs())
+
     def flat_outputs(self) -> list[TensorRef]:
         """The output tensors as a flat list."""
         return list(tensors_in(self.outputs))
@@ -78,11 +88,20 @@ def tensors_in(structure) -> Iterator[TensorRef]:
     if isinstance(structure, TensorRef):
         yield structure
     elif isinstance(structure, Mapping):
-        for value in structure.values():
+        for value in _values(structure):
             yield from tensors_in(value)
     elif isinstance(structure, list | tuple):
         for value in structure:
             yield from tensors_in(value)
+
+
+def _keys(mapping: Mapping) -> list:
+    """A dict's keys in the order in which Keras numbers a layer's inputs and outputs."""
+    return list(mapping) if isinstance(mapping, OrderedDict) else sorted(mapping)
+
+
+def _values(mapping: Mapping) -> Iterator:
+    return (mapping[key] for key in _keys(mapping))
 
 
 def map_tensors(function, structure):
@@ -90,10 +109,16 @@ def map_tensors(function, structure):
     if isinstance(structure, TensorRef):
         return function(structure)
     if isinstance(structure, Mapping):
-        return {key: map_tensors(function, value) for key, value in structure.items()}
+        return _like(structure, [map_tensors(function, value) for value in structure.values()])
     if isinstance(structure, list | tuple):
         return type(structure)(map_tensors(function, value) for value in structure)
     return structure
+
+
+def _like(mapping: Mapping, values: list) -> dict:
+    """A dict with the keys of another one, in its order, and ordered if that one is."""
+    kind = OrderedDict if isinstance(mapping, OrderedDict) else dict
+    return kind(zip(mapping, values, strict=True))
 
 
 def is_functional(operation) -> bool:
@@ -206,11 +231,31 @@ def _config_of(model) -> dict:
 
 def _call(graph: LayerGraph, operation, prefix: str, args, kwargs) -> list[TensorRef]:
     if is_functional(operation):
-        inputs = list(tensors_in((args, kwargs)))
+        inputs = _inputs_of_nested(operation, args, kwargs)
         _, outputs = _read_into(graph, operation, f"{prefix}{operation.name}_", inputs)
         return list(tensors_in(outputs))
     count = len(keras.tree.flatten(operation.output))
     return _append(graph, operation, prefix + operation.name, args, kwargs, count)
+
+
+def _inputs_of_nested(model, args, kwargs) -> list[TensorRef]:
+    """The tensors that a nested model is called on, in the order of its own inputs."""
+    given = args[0] if args else kwargs
+    names = [tensor.name for tensor in model.inputs]
+    by_name = isinstance(given, Mapping) and not isinstance(model.input, Mapping)
+    if by_name and given.keys() >= set(names):
+        # Keras takes them by the names of the inputs.
+        return [given[name] for name in names]
+    return list(_in_order_of(model.input, given))
+
+
+def _in_order_of(structure, given) -> Iterator[TensorRef]:
+    """The tensors of a structure in the order that Keras has for another one with its keys."""
+    if isinstance(structure, Mapping) and isinstance(given, Mapping):
+        for key in _keys(structure):
+            yield from _in_order_of(structure[key], given[key])
+    else:
+        yield from tensors_in(given)
 
 
 def _append(graph: LayerGraph, operation, name, args, kwargs, count: int) -> list[TensorRef]:
@@ -224,7 +269,7 @@ def _keys_in(structure) -> Iterator[list]:
     if _is_key(structure):
         yield structure
     else:
-        for value in structure.values() if isinstance(structure, Mapping) else structure:
+        for value in _values(structure) if isinstance(structure, Mapping) else structure:
             yield from _keys_in(value)
 
 
@@ -232,7 +277,7 @@ def _map_keys(function, structure):
     if _is_key(structure):
         return function(structure)
     if isinstance(structure, Mapping):
-        return {key: _map_keys(function, value) for key, value in structure.items()}
+        return _like(structure, [_map_keys(function, value) for value in structure.values()])
     return [_map_keys(function, value) for value in structure]
 
 

@@ -28,8 +28,11 @@ def _activation(layer: Any) -> LayerFacts:
 
 
 def _rescaling(layer: Any) -> LayerFacts:
-    if np.ndim(layer.scale) or np.ndim(layer.offset):
+    # Keras counts the axes of a scale by the global data format, those of an offset from the last.
+    if np.ndim(layer.scale) or np.ndim(layer.offset) > 1:
         return _MIXING
+    if np.ndim(layer.offset):
+        return LayerFacts("channelwise", is_linear=True, constants="computed")
     return LayerFacts("elementwise", is_linear=True)
 
 

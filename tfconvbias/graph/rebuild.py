@@ -25,23 +25,28 @@ class Rebuilder:
         ...         if isinstance(call.operation, keras.layers.Dropout):
         ...             return self.tensors[call.inputs[0]]
         ...         return super().make(number, call)
-        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dropout(0.5)])
+        >>> model = keras.Sequential([
+        ...     keras.Input((3,)), keras.layers.Dropout(0.5), keras.layers.ReLU(name="last")])
         >>> [layer.name for layer in WithoutDropout(read_graph(model)).model().layers[1:]]
-        []
+        ['last']
     """
 
     def __init__(self, graph: LayerGraph):
         self.graph = graph
         self.tensors: dict[TensorRef, Any] = {}
-        self._made: dict[int, Any] = {}
+        self._made: dict[int, dict[str, Any]] = {}
         self._pending: list[tuple[Any, list[np.ndarray]]] = []
         self._names: set[str] = set()
 
     def model(self) -> keras.Model:
         """The new model: functional, uncompiled, with the inputs, outputs and name of the old."""
+        outputs_of = {tensor.call for tensor in self.graph.flat_outputs()}
         for number, call in enumerate(self.graph.calls):
-            made = self.make(number, call)
-            for index, tensor in enumerate(keras.tree.flatten(made)):
+            made = keras.tree.flatten(self.make(number, call))
+            if number in outputs_of and any(made[0] is one for one in self.tensors.values()):
+                # The model's outputs keep the names of layers that are left out.
+                made = [keras.layers.Identity(name=self.name_for(call))(made[0])]
+            for index, tensor in enumerate(made):
                 self.tensors[TensorRef(number, index)] = tensor
         inputs, outputs = (
             map_tensors(self.tensors.__getitem__, structure)
@@ -75,20 +80,24 @@ class Rebuilder:
     ) -> Any:
         """The layer that stands for that of a call; made when first asked for.
 
+        One without weights is made once for each configuration.
+
         Args:
             call: The call.
             config: Its configuration; by default that of the old layer. The name is set here.
             weights: Its weights, set at the end; by default those of the old layer.
         """
         old = call.operation
-        if id(old) not in self._made:
-            config = old.get_config() if config is None else config
-            new = type(old).from_config({**config, "name": self.name_for(call)})
-            self._made[id(old)] = new
+        config = old.get_config() if config is None else config
+        made = self._made.setdefault(id(old), {})
+        # A layer without weights may be made in several sizes, one for each size of its inputs.
+        key = "" if getattr(old, "weights", ()) else repr(config)
+        if key not in made:
+            made[key] = type(old).from_config({**config, "name": self.name_for(call)})
             if weights is None:
                 weights = old.get_weights() if isinstance(old, keras.layers.Layer) else []
-            self._pending.append((new, weights))
-        return self._made[id(old)]
+            self._pending.append((made[key], weights))
+        return made[key]
 
     def name_for(self, call: Call) -> str:
         """The name of the layer that stands for that of a call."""

@@ -8,7 +8,12 @@ from keras import ops
 
 from tfconvbias.optimizers import hyperparameter
 from tfconvbias.optimizers.hyperparameter import Hyperparameter
-from tfconvbias.optimizers.penalized import check_penalized, choose_penalized, is_kernel
+from tfconvbias.optimizers.penalized import (
+    check_penalized,
+    choose_penalized,
+    is_kernel,
+    variable_path,
+)
 
 
 def is_convolution_kernel(variable) -> bool:
@@ -38,7 +43,9 @@ class Proximal(keras.optimizers.Optimizer):
     therefore acts on γ·k/‖k‖. Its result is stored as a new γ and a kernel of the old length ‖k‖;
     for `KernelNumber` with ℓ2 norm, γ shrinks by η α. A kernel that is removed becomes zero
     together with its γ, and stays zero: if the inner optimizer's momentum moved it ever so little,
-    the BatchNormalization would scale it up to the size of the others.
+    the BatchNormalization would scale it up to the size of the others. A γ that was zero before the
+    step, as one that is initialised so, has removed nothing: its kernel stays, and γ leaves zero
+    when the loss pulls harder than the penalty.
 
     Weight decay, clipping, loss scaling and gradient accumulation are arguments of the inner
     optimizer; with accumulation the proximal step follows real updates only. Moving averages
@@ -56,6 +63,11 @@ class Proximal(keras.optimizers.Optimizer):
             spatial axes), so that a dense classifier is left alone.
         gammas: Path of a kernel → path of the γ of the BatchNormalization that follows it, which
             `tfconvbias.regularizers.following_gammas(model)` finds. Defaults to none.
+        penalties: Path of a kernel → the penalty to use for it in place of `penalty`, which
+            `tfconvbias.regularizers.layer_penalties(model, penalty)` makes: an optimizer does not
+            see the layer, and the kernel of a depthwise or transposed convolution counts its
+            kernels along other axes. `tfconvbias.regularizers.proximal_optimizer` takes a model
+            and does both. Defaults to none.
         use_ema: Whether to keep an exponential moving average of every trainable variable, which
             `fit` writes into the model after its last epoch.
         ema_momentum: Share of the old average in the new one, in [0, 1].
@@ -66,7 +78,8 @@ class Proximal(keras.optimizers.Optimizer):
     Raises:
         ValueError: For a negative α, a penalty without `proximal`, an inner optimizer with
             `use_ema`, a pattern that matches nothing, a penalized variable whose shape the penalty
-            does not know, or a path in `gammas` that is no trainable variable's.
+            does not know, a path in `gammas` or `penalties` that is no trainable variable's, or a γ
+            that does not have one number for each kernel.
 
     Example:
     >>> from tfconvbias.regularizers import KernelSize
@@ -94,16 +107,18 @@ class Proximal(keras.optimizers.Optimizer):
         alpha,
         penalized: str | Callable[[Any], bool] | None = None,
         gammas: Mapping[str, str] | None = None,
+        penalties: Mapping[str, Any] | None = None,
         use_ema=False,
         ema_momentum=0.99,
         ema_overwrite_frequency=None,
         name="proximal",
     ):
-        if not callable(getattr(penalty, "proximal", None)):
-            raise ValueError(
-                "`penalty` must have a method `proximal(kernel, step)`, as "
-                f"`tfconvbias.regularizers.KernelNumber` has. Received: penalty={penalty}"
-            )
+        for one in (penalty, *(penalties or {}).values()):
+            if not callable(getattr(one, "proximal", None)):
+                raise ValueError(
+                    "`penalty` must have a method `proximal(kernel, step)`, as "
+                    f"`tfconvbias.regularizers.KernelNumber` has. Received: penalty={one}"
+                )
         check_penalized(penalized)
         inner_optimizer = keras.optimizers.get(inner_optimizer)
         if getattr(inner_optimizer, "use_ema", False):
@@ -123,6 +138,7 @@ class Proximal(keras.optimizers.Optimizer):
         self.penalty = penalty
         self.penalized = penalized
         self.gammas = dict(gammas or {})
+        self.penalties = dict(penalties or {})
         self._alpha = Hyperparameter(self, "alpha", alpha)
         self._chosen: list[int] = []
         self._gamma_of: dict[int, keras.Variable] = {}
@@ -139,9 +155,10 @@ class Proximal(keras.optimizers.Optimizer):
     def build(self, variables):
         chosen = choose_penalized(variables, self.penalized or is_convolution_kernel)
         for variable, is_chosen in zip(variables, chosen, strict=True):
-            if is_chosen and hasattr(self.penalty, "check_kernel"):
+            penalty = self._penalty_of(variable)
+            if is_chosen and hasattr(penalty, "check_kernel"):
                 try:
-                    self.penalty.check_kernel(variable.shape)
+                    penalty.check_kernel(variable.shape)
                 except ValueError as error:
                     raise ValueError(f"Variable {variable.path!r}: {error}") from error
         self._chosen = [id(v) for v, is_chosen in zip(variables, chosen, strict=True) if is_chosen]
@@ -151,11 +168,33 @@ class Proximal(keras.optimizers.Optimizer):
             raise ValueError(
                 f"`gammas` must hold paths of trainable variables. Received: {unknown}"
             )
+        unknown = sorted(self.penalties.keys() - by_path.keys())
+        if unknown:
+            raise ValueError(
+                f"`penalties` must hold paths of trainable variables. Received: {unknown}"
+            )
         self._gamma_of = {
             id(by_path[kernel]): by_path[gamma] for kernel, gamma in self.gammas.items()
         }
+        for variable in variables:
+            if id(variable) in self._gamma_of and id(variable) in self._chosen:
+                self._check_gamma(variable, self._gamma_of[id(variable)])
         self.inner_optimizer.build(variables)
         super().build(variables)
+
+    def _penalty_of(self, variable):
+        return self.penalties.get(variable_path(variable), self.penalty)
+
+    def _check_gamma(self, variable, gamma) -> None:
+        columns = ops.zeros(variable.shape)
+        count = self._penalty_of(variable).columns(columns).shape[-1]
+        if tuple(gamma.shape) != (count,):
+            raise ValueError(
+                f"The penalty sees {count} kernels in {variable.path!r}, but {gamma.path!r} has "
+                f"the shape {tuple(gamma.shape)}. Pass `penalties`, or use "
+                "`tfconvbias.regularizers.proximal_optimizer`, so that each layer's kernels are "
+                "counted along its own axes."
+            )
 
     @property
     def variables(self):
@@ -172,8 +211,8 @@ class Proximal(keras.optimizers.Optimizer):
         step = ops.cast(rate, "float32") * ops.cast(self._alpha.current, "float32")
         before = ops.convert_to_tensor(self.inner_optimizer.iterations) + 0
         chosen = set(self._chosen)
-        alive = {
-            id(variable): _lengths(self.penalty.columns(ops.convert_to_tensor(variable))) > 0
+        before_step = {
+            id(variable): self._channels(variable)
             for variable in trainable_variables
             if id(variable) in self._gamma_of and id(variable) in chosen
         }
@@ -184,29 +223,40 @@ class Proximal(keras.optimizers.Optimizer):
             step = step * ops.cast(moved, "float32")
         for gradient, variable in zip(grads, trainable_variables, strict=True):
             if gradient is not None and id(variable) in chosen:
-                self._shrink(variable, step, alive.get(id(variable)))
+                self._shrink(variable, step, before_step.get(id(variable)))
         if self.use_ema:
             self._average(is_first=ops.equal(before, 0))
         self._iterations.assign_add(1)
 
-    def _shrink(self, variable, step, alive):
+    def _channels(self, variable):
+        """Which kernels are there, and which of them have a γ that is not zero."""
+        columns = self._penalty_of(variable).columns(ops.convert_to_tensor(variable))
+        gamma = ops.convert_to_tensor(self._gamma_of[id(variable)])
+        return _lengths(columns) > 0, ops.not_equal(gamma, 0)
+
+    def _shrink(self, variable, step, before_step):
+        penalty = self._penalty_of(variable)
         value = ops.convert_to_tensor(variable)
         step = ops.cast(step, value.dtype)
-        gamma = self._gamma_of.get(id(variable))
-        if gamma is None:
-            self.assign(variable, self.penalty.proximal(value, step))
+        if before_step is None:
+            self.assign(variable, penalty.proximal(value, step))
             return
-        lengths = _lengths(self.penalty.columns(value))
+        alive, scaled = before_step
+        gamma = self._gamma_of[id(variable)]
+        columns = penalty.columns(value)
+        lengths = _lengths(columns)
         scale = ops.convert_to_tensor(gamma) * ops.cast(alive, value.dtype)
         tiny = keras.config.epsilon()
-        units = self.penalty.columns(value) / ops.maximum(lengths, tiny)
-        folded = self.penalty.restore(units * scale, value.shape)
-        shrunk = self.penalty.columns(self.penalty.proximal(folded, step))
+        units = columns / ops.maximum(lengths, tiny)
+        folded = penalty.restore(units * scale, value.shape)
+        shrunk = penalty.columns(penalty.proximal(folded, step))
         left = _lengths(shrunk)
         # γ keeps its sign and takes the length; the kernel gets back the length that it had.
         self.assign(gamma, ops.sign(scale) * left)
         direction = shrunk / ops.maximum(left, tiny) * ops.sign(scale)
-        self.assign(variable, self.penalty.restore(direction * lengths, value.shape))
+        waits = ops.logical_and(alive, ops.logical_not(ops.logical_or(scaled, left > 0)))
+        kernels = ops.where(waits, columns, direction * lengths)
+        self.assign(variable, penalty.restore(kernels, value.shape))
 
     def _average(self, is_first):
         """Updates the moving averages, and writes them into the weights when that is due."""
@@ -251,6 +301,7 @@ class Proximal(keras.optimizers.Optimizer):
             "alpha": self._alpha.to_config(),
             "penalized": self.penalized,
             "gammas": self.gammas,
+            "penalties": {path: serialize(one) for path, one in self.penalties.items()},
             "use_ema": self.use_ema,
             "ema_momentum": self.ema_momentum,
             "ema_overwrite_frequency": self.ema_overwrite_frequency,
@@ -260,11 +311,15 @@ class Proximal(keras.optimizers.Optimizer):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         deserialize = keras.saving.deserialize_keras_object
-        serialized = ("inner_optimizer", "penalty", "alpha")
+        serialized = ("inner_optimizer", "penalty", "alpha", "penalties")
         return cls(
             deserialize(config["inner_optimizer"], custom_objects=custom_objects),
             deserialize(config["penalty"], custom_objects=custom_objects),
             hyperparameter.from_config(config["alpha"], custom_objects=custom_objects),
+            penalties={
+                path: deserialize(one, custom_objects=custom_objects)
+                for path, one in config["penalties"].items()
+            },
             **{name: value for name, value in config.items() if name not in serialized},
         )
 

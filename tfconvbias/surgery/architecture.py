@@ -202,9 +202,6 @@ def _measure(plan: Plan, rule: KernelRule, field_size: int, repeated: bool) -> L
     crops = rule.crops(plan.kept) if used else None
     edges = [window.size for window in view.windows] or [1]
     kept_edges = [cut.size for cut in crops] if crops is not None else edges
-    reads = np.array([rule.live[view.inputs_of_group(group)].sum() for group in range(view.groups)])
-    inputs_read = np.repeat(reads, view.outputs // view.groups)
-    positions = rule.multiply_adds() // (view.kernel.shape[0] * view.kernel.shape[1] * view.outputs)
     return LayerArchitecture(
         name=rule.call.name,
         kind=type(rule.operation).__name__,
@@ -220,9 +217,21 @@ def _measure(plan: Plan, rule: KernelRule, field_size: int, repeated: bool) -> L
         parameters=0 if repeated else rule.parameters(),
         kept_parameters=rule.parameters(plan.kept) if used and not repeated else 0,
         multiply_adds=rule.multiply_adds(),
-        theoretical_multiply_adds=int(positions * (inputs_read * taps).sum()),
+        theoretical_multiply_adds=_theoretical_multiply_adds(rule, taps),
         realised_multiply_adds=rule.multiply_adds(plan.kept) if used else 0,
     )
+
+
+def _theoretical_multiply_adds(rule: KernelRule, taps: np.ndarray) -> int:
+    view = rule.view
+    if view.kind == "separable":
+        _, read = _sizes_of(np.any(view.kernel != 0, axis=2), rule)
+        through = rule.live & view.active.any(axis=1)
+        both = read[through].sum() + through.sum() * view.active.any(axis=0).sum()
+        return int(rule.positions() * view.layer.depth_multiplier * both)
+    reads = [rule.live[view.inputs_of_group(group)].sum() for group in range(view.groups)]
+    inputs_read = np.repeat(reads, view.outputs // view.groups)
+    return int(rule.positions() * (inputs_read * taps).sum())
 
 
 def kernel_sizes(rule: KernelRule) -> tuple[np.ndarray, np.ndarray]:
@@ -232,9 +241,12 @@ def kernel_sizes(rule: KernelRule) -> tuple[np.ndarray, np.ndarray]:
     groups of the layer's own penalty, half-rings by default; for kernels with unequal axes it is
     the longest edge of the box around the live taps.
     """
-    view = rule.view
-    live = (view.kernel != 0).any(axis=1)
-    edges = tuple(window.size for window in view.windows)
+    return _sizes_of(np.any(rule.view.kernel != 0, axis=1), rule)
+
+
+def _sizes_of(live: np.ndarray, rule: KernelRule) -> tuple[np.ndarray, np.ndarray]:
+    """The same from the live taps, (taps, kernels)."""
+    edges = tuple(window.size for window in rule.view.windows)
     if not edges:
         alive = live.any(axis=0).astype(int)
         return alive, alive
@@ -251,7 +263,7 @@ def kernel_sizes(rule: KernelRule) -> tuple[np.ndarray, np.ndarray]:
     spans = []
     for axis in range(len(edges)):
         others = tuple(other for other in range(len(edges)) if other != axis)
-        places = boxes.any(axis=others)
+        places: np.ndarray = np.any(boxes, axis=others)
         spans.append(
             np.where(
                 places.any(axis=0),

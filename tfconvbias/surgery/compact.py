@@ -1,25 +1,40 @@
 """From a model with zeroed channels to a model without them."""
 
+import warnings
 from typing import Any
+
+import keras
+import numpy as np
 
 from tfconvbias.graph import Call, Rebuilder
 from tfconvbias.graph import fold_normalization as folded
+from tfconvbias.surgery.kernel_layers import to_numpy
 from tfconvbias.surgery.plan import Plan, make_plan, warn_of_last_kernels
 
 _OWN_PREFIX = "tfconvbias>"
 
 
-def compact(model, opaque: tuple[Any, ...] = (), fold_normalization: bool = False):
+def compact(
+    model,
+    opaque: tuple[Any, ...] = (),
+    fold_normalization: bool = False,
+    approximate_borders: Any = None,
+):
     """Returns a plain Keras model that computes the same function with fewer channels.
 
     Channels that are zero, or that nothing reads, are cut out of every layer: a channel of a
-    residual stream when it is dead in all that write to it, a residual branch whose first or
-    second convolution is dead as a whole. Constants that dead channels emit (a BatchNormalization
-    of zeros gives β − γμ/√(σ²+ε)) are added to the bias of the layers that read them where that is
-    exact, and the channel is kept where it is not, next to zero padding. Kernels are cut to the
-    largest live size in their layer, with the padding made explicit. Models nested in the model
-    are dissolved into it. The result has no custom code: penalties of this package are left out of
-    its layers; it is not compiled (train on with a fresh optimizer).
+    residual stream when it is dead in all that write to it, a residual branch whose last
+    convolution is dead, or that reads and emits zeros only, as a whole.
+
+    Constants that dead channels emit (a BatchNormalization of zeros gives β − γμ/√(σ²+ε)) are
+    carried exactly: they are added to the bias of the layers that read them, or become a
+    `Rescaling` that shifts where they are a whole term of a sum. A convolution with zero padding
+    keeps one constant channel, whose kernel stands for those of all its constant channels; layers
+    that keep channels apart (depthwise and separable convolutions) keep each of them.
+
+    Kernels are cut to the largest live size in their layer, with the padding made explicit. Models
+    nested in the model are dissolved into it. The result has no custom code: penalties of this
+    package are left out of its layers; it is not compiled (train on with a fresh optimizer).
 
     Args:
         model: A functional `keras.Model` or a built `keras.Sequential`; it is not modified.
@@ -28,16 +43,22 @@ def compact(model, opaque: tuple[Any, ...] = (), fold_normalization: bool = Fals
         fold_normalization: Whether a BatchNormalization that follows a convolution or dense layer
             directly is multiplied into its kernel, as it stands at inference. That model is for
             inference: what it would learn next is no longer normalized.
+        approximate_borders: Inputs of the model, such as a batch of images. If they are given, all
+            constants are added to biases as if there were no padding, which saves the channels
+            that are kept for the borders; a warning tells by how much the outputs for these
+            inputs change.
 
     Returns:
-        A functional `keras.Model`: its outputs differ from the model's by rounding only.
+        A functional `keras.Model`: its outputs differ from the model's by rounding only, unless
+        borders are approximated.
 
     Raises:
         ValueError: If the model's graph cannot be read, or a layer is unknown; the message names
             the layer.
 
     Warns:
-        UserWarning: If a layer has no live kernel left but no shortcut goes around it.
+        UserWarning: If a layer has no live kernel left but no shortcut goes around it; if borders
+            are approximated.
 
     Example:
     >>> import keras
@@ -52,9 +73,27 @@ def compact(model, opaque: tuple[Any, ...] = (), fold_normalization: bool = Fals
     """
     if fold_normalization:
         model = folded(model, keep=opaque)
-    plan = make_plan(model, opaque=opaque)
+    plan = make_plan(model, opaque=opaque, ignore_borders=approximate_borders is not None)
     warn_of_last_kernels(plan)
-    return _Compacting(plan).model()
+    smaller = _Compacting(plan).model()
+    if approximate_borders is not None:
+        warnings.warn(
+            "Constants were added to biases as if there were no padding. For the inputs given as "
+            "`approximate_borders` the largest change of an output is "
+            f"{_largest_change(model, smaller, approximate_borders):.1e} of the largest output.",
+            stacklevel=2,
+        )
+    return smaller
+
+
+def _largest_change(model, other, inputs) -> float:
+    """The largest difference of two models' outputs, relative to the largest output."""
+    changes = []
+    results = (keras.tree.flatten(one(inputs, training=False)) for one in (model, other))
+    for before, after in zip(*results, strict=True):
+        left, right = (to_numpy(result).astype("float64") for result in (before, after))
+        changes.append(np.abs(left - right).max() / max(np.abs(left).max(), 1e-30))
+    return float(max(changes))
 
 
 class _Compacting(Rebuilder):

@@ -53,10 +53,13 @@ def _count(rule: KernelRule, tolerance: float) -> int | None:
         return None
     if any(window.stride != 1 for window in windows):
         return None
-    if any(window.size % 2 == 0 and window.dilation > 1 for window in windows):
+    is_causal = rule.operation.padding == "causal"
+    if not is_causal and any(w.size % 2 == 0 and w.dilation > 1 for w in windows):
         return 0  # no tap is on the output's own place
     sizes = tuple(window.size for window in windows)
-    centre = np.ravel_multi_index(tuple((size - 1) // 2 for size in sizes), sizes)
+    # A causal kernel reads the output's own place with its last tap.
+    own = tuple(size - 1 if is_causal else (size - 1) // 2 for size in sizes)
+    centre = np.ravel_multi_index(own, sizes)
     kernel = np.abs(rule.view.kernel.astype("float64"))
     largest = kernel[centre].max(axis=0)
     rest = np.maximum((kernel**2).sum(axis=(0, 1)) - largest**2, 0.0)

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.graph.facts import channel_axis, known_facts
+from tfconvbias.graph.facts import channel_axis, facts_of, known_facts
 from tfconvbias.graph.windows import WindowOptions, window_of
 from tfconvbias.surgery.geometry import Crop, Window, crop, safe_taps, window
 
@@ -16,6 +16,35 @@ from tfconvbias.surgery.geometry import Crop, Window, crop, safe_taps, window
 def to_numpy(variable) -> np.ndarray:
     """The value of a variable or tensor as a NumPy array."""
     return np.asarray(ops.convert_to_numpy(variable))
+
+
+def precise_tensor(array: np.ndarray):
+    """A tensor with as many digits as the backend has: JAX has float32 only, unless it is told."""
+    dtype = "float32" if keras.config.backend() == "jax" else "float64"
+    return ops.convert_to_tensor(array.astype(dtype))
+
+
+def check_weights(layer, name: str) -> None:
+    """A ValueError unless a layer's kernels are what it computes with, and finite.
+
+    Args:
+        layer: Any layer; only those with kernels that are known are checked.
+        name: Its name in the message.
+    """
+    facts = facts_of(layer)
+    if facts is None or not facts.kernels:
+        return
+    reason = None
+    if getattr(layer, "quantization_mode", None) is not None:
+        reason = f"is quantized to {layer.quantization_mode}: cut the model before it is quantized"
+    elif getattr(layer, "lora_enabled", False):
+        reason = "has LoRA weights beside its kernel: cut the model before LoRA is enabled"
+    else:
+        for kernel in facts.kernels:
+            if not np.isfinite(to_numpy(getattr(layer, kernel.attribute)).astype("float64")).all():
+                reason = f"has NaN or infinite weights in its `{kernel.attribute}`"
+    if reason is not None:
+        raise ValueError(f"Layer {name!r} {reason}. Received: a layer of {type(layer).__name__}")
 
 
 @dataclass
@@ -86,7 +115,7 @@ class KernelLayer:
         return math.prod(spatial)
 
     def live_box(
-        self, kept_inputs: np.ndarray, kept_outputs: np.ndarray
+        self, kernel: np.ndarray, kept_inputs: np.ndarray, kept_outputs: np.ndarray
     ) -> tuple[Crop, ...] | None:
         """The smallest window around the kept weights that are not zero; None if not croppable."""
         if not self.croppable or not self.windows:
@@ -97,7 +126,7 @@ class KernelLayer:
             rows = kept_inputs[self.inputs_of_group(group)]
             columns = np.zeros(self.outputs, bool)
             columns[self.outputs_of_group(group)] = kept_outputs[self.outputs_of_group(group)]
-            live |= (self.kernel[:, rows][:, :, columns] != 0).any(axis=(1, 2)).reshape(sizes)
+            live |= (kernel[:, rows][:, :, columns] != 0).any(axis=(1, 2)).reshape(sizes)
         return self.crop_to(live)
 
     def crop_to(self, live: np.ndarray) -> tuple[Crop, ...] | None:
@@ -189,12 +218,22 @@ def _windows(options: WindowOptions, input_shape, output_shape) -> tuple[Window,
 
 @dataclass(frozen=True)
 class Kept:
-    """What stays of a layer: channels, taps, and a constant that is added to the bias."""
+    """What stays of a layer: channels, taps, and what is added to bias and kernel.
+
+    Attributes:
+        inputs: Which input channels stay.
+        outputs: Which output channels stay.
+        crops: Which taps stay; `None` for all of them.
+        extra_bias: What is added to the bias, for constant channels that are gone.
+        extra_kernel: What is added to the kernel, as `KernelLayer.kernel` is shaped, for constant
+            channels whose place another one takes.
+    """
 
     inputs: np.ndarray
     outputs: np.ndarray
     crops: tuple[Crop, ...] | None
-    extra_bias: np.ndarray | None
+    extra_bias: np.ndarray | None = None
+    extra_kernel: np.ndarray | None = None
 
 
 def smaller_config(view: KernelLayer, kept: Kept) -> dict:
@@ -238,6 +277,10 @@ def smaller_weights(view: KernelLayer, kept: Kept) -> list[np.ndarray]:
         weights = [depthwise[..., kept.inputs, :], pointwise[..., rows, :][..., kept.outputs]]
     else:
         kernel = to_numpy(layer.kernel)
+        if kept.extra_kernel is not None:
+            extra = kept.extra_kernel
+            extra = extra.swapaxes(-1, -2) if view.kind == "transposed" else extra
+            kernel = kernel + extra.reshape(kernel.shape)
         if view.kind == "dense":
             weights = [kernel[kept.inputs][:, kept.outputs]]
         elif view.kind == "transposed":

@@ -3,12 +3,12 @@
 import functools
 
 import numpy as np
-from keras import ops
 
 from tfconvbias.graph.facts import layer_class
 from tfconvbias.surgery.geometry import Crop
 from tfconvbias.surgery.kernel_layers import (
     Kept,
+    precise_tensor,
     read_kernel_layer,
     smaller_config,
     smaller_weights,
@@ -21,7 +21,9 @@ class KernelRule(Rule):
     """A Conv or Dense layer.
 
     A constant input channel is absorbed into the bias, which is exact where no tap with a weight
-    reads zero padding; a zero channel always is.
+    reads zero padding; a zero channel always is. Of the constant channels that meet zero padding
+    one is kept, whose kernel is the sum of all of theirs, each times its constant over that of the
+    one: that is exact too, since zero padding is the same for all channels.
 
     Args:
         is_shared: Whether the layer is called more than once: then nothing but zeros is absorbed
@@ -46,6 +48,20 @@ class KernelRule(Rule):
         self.live = np.isnan(constants)
         self.nonzero = ~self.live & (constants != 0)
         self.unsafe = self.view.active if is_shared else self.view.unsafe
+        self.factors = self._factors(state)
+
+    def _factors(self, state: State) -> np.ndarray:
+        """Numbers by which input channels are multiples of one volume; 0 where they are none."""
+        foldable = self.view.kind in ("conv", "dense", "transposed")
+        if self.is_shared or not self.understood or not foldable:
+            return np.zeros(self.view.inputs)
+        if state.multiples is not None:
+            return np.nan_to_num(state.multiples)
+        return np.where(self.nonzero, self.values, 0.0)
+
+    def ignore_borders(self):
+        if not self.is_shared:
+            self.unsafe = np.zeros_like(self.unsafe)
 
     @functools.cached_property
     def _blocking(self) -> np.ndarray:
@@ -60,8 +76,13 @@ class KernelRule(Rule):
             )
         return result
 
-    def absorbed(self, channels: np.ndarray) -> np.ndarray:
-        """What constant input channels add to every output, shape (outputs,), in float64."""
+    def absorbed(self, channels: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
+        """What constant input channels add to every output, shape (outputs,), in float64.
+
+        Args:
+            channels: Which input channels.
+            without: (inputs per group, outputs): weights that are not counted.
+        """
         view = self.view
         total = np.zeros(view.outputs)
         chosen = channels & self.nonzero
@@ -72,8 +93,38 @@ class KernelRule(Rule):
             picked = chosen[rows]
             if picked.any():
                 weights = view.kernel[:, picked][:, :, columns].sum(axis=0, dtype="float64")
+                if without is not None:
+                    weights = np.where(without[picked][:, columns], 0.0, weights)
                 total[columns] = self.values[rows][picked] @ weights
         return total
+
+    def _folded(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """What one input channel takes over of those that are multiples of it and do not stay.
+
+        Args:
+            inputs: Which input channels stay.
+
+        Returns:
+            What is added to the kernel, shaped like it, and which weights went there, (inputs per
+            group, outputs); `None` if nothing is taken over.
+        """
+        view = self.view
+        gone = ~inputs & (self.factors != 0)
+        if not gone.any():
+            return None
+        extra = np.zeros(view.kernel.shape)
+        moved = np.zeros(view.active.shape, bool)
+        for group in range(view.groups):
+            rows, columns = view.inputs_of_group(group), view.outputs_of_group(group)
+            factors = self.factors[rows]
+            left = np.where(inputs[rows], np.abs(factors), 0.0)
+            if not left.any() or not gone[rows].any():
+                continue
+            taker = int(left.argmax())
+            moved[:, columns] = self._blocking[:, columns] & gone[rows, None]
+            share = np.where(moved[:, columns], factors[:, None] / factors[taker], 0.0)
+            extra[:, taker, columns] = (view.kernel[..., columns] * share).sum(axis=1)
+        return (extra, moved) if moved.any() else None
 
     def constants(self):
         if self.mixes:
@@ -82,18 +133,17 @@ class KernelRule(Rule):
         values = np.full(self.view.outputs, LIVE)
         if is_constant.any():
             before = self.view.bias + self.absorbed(~self.live)
-            activated = to_numpy(
-                self.operation.activation(ops.convert_to_tensor(before.astype("float32")))
-            )
+            activated = to_numpy(self.operation.activation(precise_tensor(before)))
             values[is_constant] = activated[is_constant]
         return [State(self.view.axis, values)]
 
-    def needs(self, output_needs):
+    def _acting(self, output_needs) -> np.ndarray:
+        """Input channels that act on the outputs that are needed, other than by a constant."""
         needed = output_needs[0]
         if self.mixes and needed.any():
             needed = np.ones_like(needed)
         if not self.understood:
-            return [np.full(self.states[0].width, bool(needed.any()))]
+            return np.full(self.states[0].width, bool(needed.any()))
         blocking = self._blocking
         view = self.view
         need = np.zeros(view.inputs, bool)
@@ -101,12 +151,30 @@ class KernelRule(Rule):
             columns = view.outputs_of_group(group)
             wanted = needed[columns]
             need[view.inputs_of_group(group)] = blocking[:, columns][:, wanted].any(axis=1)
-        return [need]
+        return need
+
+    def needs(self, output_needs):
+        needed = self._acting(output_needs)
+        # Of these one is enough for each group, whichever it is.
+        return [needed & (self.factors == 0)] if self.understood else [needed]
+
+    def demands(self, output_needs):
+        if not self.factors.any():
+            return []
+        acting = self._acting(output_needs) & (self.factors != 0)
+        found = []
+        for group in range(self.view.groups):
+            rows = self.view.inputs_of_group(group)
+            if acting[rows].any():
+                sizes = np.abs(self.factors[rows])
+                # A much smaller one would need a much larger kernel.
+                found.append(rows.start + np.flatnonzero(sizes >= 1e-3 * sizes.max()))
+        return found
 
     def held_by_padding(self, output_needs):
         if not self.understood or self.is_shared:
             return super().held_by_padding(output_needs)
-        return [self.needs(output_needs)[0] & self.nonzero]
+        return [self._acting(output_needs) & self.nonzero]
 
     def links(self):
         links = []
@@ -151,27 +219,38 @@ class KernelRule(Rule):
         """The smallest window that holds the weights which stay; None to leave the kernel whole."""
         if self.is_shared:
             return None
-        return self.view.live_box(self._kept_inputs(kept), kept[self.output])
+        inputs = self._kept_inputs(kept)
+        folded = self._folded(inputs)
+        kernel = self.view.kernel if folded is None else self.view.kernel + folded[0]
+        return self.view.live_box(kernel, inputs, kept[self.output])
 
     def _kept_inputs(self, kept) -> np.ndarray:
         return kept[self.call.inputs[0]] if self.understood else np.ones(self.view.inputs, bool)
 
+    def positions(self) -> int:
+        """Number of places per image where the kernels are applied."""
+        transposed = self.view.kind == "transposed"
+        return self.view.positions(self.input_shape if transposed else self.output_shape)
+
     def multiply_adds(self, kept=None) -> int:
         """Multiply-adds per image of the layer as it is, or with what is kept only."""
         view = self.view
-        transposed = view.kind == "transposed"
-        positions = view.positions(self.input_shape if transposed else self.output_shape)
-        if kept is None:
-            return positions * view.kernel.shape[0] * view.kernel.shape[1] * view.outputs
-        inputs, outputs = self._kept_inputs(kept), kept[self.output]
-        crops = self.crops(kept)
-        taps = view.kernel.shape[0] if crops is None else int(np.prod([c.size for c in crops]))
+        inputs, outputs = np.ones(view.inputs, bool), np.ones(view.outputs, bool)
+        taps = view.kernel.shape[0]
+        if kept is not None:
+            inputs, outputs = self._kept_inputs(kept), kept[self.output]
+            crops = self.crops(kept)
+            taps = taps if crops is None else int(np.prod([c.size for c in crops]))
+        if view.kind == "separable":
+            # One convolution of each channel by itself, then one of single pixels.
+            between = int(inputs.sum()) * view.layer.depth_multiplier
+            return self.positions() * between * (taps + int(outputs.sum()))
         pairs = sum(
             int(inputs[view.inputs_of_group(group)].sum())
             * int(outputs[view.outputs_of_group(group)].sum())
             for group in range(view.groups)
         )
-        return positions * taps * pairs
+        return self.positions() * taps * pairs
 
     def parameters(self, kept=None) -> int:
         """Number of weights of the layer as it is, or with what is kept only."""
@@ -182,8 +261,12 @@ class KernelRule(Rule):
     def kept(self, kept) -> Kept:
         """What stays of the layer."""
         inputs = self._kept_inputs(kept)
-        extra = None if self.is_shared else self.absorbed(~inputs)
-        return Kept(inputs, kept[self.output], self.crops(kept), extra)
+        if self.is_shared:
+            return Kept(inputs, kept[self.output], None)
+        folded = self._folded(inputs)
+        kernel, moved = (None, None) if folded is None else folded
+        bias = self.absorbed(~inputs, without=moved)
+        return Kept(inputs, kept[self.output], self.crops(kept), bias, kernel)
 
     def rebuild(self, kept, tensors, build):
         what = self.kept(kept)

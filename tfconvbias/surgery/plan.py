@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.graph import LayerGraph, TensorRef, read_graph
+from tfconvbias.surgery.joins import ConcatenateRule
 from tfconvbias.surgery.kernel_rule import KernelRule
 from tfconvbias.surgery.rule_table import rule_for
-from tfconvbias.surgery.rules import ConcatenateRule, Rule, State
+from tfconvbias.surgery.rules import Rule, State
 
 
 @dataclass
@@ -47,13 +48,15 @@ class Plan:
         )
 
 
-def make_plan(model, opaque: tuple[Any, ...] = ()) -> Plan:
+def make_plan(model, opaque: tuple[Any, ...] = (), ignore_borders: bool = False) -> Plan:
     """Walks a model's graph and decides which channels a compact model keeps.
 
     Args:
         model: A functional or sequential model; it is only read.
         opaque: Names or classes of layers to keep as they are, with all channels that they read
             and write.
+        ignore_borders: Whether constants are absorbed as if zero padding held them too, which is
+            not exact.
 
     Returns:
         The `Plan`.
@@ -66,6 +69,8 @@ def make_plan(model, opaque: tuple[Any, ...] = ()) -> Plan:
     rules = []
     for number, call in enumerate(graph.calls):
         rule = rule_for(number, call, graph, [states[t] for t in call.inputs], opaque)
+        if ignore_borders:
+            rule.ignore_borders()
         rules.append(rule)
         states.update(zip(rule.outputs, rule.constants(), strict=True))
     return _Walk(graph, rules, states).plan()
@@ -88,6 +93,7 @@ class _Walk:
         self.members = np.bincount(self.classes)
         self.forced = {tensor: np.zeros(state.width, bool) for tensor, state in states.items()}
         self.forced_by: dict[int, str] = {}
+        self.demands: dict[int, list[np.ndarray]] = {}
 
     def _slice(self, tensor: TensorRef) -> slice:
         start = self.offsets[tensor]
@@ -139,7 +145,9 @@ class _Walk:
         for tensor in self.graph.flat_outputs():
             needs[tensor][:] = True
         for rule in reversed(self.rules):
-            found = rule.needs([needs[tensor] for tensor in rule.outputs])
+            output_needs = [needs[tensor] for tensor in rule.outputs]
+            self.demands[rule.number] = rule.demands(output_needs)
+            found = rule.needs(output_needs)
             for tensor, need in zip(rule.call.inputs, found, strict=False):
                 needs[tensor] |= need
             if not rule.call.inputs:
@@ -178,6 +186,15 @@ class _Walk:
     def _complete(self, kept, used) -> bool:
         """Forces channels that a layer cannot do without; False when nothing was missing."""
         changed = False
+        for number in sorted(used):
+            rule = self.rules[number]
+            for candidates in self.demands[number]:
+                tensor = rule.call.inputs[0]
+                if not kept[tensor][candidates].any():
+                    reason = f"one stands for all constants that {rule.call.name!r} reads"
+                    self._force(tensor, candidates, 1, kept, reason)
+                    # At once, since other layers may do with the same channel.
+                    return True
         for number in sorted(used, reverse=True):
             rule = self.rules[number]
             for index, tensor in enumerate(rule.call.inputs):
@@ -211,6 +228,7 @@ class _Walk:
     def _explain(self, plan: Plan, needs) -> None:
         causes = _Causes(self, plan, needs)
         outputs = set(self.graph.flat_outputs())
+        dead: dict[int, str] = {}
         for rule in plan.kernel_rules():
             if rule.number not in plan.used:
                 continue
@@ -224,7 +242,9 @@ class _Walk:
                 f"{held.size} of {kept.size} kernels are zero and stay: {causes.tell(classes)}"
             )
             if constant[kept].all() and rule.output not in outputs:
-                plan.warnings.append(rule.call.name)
+                dead[rule.number] = rule.call.name
+        if not self.graph.is_connected(dead.keys()):
+            plan.warnings.extend(dead.values())
 
 
 class _Causes:
@@ -285,6 +305,6 @@ def warn_of_last_kernels(plan: Plan) -> None:
     if plan.warnings:
         warnings.warn(
             f"No live kernel is left in {plan.warnings}, but no shortcut goes around: each keeps "
-            "what its constant output needs. The model's output may not depend on its input.",
+            "what its constant output needs. The model's output does not depend on its input.",
             stacklevel=3,
         )

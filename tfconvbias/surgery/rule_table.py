@@ -9,14 +9,15 @@ import numpy as np
 from tfconvbias.graph import LayerFacts, facts_of
 from tfconvbias.graph.facts import KERNELS, channel_axis, is_pointwise
 from tfconvbias.graph.normalization import is_chosen
+from tfconvbias.surgery.joins import ConcatenateRule, MergeRule
+from tfconvbias.surgery.kernel_layers import check_weights
 from tfconvbias.surgery.kernel_rule import KernelRule
 from tfconvbias.surgery.rules import (
-    ConcatenateRule,
     InputRule,
-    MergeRule,
     PassRule,
     ReshapeRule,
     Rule,
+    ShiftRule,
 )
 
 
@@ -32,6 +33,10 @@ def _kernel(number, call, graph, states, facts: LayerFacts) -> Rule:
 def _pass(number, call, graph, states, facts: LayerFacts) -> Rule:
     if len(states) > 1:
         return Rule(number, call, graph, states)
+    if isinstance(call.operation, keras.layers.Rescaling) and np.ndim(call.operation.offset):
+        fits = states[0].axis == -1 and np.size(call.operation.offset) == states[0].width
+        kind = ShiftRule if fits else Rule
+        return kind(number, call, graph, states)
     rule = PassRule(number, call, graph, states, evaluate=facts.constants)
     if facts.kind == "elementwise":
         return rule
@@ -135,6 +140,7 @@ def rule_for(number: int, call, graph, states, opaque: tuple[Any, ...] = ()) -> 
             "keep all channels that it reads and writes, or say what the class does with "
             "`tfconvbias.graph.register`."
         )
+    check_weights(operation, call.name)
     maker = _MAKERS.get(facts.kind)
     if maker is None or not facts.is_resizable:
         return Rule(number, call, graph, states)

@@ -14,10 +14,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.graph import Call, LayerGraph, TensorRef
+from tfconvbias.graph import Call, LayerGraph, TensorRef, facts_of
 from tfconvbias.graph.calls import map_tensors
 from tfconvbias.graph.facts import call_at_inference, kind_of
-from tfconvbias.surgery.kernel_layers import to_numpy
+from tfconvbias.surgery.kernel_layers import precise_tensor, to_numpy
 
 LIVE = float("nan")
 
@@ -29,10 +29,13 @@ class State:
     Attributes:
         axis: The channel axis, negative.
         constants: float64 array, one entry per channel: its value if constant, NaN if live.
+        multiples: Likewise, of live channels that are a number times one and the same volume, such
+            as ones with a rim of zeros: that number, NaN for all others. `None` if there are none.
     """
 
     axis: int
     constants: np.ndarray
+    multiples: np.ndarray | None = None
 
     @property
     def width(self) -> int:
@@ -107,6 +110,13 @@ class Rule:
         """Constant channels of each input that are needed only because they meet zero padding."""
         return [np.zeros(state.width, bool) for state in self.states]
 
+    def demands(self, output_needs: list[np.ndarray]) -> list[np.ndarray]:
+        """Sets of channels of the first input of which one each has to stay, whichever it is."""
+        return []
+
+    def ignore_borders(self) -> None:
+        """Takes zero padding for padding with each channel's constant."""
+
     def links(self) -> list[Link]:
         """Channels that stay or go together: here, all of them."""
         widths = {tensor: s.width for tensor, s in zip(self.call.inputs, self.states, strict=True)}
@@ -159,14 +169,28 @@ class PassRule(Rule):
         # Pooling over all places removes the axes between batch and channel.
         axis = -1 if rank == 2 else state.axis
         values = state.constants
+        multiples = None
         if self.evaluate == "zero":
+            multiples = self._multiples(state)
             values = np.where(values == 0, 0.0, LIVE)
         elif self.evaluate == "computed" and not np.isnan(values).all():
             values = np.where(np.isnan(values), LIVE, self._computed(state, values))
-        return [State(axis, values)]
+        return [State(axis, values, multiples)]
+
+    def _multiples(self, state: State) -> np.ndarray | None:
+        """What zero padding and average pooling make of constants: multiples of one volume."""
+        facts = facts_of(self.operation)
+        if facts is None or facts.kind not in ("padding", "pooling") or not facts.is_linear:
+            return None
+        multiples = state.constants if state.multiples is None else state.multiples
+        return np.where(multiples == 0, LIVE, multiples)
 
     def _computed(self, state: State, values: np.ndarray) -> np.ndarray:
-        return _call_on_constants(self, [state], [values], state.width)
+        return call_on_constants(self, [state], [values], state.width)
+
+    def ignore_borders(self):
+        if kind_of(self.operation) in ("padding", "pooling"):
+            self.evaluate = "kept"
 
     def needs(self, output_needs):
         return [output_needs[0]]
@@ -188,13 +212,19 @@ class PassRule(Rule):
         return [to_numpy(weight)[..., keep] for weight in getattr(self.operation, "weights", ())]
 
 
-def _call_on_constants(rule: Rule, states, values, width: int) -> np.ndarray:
+def call_on_constants(rule: Rule, states, values, width: int) -> np.ndarray:
     """Runs the operation on one place with the given channel values (0 where live)."""
+    if kind_of(rule.operation) == "normalization":
+        return _normalized(rule.operation, values[0])
+    # A layer with weights computes with their digits.
+    has_weights = bool(getattr(rule.operation, "weights", ()))
     arrays = []
     for tensor, state, value in zip(rule.call.inputs, states, values, strict=True):
         shape = [1] * len(rule.graph.shapes[tensor])
         shape[state.axis] = state.width
-        arrays.append(ops.convert_to_tensor(np.nan_to_num(value).reshape(shape).astype("float32")))
+        array = np.nan_to_num(value).reshape(shape)
+        single = ops.convert_to_tensor(array.astype("float32"))
+        arrays.append(single if has_weights else precise_tensor(array))
     remaining = iter(arrays)
     args = map_tensors(lambda tensor: next(remaining), rule.call.args)
     kwargs = map_tensors(lambda tensor: next(remaining), rule.call.kwargs)
@@ -203,126 +233,28 @@ def _call_on_constants(rule: Rule, states, values, width: int) -> np.ndarray:
     return result.reshape(-1) if result.size == width else np.full(width, LIVE)
 
 
-class MergeRule(Rule):
-    """Tensors of one width (or with one channel, which is broadcast) combined place by place."""
+def _normalized(layer: Any, values: np.ndarray) -> np.ndarray:
+    """What a BatchNormalization makes of constants, in float64."""
+    mean, variance = (
+        to_numpy(part).astype("float64") for part in (layer.moving_mean, layer.moving_variance)
+    )
+    result = (np.nan_to_num(values) - mean) / np.sqrt(variance + layer.epsilon)
+    if layer.scale:
+        result = result * to_numpy(layer.gamma).astype("float64")
+    if layer.center:
+        result = result + to_numpy(layer.beta).astype("float64")
+    return result
 
-    def __init__(self, number, call, graph, states, kind: str | None):
-        super().__init__(number, call, graph, states)
-        self.kind = kind
-        self.width = max(state.width for state in states)
-        self.dropped = self._zero_terms()
 
-    def constants(self):
-        values = np.full(self.width, LIVE)
-        inputs = [np.broadcast_to(state.constants, self.width) for state in self.states]
-        known = ~np.isnan(np.stack(inputs)).any(axis=0)
-        if known.any():
-            computed = _call_on_constants(
-                self, self.states, [state.constants for state in self.states], self.width
-            )
-            values = np.where(known, computed, values)
-        if self.kind == "multiply":
-            values = np.where((np.stack(inputs) == 0).any(axis=0), 0.0, values)
-        return [State(self.states[0].axis, values)]
-
-    def _zero_terms(self) -> frozenset[int]:
-        """Terms of a sum that are zero everywhere: the sum is made without them."""
-        if self.kind not in ("add", "subtract"):
-            return frozenset()
-        full = self.shape(self.output)
-        widest = [index for index, shape in enumerate(self.input_shapes()) if shape == full]
-        zero = [
-            index
-            for index, state in enumerate(self.states)
-            if (state.constants == 0).all() and not (self.kind == "subtract" and index == 0)
-        ]
-        left = [index for index in widest if index not in zero]
-        if not left:
-            zero = [index for index in zero if index not in widest[:1]]
-        return frozenset(zero) if widest else frozenset()
-
-    def needs(self, output_needs):
-        needed = output_needs[0]
-        results: list[np.ndarray] = []
-        zero_seen = np.zeros(self.width, bool)
-        for state in self.states:
-            need = needed.copy()
-            if self.kind == "multiply":
-                # One factor that is zero decides the product: the others are not needed.
-                zero = np.broadcast_to(state.constants == 0, self.width)
-                others = np.zeros(self.width, bool)
-                for other in self.states:
-                    if other is not state:
-                        others |= np.broadcast_to(other.constants == 0, self.width)
-                need &= np.where(zero, ~zero_seen, ~others)
-                zero_seen |= zero
-            if len(results) in self.dropped:
-                need = np.zeros(self.width, bool)
-            results.append(need if state.width == self.width else need.any(keepdims=True))
-        return results
-
-    def links(self):
-        channels = np.arange(self.width)
-        return [
-            Link(tensor, channels, self.output, channels)
-            for index, (tensor, state) in enumerate(zip(self.call.inputs, self.states, strict=True))
-            if state.width == self.width and index not in self.dropped
-        ]
+class ShiftRule(PassRule):
+    """A Rescaling with an offset of its own for each channel, the last axis."""
 
     def rebuild(self, kept, tensors, build):
-        if not self.dropped:
-            return self._with_constants_cut(kept, tensors, build)
-        left = [t for index, t in enumerate(self.call.inputs) if index not in self.dropped]
-        if len(left) == 1:
-            return [tensors[left[0]]]
-        layer = build.layer(self.call, self.operation.get_config(), [])
-        return layer([tensors[tensor] for tensor in left])
-
-    def _with_constants_cut(self, kept, tensors, build):
-        layer = build.layer(self.call, self.operation.get_config(), [])
-        keep = kept[self.output]
-
-        def cut(argument):
-            if isinstance(argument, TensorRef):
-                return tensors[argument]
-            if np.ndim(argument) and np.shape(argument)[-1] == self.width > 1:
-                return np.asarray(argument)[..., keep]
-            if isinstance(argument, list | tuple):
-                return type(argument)(cut(part) for part in argument)
-            return argument
-
-        return layer(*(cut(argument) for argument in self.call.args))
-
-
-class ConcatenateRule(Rule):
-    """Tensors side by side along the channel axis."""
-
-    def constants(self):
-        return [
-            State(self.states[0].axis, np.concatenate([state.constants for state in self.states]))
-        ]
-
-    def _parts(self):
-        start = 0
-        for tensor, state in zip(self.call.inputs, self.states, strict=True):
-            yield tensor, np.arange(start, start + state.width)
-            start += state.width
-
-    def needs(self, output_needs):
-        return [output_needs[0][channels] for _, channels in self._parts()]
-
-    def links(self):
-        return [
-            Link(tensor, np.arange(channels.size), self.output, channels)
-            for tensor, channels in self._parts()
-        ]
-
-    def rebuild(self, kept, tensors, build):
-        left = [tensors[tensor] for tensor in self.call.inputs if kept[tensor].any()]
-        if len(left) == 1:
-            return left
-        layer = build.layer(self.call, self.operation.get_config(), [])
-        return layer(left)
+        offset = np.asarray(self.operation.offset)[kept[self.output]]
+        serialized = keras.saving.serialize_keras_object(offset)
+        config = {**self.operation.get_config(), "offset": serialized}
+        args, kwargs = build.arguments(self.call)
+        return build.layer(self.call, config, [])(*args, **kwargs)
 
 
 class ReshapeRule(Rule):

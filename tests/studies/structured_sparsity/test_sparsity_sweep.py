@@ -70,6 +70,8 @@ def test_the_path_goes_from_dense_to_sparse(finished, dataset):
         # What is fine-tuned starts as the compact network that was thresholded.
         history = finished.histories[row["name"]]
         assert history["test_accuracy"][0] == row["test_accuracy_thresholded"]
+        # τ = 0 removes only what is zero, so that nothing changes.
+        assert row["test_accuracy_thresholded"] == row["test_accuracy_penalized"]
         assert row["difference"] < 1e-5
         model = keras.saving.load_model(finished.model_file(row["name"]))
         assert model.count_params() == row["parameters"]
@@ -158,6 +160,25 @@ def test_a_plain_network_keeps_the_last_kernel_of_a_layer_with_a_warning(dataset
     assert not reduced.messages
     names = {layer.name for layer in reduced.compact.layers}
     assert not names & {"conv2", "conv3"}
+
+
+def test_a_network_is_reduced_to_what_it_computes(dataset):
+    network = steps.build_network(TINY, dataset)
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.beta.assign(np.linspace(-0.5, 1.0, layer.beta.shape[0]))
+    for name, dead in (("conv1", 3), ("conv2", 6), ("conv5", 12)):
+        kernel = keras.ops.convert_to_numpy(network.get_layer(name).kernel).copy()
+        kernel[..., :dead] = 0
+        network.get_layer(name).kernel.assign(kernel)
+    reduced = steps.reduce(TINY, network, tau=0.0)
+    assert not reduced.messages
+    expected = keras.ops.convert_to_numpy(network(dataset.x_test, training=False))
+    for found in (reduced.thresholded, reduced.compact):
+        found = keras.ops.convert_to_numpy(found(dataset.x_test, training=False))
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert reduced.compact.get_layer("conv2").filters == 2 + 1
+    assert "conv5" not in {layer.name for layer in reduced.compact.layers}
 
 
 def test_only_a_threshold_that_removes_everything_leaves_nothing(dataset, monkeypatch):

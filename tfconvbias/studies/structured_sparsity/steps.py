@@ -9,8 +9,7 @@ import numpy as np
 
 from tfconvbias import data, models, surgery
 from tfconvbias.data import EVALUATION_BATCH_SIZE
-from tfconvbias.optimizers import Proximal
-from tfconvbias.regularizers import Complexity, following_gammas
+from tfconvbias.regularizers import Complexity, proximal_optimizer
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.training import (
     ConfigError,
@@ -107,8 +106,9 @@ def penalized(
     rate, epochs = config.sparse_learning_rate, config.sparse_epochs
     optimizer = momentum_sgd(config, dataset, rate, epochs)
     if config.method == "proximal":
-        gammas = following_gammas(network) if config.fold_normalization else None
-        return network, Proximal(optimizer, config.group_penalty, alpha, gammas=gammas)
+        use_gammas = config.fold_normalization
+        penalty = config.group_penalty
+        return network, proximal_optimizer(network, optimizer, penalty, alpha, use_gammas)
     options = {
         "groups": config.groups,
         "norm": config.norm,
@@ -118,7 +118,9 @@ def penalized(
 
 
 def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
-    """Threshold a network at τ and make it compact.
+    """Threshold a network at τ and make it compact, with the constants of dead channels.
+
+    So τ = 0 changes nothing that the network computes.
 
     Args:
         config: The sweep's configuration.
@@ -132,7 +134,12 @@ def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
         warnings.simplefilter("always", UserWarning)
         try:
             thresholded = surgery.threshold(
-                network, tau, config.relative, config.group_penalty, config.fold_normalization
+                network,
+                tau,
+                config.relative,
+                config.group_penalty,
+                config.fold_normalization,
+                shifts="keep",
             )
         except ValueError as error:
             # The configuration leaves no other reason; errors of `compact` are not caught.
