@@ -17,7 +17,6 @@ from tfconvbias.training import (
     History,
     RecipeError,
     RunFolder,
-    RunPausedError,
     compile_classifier,
     fit,
 )
@@ -252,11 +251,8 @@ def train(
     """
     checkpoint = folder.checkpoint()
     is_done = checkpoint is not None and checkpoint[0] >= epochs
-    if not is_done and deadline.is_over():
-        raise RunPausedError(
-            f"{folder.path} is still to be trained, but max_minutes={deadline.minutes:g} are over. "
-            "The same command with --resume continues."
-        )
+    if not is_done:
+        deadline.pause_before(str(folder.path))
     compile_classifier(model, optimizer)
     return fit(
         model,
