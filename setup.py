@@ -24,6 +24,7 @@ setup(
     packages=find_packages(include=["tfconvbias", "tfconvbias.*"]),
     package_data={"tfconvbias": ["py.typed"]},
     install_requires=[
+        "filelock>=3.13",
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "keras>=3.12",
         "keras-tuner[bayesian]>=1.4.7",

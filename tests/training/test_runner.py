@@ -131,6 +131,7 @@ def test_a_run_leaves_all_that_a_table_needs(tiny_config, tiny_dataset):
         "environment.json",
         "history.csv",
         "last.keras",
+        "lock",
         "result.json",
     ]
     assert json.loads((folder / "config.json").read_text()) == {

@@ -1,6 +1,8 @@
 """The one training loop: what it measures, in which order, and where it goes on."""
 
 import dataclasses
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -141,3 +143,29 @@ def test_what_a_kill_left_before_the_claim_is_no_work_of_somebody(
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "unfinished-config.json").write_text("{")
     assert training.run(tiny_config.replace(epochs=1), tiny_dataset).row["epochs"] == 1
+
+
+HOLDER = """
+import sys
+from tfconvbias import training
+with training.RunFolder(sys.argv[1]).locked():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_processes_do_not_train_in_one_folder(compiled, tiny_dataset, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as holder:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(training.RunFolderError, match="Another process is training in"):
+            fit(compiled(), tiny_dataset, tmp_path)
+        assert training.RunFolder(tmp_path).history() == {}
+        # A process that is killed holds nothing any more.
+        holder.kill()
+        holder.wait()
+        assert fit(compiled(), tiny_dataset, tmp_path)["epoch"] == [1, 2, 3]

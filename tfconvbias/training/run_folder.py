@@ -1,10 +1,12 @@
 """What a training leaves on disk, and how it is found again."""
 
+import contextlib
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import filelock
 import keras
 
 from tfconvbias.training.config import Config
@@ -38,6 +40,7 @@ class RunFolder:
     best.keras        model of the best validation accuracy
     last.keras        model and optimizer after the last epoch
     result.json       the results row, once the work is complete
+    lock              held by the process that trains here
     tensorboard/      logs
     figures/, report.html
     ```
@@ -142,6 +145,25 @@ class RunFolder:
         except OSError as error:
             raise RunFolderError(
                 f"{self.path} cannot be written ({error}). Choose another --run-dir."
+            ) from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out while this one trains here.
+
+        The operating system drops the lock when the process ends, however it ends.
+
+        Raises:
+            RunFolderError: If another process holds the folder.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with filelock.FileLock(self.path / "lock", blocking=False):
+                yield
+        except filelock.Timeout as error:
+            raise RunFolderError(
+                f"Another process is training in {self.path}. Wait until it ends, or choose "
+                "another --run-dir."
             ) from error
 
     def config(self) -> dict[str, Any]:

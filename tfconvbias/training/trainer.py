@@ -63,6 +63,7 @@ def fit(
 
     Raises:
         ConfigError: If there are fewer images than one batch, or none to measure on.
+        RunFolderError: If another process is training in the folder.
         RunPausedError: If the time was over before the last epoch.
         TrainingDivergedError: If the loss became NaN or infinite.
     """
@@ -80,39 +81,40 @@ def fit(
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
 
-    checkpoint = folder.checkpoint()
-    first = 0
-    if checkpoint is not None:
-        first, file = checkpoint
-        model.load_weights(file)
-    # Before the first checkpoint nothing of an earlier attempt is kept, a row of epoch 0 neither.
-    folder.truncate_history(first if checkpoint is not None else -1)
-    if measure_start and checkpoint is None:
-        folder.append_history(_start_row(model, dataset, measured_on, watchers))
+    with folder.locked():
+        checkpoint = folder.checkpoint()
+        first = 0
+        if checkpoint is not None:
+            first, file = checkpoint
+            model.load_weights(file)
+        # Before the first checkpoint nothing of an earlier attempt is kept, not even epoch 0.
+        folder.truncate_history(first if checkpoint is not None else -1)
+        if measure_start and checkpoint is None:
+            folder.append_history(_start_row(model, dataset, measured_on, watchers))
 
-    recorder = _Recorder(folder, epochs, prefix, keep_best, execution, deadline)
-    if first < epochs:
-        stream: Generator[tuple] = batches.stream(first)
-        steps = batches.num_batches
-        if execution.device_epochs:
-            on_device = DeviceEpochs(batches)
-            on_device.attach(model)
-            stream, steps = on_device.stream(first), 1
-            measured = tuple(map(keras.ops.convert_to_tensor, measured))
-        watchers = [callbacks.EpochSeeds(seed), *watchers, recorder]
-        if execution.tensorboard:
-            watchers.append(keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False))
-        model.fit(
-            stream,
-            steps_per_epoch=steps,
-            shuffle=False,
-            validation_data=measured,
-            validation_batch_size=EVALUATION_BATCH_SIZE,
-            initial_epoch=first,
-            epochs=epochs,
-            callbacks=watchers,
-            verbose=execution.keras_verbose,
-        )
+        recorder = _Recorder(folder, epochs, prefix, keep_best, execution, deadline)
+        if first < epochs:
+            stream: Generator[tuple] = batches.stream(first)
+            steps = batches.num_batches
+            if execution.device_epochs:
+                on_device = DeviceEpochs(batches)
+                on_device.attach(model)
+                stream, steps = on_device.stream(first), 1
+                measured = tuple(map(keras.ops.convert_to_tensor, measured))
+            watchers = [callbacks.EpochSeeds(seed), *watchers, recorder]
+            if execution.tensorboard:
+                watchers.append(keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False))
+            model.fit(
+                stream,
+                steps_per_epoch=steps,
+                shuffle=False,
+                validation_data=measured,
+                validation_batch_size=EVALUATION_BATCH_SIZE,
+                initial_epoch=first,
+                epochs=epochs,
+                callbacks=watchers,
+                verbose=execution.keras_verbose,
+            )
     recorder.raise_if_stopped()
     return folder.history()
 

@@ -216,7 +216,7 @@ def test_a_sweep_pauses_goes_on_and_refuses_a_wrong_compact_network(
         def is_over(self, seconds=0.0):
             return (tmp_path / "run" / "base" / "result.json").exists()
 
-    with pytest.raises(training.RunPausedError, match=r"alpha-0 is still to be trained.*--resume"):
+    with pytest.raises(training.RunPausedError, match=r"alpha-0 is still to run.*--resume"):
         structured_sparsity.run_sparsity(config, dataset, UntilTheBaseIsDone(5.0))
     history = tmp_path / "run" / "base" / "history.csv"
     assert not (tmp_path / "run" / "alpha-0").exists()
@@ -280,3 +280,36 @@ def test_a_sweep_that_can_not_be_run_leaves_no_folder(
 def test_bad_values_are_refused(changes, message):
     with pytest.raises(training.ConfigError, match=message):
         TINY.replace(**changes)
+
+
+def test_findings_weigh_the_baselines(tmp_path):
+    def row(name, kind, accuracy, cost, **more):
+        return {
+            "name": name,
+            "kind": kind,
+            "test_accuracy": accuracy,
+            "multiply_adds": cost,
+            "multiply_adds_ratio": cost / 100,
+            "latency_ratio": 1.0,
+            "alpha": None,
+            "tau": 0.0,
+            "vanished": [],
+            "messages": [],
+            "identity_kernels": 0,
+            "factor": None,
+            **more,
+        }
+
+    rows = [
+        row("base", "base", 0.95, 100),
+        row("dense", "found", 0.96, 70, alpha=0.1),
+        row("sparse", "found", 0.90, 20, alpha=0.2),
+        row("half", "uniform", 0.97, 25, factor=0.5),
+    ]
+    folder = training.RunFolder(tmp_path)
+    found = structured_sparsity.SparsityResult(TINY, rows, {}, folder)
+    (weighed,) = [text for text in sparsity_findings(found) if "at least as accurate" in text]
+    # The narrower base beats the first network found; the second is smaller than itself.
+    assert weighed.startswith("base, widths × 0.5 is at least as accurate as α = 0.1, with")
+    alone = structured_sparsity.SparsityResult(TINY, rows[:3], {}, folder)
+    assert any(text.startswith("No baseline was trained") for text in sparsity_findings(alone))

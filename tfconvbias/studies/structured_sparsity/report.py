@@ -112,6 +112,7 @@ def sparsity_findings(result: SparsityResult) -> list[str]:
             f"No network found is within one point of the base ({_percent(base['test_accuracy'])} "
             "%)."
         )
+    sentences += _beaten(result)
     gone = {network_title(row): row["vanished"] for row in found if row["vanished"]}
     for name, layers in gone.items():
         sentences.append(f"{name}: {len(layers)} layers are gone ({', '.join(layers)}).")
@@ -123,6 +124,26 @@ def sparsity_findings(result: SparsityResult) -> list[str]:
         f"Kernels that hand one channel on unchanged (eq. 24), in all networks found: {identities}."
     )
     return sentences
+
+
+def _beaten(result: SparsityResult) -> list[str]:
+    """Which networks found a baseline beats: as accurate at least, for no more multiply-adds."""
+    baselines = [*result.of_kind("uniform"), *result.of_kind("random")]
+    beaten: dict[str, list[str]] = {}
+    for row in result.of_kind("found"):
+        for other in baselines:
+            is_as_good = other["test_accuracy"] >= row["test_accuracy"]
+            if is_as_good and other["multiply_adds"] <= row["multiply_adds"]:
+                beaten.setdefault(network_title(other), []).append(network_title(row))
+    if not baselines:
+        return [
+            "No baseline was trained, so that nothing is shown to be better than a narrower base."
+        ]
+    return [
+        f"{name} is at least as accurate as {', '.join(rows)}, with no more multiply-adds: there "
+        "the method has found nothing that a narrower network would not give."
+        for name, rows in beaten.items()
+    ]
 
 
 def _kernels(layer: Mapping[str, Any], count: str, size: str) -> str:
