@@ -85,9 +85,10 @@ def fold_normalization(model: keras.Model, keep: tuple[Any, ...] = ()) -> keras.
         ...     keras.Input((4, 4, 1)),
         ...     keras.layers.Conv2D(2, 3, use_bias=False),
         ...     keras.layers.BatchNormalization(),
+        ...     keras.layers.ReLU(),
         ... ])
         >>> [type(layer).__name__ for layer in fold_normalization(model).layers]
-        ['InputLayer', 'Conv2D']
+        ['InputLayer', 'Conv2D', 'ReLU']
     """
     return _Folding(read_graph(model), keep).model()
 
