@@ -317,3 +317,19 @@ def test_a_gamma_that_does_not_count_the_kernels_is_refused():
     wrong = Proximal("sgd", KernelNumber(0.0), 0.1, penalties={"none/kernel": KernelNumber(0.0)})
     with pytest.raises(ValueError, match="none/kernel"):
         wrong.build(model.trainable_variables)
+
+
+def test_gammas_are_the_models_variables_and_not_the_optimizers():
+    """JAX would be handed the same buffer twice, and a checkpoint would hold γ twice."""
+    x, _ = data()
+    inputs = keras.Input((6, 6, 2))
+    norm = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="conv")(inputs))
+    model = keras.Model(inputs, layers.GlobalAveragePooling2D()(norm))
+    optimizer = Proximal("sgd", KernelNumber(0.0), alpha=0.1, gammas=following_gammas(model))
+    model.compile(optimizer, "mse")
+    optimizer.build(model.trainable_variables)
+    gamma = model.get_layer("norm").gamma
+    assert not any(variable is gamma for variable in optimizer.variables)
+    before = ops.convert_to_numpy(gamma)
+    model.fit(x, np.zeros((len(x), 4)), batch_size=4, epochs=2, verbose=0)
+    assert np.all(ops.convert_to_numpy(gamma) < before)

@@ -21,6 +21,17 @@ def is_convolution_kernel(variable) -> bool:
     return is_kernel(variable) and len(variable.shape) > 2
 
 
+class _Gammas:
+    """Kernel → γ, by the kernel's id.
+
+    Held in a plain object so that Keras does not count them among the optimizer's own variables:
+    its checkpoints would hold them twice, and JAX would be handed the same buffer twice.
+    """
+
+    def __init__(self) -> None:
+        self.of_kernel: dict[int, keras.Variable] = {}
+
+
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class Proximal(keras.optimizers.Optimizer):
     r"""Any optimizer, followed by the proximal step of a structured sparsity penalty.
@@ -141,7 +152,7 @@ class Proximal(keras.optimizers.Optimizer):
         self.penalties = dict(penalties or {})
         self._alpha = Hyperparameter(self, "alpha", alpha)
         self._chosen: list[int] = []
-        self._gamma_of: dict[int, keras.Variable] = {}
+        self._gammas = _Gammas()
 
     @property
     def alpha(self):
@@ -173,12 +184,12 @@ class Proximal(keras.optimizers.Optimizer):
             raise ValueError(
                 f"`penalties` must hold paths of trainable variables. Received: {unknown}"
             )
-        self._gamma_of = {
+        self._gammas.of_kernel = {
             id(by_path[kernel]): by_path[gamma] for kernel, gamma in self.gammas.items()
         }
         for variable in variables:
-            if id(variable) in self._gamma_of and id(variable) in self._chosen:
-                self._check_gamma(variable, self._gamma_of[id(variable)])
+            if id(variable) in self._gammas.of_kernel and id(variable) in self._chosen:
+                self._check_gamma(variable, self._gammas.of_kernel[id(variable)])
         self.inner_optimizer.build(variables)
         super().build(variables)
 
@@ -214,7 +225,7 @@ class Proximal(keras.optimizers.Optimizer):
         before_step = {
             id(variable): self._channels(variable)
             for variable in trainable_variables
-            if id(variable) in self._gamma_of and id(variable) in chosen
+            if id(variable) in self._gammas.of_kernel and id(variable) in chosen
         }
         self.inner_optimizer.apply(grads, trainable_variables)
         if self.inner_optimizer.gradient_accumulation_steps:
@@ -231,7 +242,7 @@ class Proximal(keras.optimizers.Optimizer):
     def _channels(self, variable):
         """Which kernels are there, and which of them have a γ that is not zero."""
         columns = self._penalty_of(variable).columns(ops.convert_to_tensor(variable))
-        gamma = ops.convert_to_tensor(self._gamma_of[id(variable)])
+        gamma = ops.convert_to_tensor(self._gammas.of_kernel[id(variable)])
         return _lengths(columns) > 0, ops.not_equal(gamma, 0)
 
     def _shrink(self, variable, step, before_step):
@@ -242,7 +253,7 @@ class Proximal(keras.optimizers.Optimizer):
             self.assign(variable, penalty.proximal(value, step))
             return
         alive, scaled = before_step
-        gamma = self._gamma_of[id(variable)]
+        gamma = self._gammas.of_kernel[id(variable)]
         columns = penalty.columns(value)
         lengths = _lengths(columns)
         scale = ops.convert_to_tensor(gamma) * ops.cast(alive, value.dtype)
