@@ -86,7 +86,7 @@ def squared_sizes(model, name):
 
 
 def measured(model, form="multiply_adds"):
-    return float(Complexity(model, 1.0, form=form).measure())
+    return float(keras.ops.convert_to_numpy(Complexity(model, 1.0, form=form).measure()))
 
 
 def test_an_elementwise_layer():
