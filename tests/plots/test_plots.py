@@ -24,6 +24,13 @@ def test_accuracy_is_drawn_in_percent():
     assert figure.axes[2].get_legend().get_texts()[0].get_text() == "first"
 
 
+def test_a_single_epoch_is_seen():
+    history = {"epoch": [1], "loss": [2.0], "accuracy": [0.5], "val_accuracy": [0.25]}
+    for axis in plots.accuracy_curves({"one": history}).axes:
+        (line,) = axis.get_lines()
+        assert line.get_marker() == "o"
+
+
 def test_nonzeros_start_from_the_full_layer_and_reference_lines_are_drawn():
     figure = plots.nonzero_curves(
         HISTORIES,

@@ -30,7 +30,10 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
     )
     for axis, (column, label, scale) in zip(axes, columns, strict=True):
         for name, history in histories.items():
-            axis.plot(history["epoch"], [scale * v for v in history[column]], label=name)
+            # A line through one point cannot be seen.
+            marker = "o" if len(history["epoch"]) == 1 else None
+            values = [scale * v for v in history[column]]
+            axis.plot(history["epoch"], values, marker=marker, label=name)
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.3)
     axes[-1].legend(fontsize="small")
