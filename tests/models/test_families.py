@@ -100,6 +100,25 @@ def test_resnet18_has_the_published_count():
     assert models.num_kernel_parameters("resnet18", 64) == 11_164_352
 
 
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize(("connectivity", "kernel_size"), [("conv", 3), ("local", 3), ("conv", 5)])
+def test_both_branches_of_a_strided_block_are_centred_on_the_same_pixels(
+    size, connectivity, kernel_size
+):
+    model = models.ResNet18(kernel_size, connectivity, base_channels=1, input_shape=(size, size, 3))
+    strided = model.get_layer("stage2_block1_conv1")
+    kernel = np.zeros(strided.kernel.shape, "float32")
+    taps = kernel.reshape(-1, kernel_size, kernel_size, *kernel.shape[-2:])
+    taps[:, kernel_size // 2, kernel_size // 2, 0, 0] = 1
+    strided.kernel.assign(kernel)
+    before = model.get_layer("stage1_block2_relu").output
+    branch = keras.Model(model.input, [before, strided.output])
+    images = np.random.default_rng(0).normal(size=(2, size, size, 3)).astype("float32")
+    pixels, read = (keras.ops.convert_to_numpy(x) for x in branch(images))
+    # A 1×1 convolution with stride 2 reads every second pixel, from the first one on.
+    np.testing.assert_allclose(read[..., 0], pixels[:, ::2, ::2, 0], rtol=1e-6)
+
+
 def test_budget():
     assert models.base_channels_for_budget("s_fc", 256_000_000) == 150
     assert models.base_channels_for_budget("d_conv", 1_450_000) == 15

@@ -73,3 +73,18 @@ def test_bad_arguments():
         StructuredBase(((4, 3), (4, 3), (4, 3)), strides=(1, 2))
     with pytest.raises(ValueError, match="`classes` must be"):
         StructuredBase(((4, 3),), classes=0)
+
+
+def test_both_branches_of_a_strided_pair_are_centred_on_the_same_pixels():
+    model = StructuredBase(
+        ((1, 3), (1, 5), (2, 3)), strides=(1, 2, 1), input_shape=(8, 8, 1), residual=True
+    )
+    strided = model.get_layer("conv2")
+    kernel = np.zeros(strided.kernel.shape, "float32")
+    kernel[2, 2, 0, 0] = 1
+    strided.kernel.assign(kernel)
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
+    before = model.get_layer("conv1_relu").output
+    pixels, read = keras.Model(model.input, [before, strided.output])(images)
+    pixels, read = keras.ops.convert_to_numpy(pixels), keras.ops.convert_to_numpy(read)
+    np.testing.assert_allclose(read[..., 0], pixels[:, ::2, ::2, 0], rtol=1e-6)

@@ -99,13 +99,18 @@ def connected(
     *,
     connectivity: str,
     name: str,
+    centered: bool = False,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
 ) -> Volume:
-    """A same-padded connection between two image volumes, without bias.
+    """A connection between two image volumes, without bias, whose input is padded with zeros.
 
     `"conv"` is a `Conv2D`; `"local"` keeps its receptive fields and gives every position a kernel
     of its own; `"dense"` joins every input unit to every output unit of the same two volumes.
+
+    The padding is Keras' `"same"`, which for a stride of 2 on an even number of pixels centres the
+    first window on the second pixel. With `centered=True` window `i` is centred on pixel
+    `i * strides`, as in He et al.'s networks: the pixel that a 1×1 shortcut reads.
 
     Returns:
         The output volume `(ceil(rows / strides), ceil(cols / strides), filters)`.
@@ -124,7 +129,12 @@ def connected(
         flat = volume.flat(name=f"{name}_flatten")
         return Volume(keras.layers.Dense(math.prod(shape), **options)(flat), shape)
     layer = keras.layers.Conv2D if connectivity == "conv" else LocallyConnected2D
-    output = layer(filters, kernel_size, strides=strides, padding="same", **options)(volume.tensor)
+    tensor, padding = volume.tensor, "same"
+    if centered and strides > 1 and kernel_size > 1:
+        sides = ((kernel_size - 1) // 2, kernel_size // 2)
+        tensor = keras.layers.ZeroPadding2D((sides, sides), name=f"{name}_padding")(tensor)
+        padding = "valid"
+    output = layer(filters, kernel_size, strides=strides, padding=padding, **options)(tensor)
     return Volume(output, shape)
 
 

@@ -24,8 +24,9 @@ def ResNet18(
 
     `conv1`, then four stages of two residual blocks with 64, 128, 256 and 512 channels, global
     average pooling and `fc`. Every kernel is `kernel_size` × `kernel_size` except the 1×1
-    projections of the shortcuts, which are named `stage2_block1_shortcut` and so on. With the
-    defaults the kernels hold 11,164,352 parameters and all trainable ones 11,173,962.
+    projections of the shortcuts, which are named `stage2_block1_shortcut` and so on. Where the
+    image is halved, both branches of a block look at the same pixels, as in He et al.'s network.
+    With the defaults the kernels hold 11,164,352 parameters and all trainable ones 11,173,962.
 
     `connectivity="local"` or `"dense"` relaxes every convolution, projections too (their receptive
     field is one position); dense networks need a small `base_channels`.
@@ -74,7 +75,7 @@ def ResNet18(
             strides = stage_strides if block == 1 else 1
             prefix = f"stage{stage}_block{block}"
             branch = blocks.connected_relu(
-                volume, filters, kernel_size, strides, name=f"{prefix}_conv1", **options
+                volume, filters, kernel_size, strides, centered=True, name=f"{prefix}_conv1", **options
             )
             branch = blocks.connected(
                 branch, filters, kernel_size, 1, name=f"{prefix}_conv2", **options

@@ -116,11 +116,14 @@ def StructuredBase(
     shortcut = volume
     for number, ((width, size), stride) in enumerate(zip(layers, strides, strict=True), start=1):
         conv = f"conv{number}"
-        if residual and number > 1 and number % 2 == 0:
+        in_pair = residual and number > 1
+        if in_pair and number % 2 == 0:
             shortcut = volume
-        volume = blocks.connected(volume, width, size, stride, name=conv, **options)
+        volume = blocks.connected(
+            volume, width, size, stride, centered=in_pair, name=conv, **options
+        )
         x = blocks.normalized(volume.tensor, conv, batch_norm_momentum)
-        if residual and number > 1 and number % 2 == 1:
+        if in_pair and number % 2 == 1:
             stride_pair = stride * strides[number - 2]
             if shortcut.shape != volume.shape:
                 path = f"conv{number - 1}_shortcut"
