@@ -3,7 +3,8 @@
     python recipes/description_length.py                          α = 16 and 4
     python recipes/description_length.py --s-channels 150 --d-channels 15     the paper's, 4 GB
     python recipes/description_length.py --kept 0.1 0.01 0.001    thinned out by magnitude
-    python recipes/description_length.py --runs runs/A runs/B     trained models
+    python recipes/description_length.py --runs runs/A runs/B     trained models, and their errors
+    python recipes/description_length.py --runs runs/A --dataset FOLDER       trained on a folder
     python recipes/description_length.py --demo                   small, in seconds
 
 Counts are those of the kernels. Every model is a point in the space of the fully connected one:

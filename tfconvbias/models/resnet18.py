@@ -75,7 +75,13 @@ def ResNet18(
             strides = stage_strides if block == 1 else 1
             prefix = f"stage{stage}_block{block}"
             branch = blocks.connected_relu(
-                volume, filters, kernel_size, strides, centered=True, name=f"{prefix}_conv1", **options
+                volume,
+                filters,
+                kernel_size,
+                strides,
+                centered=True,
+                name=f"{prefix}_conv1",
+                **options,
             )
             branch = blocks.connected(
                 branch, filters, kernel_size, 1, name=f"{prefix}_conv2", **options

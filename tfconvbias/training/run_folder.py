@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,7 +10,9 @@ from typing import Any, Protocol
 import filelock
 import keras
 
+from tfconvbias.data import ImageDataset
 from tfconvbias.training.config import Config
+from tfconvbias.training.data_config import DataConfig, build_dataset
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import PREFIX, read_json, replacing, write_json, write_rows
 
@@ -170,6 +173,32 @@ class RunFolder:
         """The stored configuration."""
         return read_json(self.path / "config.json")
 
+    def dataset(self, name: str | None = None, data_dir: str | None = None) -> ImageDataset:
+        """Load the images on which the training was done.
+
+        Args:
+            name: A named data set or a folder of images. By default the name that the run folder
+                knows, which is enough unless the images came from a folder.
+            data_dir: Where TensorFlow Datasets keeps its files.
+
+        Raises:
+            ConfigError: If there is no such data set.
+            RunFolderError: If it holds other images.
+        """
+        stored = self.config()
+        fields = {field.name for field in dataclasses.fields(DataConfig)} & stored.keys()
+        label = stored["images"].rsplit(" ", 1)[0]
+        config = DataConfig(
+            dataset=name or label, data_dir=data_dir, **{key: stored[key] for key in fields}
+        )
+        found = build_dataset(config)
+        if _label(found) != stored["images"]:
+            raise RunFolderError(
+                f"The model in {self.path} was trained on other images than those of "
+                f"{config.dataset!r} ({stored['images']} there, {_label(found)} here)."
+            )
+        return found
+
     def result(self) -> dict[str, Any] | None:
         """The results row, or `None` while the work is not complete."""
         file = self.path / "result.json"
@@ -244,9 +273,13 @@ class RunFolder:
 def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:
     found = dict(config.identity())
     if dataset is not None:
-        found["images"] = f"{dataset.name} {dataset.digest}"
+        found["images"] = _label(dataset)
     # As JSON holds it: lists for tuples.
     return _plain(found)
+
+
+def _label(dataset: Images) -> str:
+    return f"{dataset.name} {dataset.digest}"
 
 
 def _plain(value: Any) -> Any:

@@ -53,6 +53,20 @@ def test_trained_models_stand_in_the_table(tmp_path):
     found = analysis.description_length(model, include="kernels", bits_per_parameter=16)
     assert number(row["parameters"]) == found.num_parameters
     assert float(row["sparse, bits"]) == pytest.approx(found.bits, rel=1e-2)
+
+    # 64 images were trained on, and the model is asked for its answers to these.
+    images, labels = training.build_dataset(config).split("train")
+    answers = keras.ops.convert_to_numpy(model(images)).argmax(axis=1)
+    errors = (answers != labels).mean()
+    assert 0.1 < errors < 1
+    assert row["m"] == "64"
+    assert row["errors, %"] == f"{100 * errors:.2f}"
+    whole = analysis.description_length(model, bits_per_parameter=16)
+    assert whole.bits > found.bits
+    assert float(row["bound 2"]) == pytest.approx(whole.bound(errors, 64, 0.05), abs=0.006)
+    others = DescriptionTableConfig(**small, runs=(str(tmp_path / "run"),), dataset="motifs100")
+    with pytest.raises(training.RunFolderError, match="trained on other images"):
+        list(description_rows(others))
     missing = DescriptionTableConfig(**SMALL, runs=(str(tmp_path / "nowhere"),))
     with pytest.raises(training.ConfigError, match="nowhere"):
         next(description_rows(missing))

@@ -8,9 +8,27 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, models
-from tfconvbias.training import Config, ConfigError, RunFolder, format_table, option
+from tfconvbias.training import (
+    Config,
+    ConfigError,
+    RunFolder,
+    evaluate,
+    format_table,
+    option,
+)
 
 _CONNECTIVITIES: tuple[Literal["conv", "local", "dense"], ...] = ("conv", "local", "dense")
+
+_COUNTED: tuple[tuple[Literal["layers", "none"], Literal["kernels", "weights"]], ...] = (
+    ("layers", "kernels"),
+    ("none", "kernels"),
+    ("layers", "weights"),
+)
+
+_LIMITS = """\
+The bounds are those of a network fixed in advance up to its weights. They do not pay for what was
+chosen by looking at the data: architecture, settings, the epoch, the constants that normalize
+images. Bounds of models that are not trained assume their share of errors."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +48,17 @@ class DescriptionTableConfig(Config):
     )
     runs: tuple[str, ...] = option((), "run folders whose trained models are described, too")
     bits: int | None = option(None, "bits of a parameter; none: those of its dtype")
-    num_samples: int = option(50_000, "training samples m of the bound")
+    dataset: str | None = option(
+        None, "images of the run folders, where they came from a folder; none: the runs' own"
+    )
+    data_dir: str | None = option(None, "where TensorFlow Datasets keeps its files")
+    num_samples: int = option(
+        50_000, "training images m of models that are not trained; of runs, m is known"
+    )
     delta: float = option(0.05, "probability that the bound fails")
-    train_error: float = option(0.0, "share of errors on the training samples")
+    train_error: float = option(
+        0.0, "share of errors assumed of models that are not trained; runs are measured"
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -47,9 +73,21 @@ class DescriptionTableConfig(Config):
             )
 
 
+@dataclass(frozen=True)
+class _Described:
+    """A model, and what the bounds on its errors start from."""
+
+    name: str
+    model: keras.Model
+    train_error: float
+    num_samples: int
+    is_trained: bool = False
+
+
 def report_description_lengths(config: DescriptionTableConfig) -> None:
-    """Print the table of `description_rows`."""
+    """Print the table of `description_rows`, and what its bounds leave out."""
     print(format_table(list(description_rows(config))))
+    print(_LIMITS)
 
 
 def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]:
@@ -58,42 +96,54 @@ def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]
     - parameters, n, ‖w‖₀, k: as `analysis.description_length` with shared weights;
     - "plain, bits": all stored parameters; "sparse, bits": Theorem 2's description;
     - "unshared, bits": Theorem 2's when every position's weights count on their own;
-    - "bound 1", "bound 2": of the theorems, on the share of errors. Above 1 they say nothing.
+    - "m": training images; "errors, %": share of them that are classified wrongly. A trained model
+      is asked for its answers to the images it was trained on, as they are, without augmentation;
+      for the others, both are the configuration's;
+    - "bound 1", "bound 2": of the theorems, on the share of errors. Above 1 they say nothing. The
+      descriptions behind them hold biases and normalizations too, not the kernels alone.
 
     Args:
         config: which models.
 
     Raises:
-        ConfigError: If a run folder holds no trained model.
+        ConfigError: If a run folder holds no trained model, or its images are not found.
+        RunFolderError: If the images are not those that a model was trained on.
     """
-    for name, model in _models(config):
-        found = analysis.description_length(
-            model, include="kernels", bits_per_parameter=config.bits
+    for described in _models(config):
+        model = described.model
+        kernels, unshared, whole = (
+            analysis.description_length(
+                model, sharing, include=include, bits_per_parameter=config.bits
+            )
+            for sharing, include in _COUNTED
         )
-        unshared = analysis.description_length(
-            model, "none", include="kernels", bits_per_parameter=config.bits
-        )
+        confidence = (described.num_samples, config.delta)
         plain_bound = analysis.generalization_bound(
-            config.train_error, found.parameter_bits, config.num_samples, config.delta
+            described.train_error, whole.parameter_bits, *confidence
         )
-        sparse_bound = found.bound(config.train_error, config.num_samples, config.delta)
+        sparse_bound = whole.bound(described.train_error, *confidence)
+        origin = "" if described.is_trained else " assumed"
         yield {
-            "model": name,
-            "parameters": f"{found.num_parameters:,}",
-            "n": f"{found.num_weights:,}",
-            "‖w‖₀": f"{found.num_nonzeros:,}",
-            "k": f"{found.num_values:,}",
-            "plain, bits": f"{found.parameter_bits:.3g}",
-            "sparse, bits": f"{found.bits:.3g}",
+            "model": described.name,
+            "parameters": f"{kernels.num_parameters:,}",
+            "n": f"{kernels.num_weights:,}",
+            "‖w‖₀": f"{kernels.num_nonzeros:,}",
+            "k": f"{kernels.num_values:,}",
+            "plain, bits": f"{kernels.parameter_bits:.3g}",
+            "sparse, bits": f"{kernels.bits:.3g}",
             "unshared, bits": f"{unshared.bits:.3g}",
+            "m": f"{described.num_samples:,}",
+            "errors, %": f"{100 * described.train_error:.2f}{origin}",
             "bound 1": f"{plain_bound:.2f}",
             "bound 2": f"{sparse_bound:.2f}",
         }
 
 
-def _models(config: DescriptionTableConfig) -> Iterator[tuple[str, keras.Model]]:
+def _models(config: DescriptionTableConfig) -> Iterator[_Described]:
     # Before the work, so that a fault in a path shows at once.
-    trained = {path: _last_model(path) for path in config.runs}
+    for path in config.runs:
+        if not RunFolder(path).last_model.exists():
+            raise ConfigError(f"runs must be folders of finished runs. Received: {path}")
     shape = (config.image_size, config.image_size, 3)
     for letter, family, channels in (
         ("S", models.SConv, config.s_channels),
@@ -110,13 +160,22 @@ def _models(config: DescriptionTableConfig) -> Iterator[tuple[str, keras.Model]]
             _draw(model)
             suffix = {"conv": "CONV", "local": "LOCAL", "dense": "FC"}[connectivity]
             name = f"{letter}-{suffix}({channels})"
-            yield name, model
+            assumed = (config.train_error, config.num_samples)
+            yield _Described(name, model, *assumed)
             for share in sorted(config.kept, reverse=True):
                 _keep_largest(model, share)
-                yield f"{name}, {100 * share:g} % kept", model
+                yield _Described(f"{name}, {100 * share:g} % kept", model, *assumed)
             keras.utils.clear_session()
-    for path, file in trained.items():
-        yield path, keras.saving.load_model(file)
+    for path in config.runs:
+        yield _trained(path, config)
+
+
+def _trained(path: str, config: DescriptionTableConfig) -> _Described:
+    folder = RunFolder(path)
+    images, labels = folder.dataset(config.dataset, config.data_dir).split("train")
+    model = keras.saving.load_model(folder.last_model)
+    correct = evaluate(model, (images, labels))["accuracy"]
+    return _Described(path, model, 1 - correct, len(images), is_trained=True)
 
 
 def _draw(model: keras.Model) -> None:
@@ -134,10 +193,3 @@ def _keep_largest(model: keras.Model, share: float) -> None:
         num_kept = max(1, round(share * array.size))
         smallest = np.partition(sizes, array.size - num_kept)[array.size - num_kept]
         kernel.assign(np.where(np.abs(array) >= smallest, array, 0))
-
-
-def _last_model(path: str):
-    folder = RunFolder(path)
-    if not folder.last_model.exists():
-        raise ConfigError(f"runs must be folders of finished runs. Received: {path}")
-    return folder.last_model
