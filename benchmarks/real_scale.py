@@ -24,7 +24,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Literal
 
 import keras
 
@@ -61,9 +60,6 @@ class RealScale(training.Config):
     fixed = ("family", "connectivity", "optimizer", "hidden_units", "max_minutes", "resume")
 
     run: training.RunConfig = training.RunConfig()
-    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = training.option(
-        "auto", "auto: mixed_bfloat16 on an accelerator, else float32"
-    )
     rows: tuple[str, ...] = training.option(tuple(NAMES), f"some of {', '.join(NAMES)}")
     minutes: float = training.option(9.0, "end before this time is over")
     peak_tflops: float | None = training.option(
@@ -86,20 +82,13 @@ class RealScale(training.Config):
         return Path(self.run.run_dir)
 
     def run_config(self, row: str) -> training.RunConfig:
-        # Asked in the row's process alone: the one that waits for it must not hold the device.
-        automatic = "mixed_bfloat16" if accelerators() else "float32"
-        return self.run.replace(
-            **ROWS[NAMES[row]],
-            precision=automatic if self.precision == "auto" else self.precision,
-            run_dir=str(self.folder / row),
-        )
+        return self.run.replace(**ROWS[NAMES[row]], run_dir=str(self.folder / row))
 
 
 CONFIG = RealScale(
     run=TABLE_1.run.replace(
         dataset="cifar10",
-        device_epochs=True,
-        checkpoint_every=100,
+        device_epochs="on",
         tensorboard=False,
         verbose="line",
         run_dir="runs/real-scale",

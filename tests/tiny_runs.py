@@ -39,5 +39,6 @@ def tiny_config(tmp_path):
         dropout_rate=0.2,
         run_dir=str(tmp_path / "run"),
         tensorboard=False,
+        checkpoint_every=1,
         verbose="silent",
     )

@@ -95,6 +95,26 @@ def test_the_best_model_is_kept_between_checkpoints(tiny_config, tiny_dataset, t
             )
 
 
+@pytest.mark.parametrize(("seconds", "written"), [(0.0, [1, 2, 3, 4]), (9e9, [1, 4])])
+def test_checkpoints_take_a_small_part_of_the_time(
+    seconds, written, tiny_config, tiny_dataset, monkeypatch
+):
+    saved = []
+    monkeypatch.setattr(
+        training.RunFolder, "save_checkpoint", lambda folder, model, epoch: saved.append(epoch)
+    )
+    # Time stands still but for what writing a checkpoint is said to take.
+    monkeypatch.setattr(trainer.time, "perf_counter", lambda: seconds * len(saved))
+    training.run(dataclasses.replace(tiny_config, epochs=4, checkpoint_every=None), tiny_dataset)
+    assert saved == written
+
+
+def test_an_automatic_precision_is_that_of_the_machine(tiny_config, tiny_dataset, tmp_path):
+    config = dataclasses.replace(tiny_config, epochs=1, precision="auto", device_epochs="auto")
+    expected = "mixed_bfloat16" if training.accelerators() else "float32"
+    assert training.run(config, tiny_dataset).folder.config()["precision"] == expected
+
+
 def test_time_that_is_over_stops_a_comparison(tiny_config, tmp_path, monkeypatch, tiny_dataset):
     monkeypatch.setattr(comparison, "build_dataset", lambda config: tiny_dataset)
     config = dataclasses.replace(tiny_config, epochs=1)
@@ -114,7 +134,7 @@ def test_epochs_on_the_device_equal_those_of_the_host(tiny_config, tiny_dataset,
     )
     host = training.run(config, tiny_dataset)
     device = training.run(
-        dataclasses.replace(config, run_dir=str(tmp_path / "device"), device_epochs=True),
+        dataclasses.replace(config, run_dir=str(tmp_path / "device"), device_epochs="on"),
         tiny_dataset,
     )
     for name, column in without_seconds(host.history).items():

@@ -11,7 +11,7 @@ import pytest
 from tfconvbias import callbacks, training
 
 OPTIONS = {"epochs": 3, "batch_size": 32, "seed": 0}
-QUIET = training.Execution(verbose="silent")
+QUIET = training.Execution(checkpoint_every=1, verbose="silent")
 
 
 @pytest.fixture

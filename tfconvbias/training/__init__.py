@@ -8,6 +8,7 @@ from tfconvbias.training.build import (
     build_optimizer,
     compile_classifier,
     compile_model,
+    with_precision,
     xla_pays,
 )
 from tfconvbias.training.comparison import compare, slug
@@ -96,6 +97,7 @@ __all__ = [
     "run_notes",
     "slug",
     "table_rows",
+    "with_precision",
     "write_json",
     "write_page",
     "write_report",

@@ -99,6 +99,13 @@ def compile_classifier(
     )
 
 
+def with_precision(config: RunConfig) -> RunConfig:
+    """The configuration with `precision="auto"` replaced by what it means on this machine."""
+    if config.precision != "auto":
+        return config
+    return config.replace(precision="mixed_bfloat16" if accelerators() else "float32")
+
+
 def xla_pays() -> bool | str:
     """Whether to compile with XLA when it is left to us.
 

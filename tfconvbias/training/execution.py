@@ -93,17 +93,22 @@ class Execution(Kept):
 
     section = Kept.section
 
-    checkpoint_every: int = option(1, "epochs between checkpoints", decides=False)
-    device_epochs: bool = option(
-        False,
-        "hold the training images on the device and run each epoch in one execution",
+    checkpoint_every: int | None = option(
+        None,
+        "epochs between checkpoints; none: as often as writing them takes a twentieth of the time",
+        decides=False,
+    )
+    device_epochs: Literal["auto", "on", "off"] = option(
+        "off",
+        "hold the training images on the device and run each epoch in one execution; auto: on an "
+        "accelerator",
         decides=False,
     )
     tensorboard: bool = option(False, "write TensorBoard logs into the run folder", decides=False)
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("checkpoint_every")
+        self._positive("checkpoint_every", optional=True)
 
     @property
     def keras_verbose(self) -> int:

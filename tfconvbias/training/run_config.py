@@ -50,8 +50,10 @@ class RunConfig(DataConfig, Execution):
 
     epochs: int = option(400, "passes over the training images")
     batch_size: int = option(512, "images per step; the last, partial batch of an epoch is dropped")
-    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = option(
-        "float32", "compute precision; variables stay float32"
+    precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = option(
+        "float32",
+        "compute precision; variables stay float32; auto: mixed_bfloat16 on an accelerator, else "
+        "float32",
     )
     jit_compile: Literal["auto", "on", "off"] = option("auto", "compile the step with XLA")
     tensorboard: bool = option(True, "write TensorBoard logs into the run folder", decides=False)

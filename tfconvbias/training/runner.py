@@ -8,7 +8,7 @@ import keras
 
 from tfconvbias import analysis, callbacks, data
 from tfconvbias.training.batches import check_batch_size
-from tfconvbias.training.build import build_model, compile_model
+from tfconvbias.training.build import build_model, compile_model, with_precision
 from tfconvbias.training.data_config import build_dataset
 from tfconvbias.training.environment import environment, hardware
 from tfconvbias.training.errors import ConfigError
@@ -50,6 +50,7 @@ def run(
         data.DatasetUnavailableError: If the data set is not available.
     """
     deadline = deadline or config.deadline()
+    config = with_precision(config)
     if dataset is None:
         dataset = build_dataset(config)
     folder = RunFolder(config.run_dir or f"runs/{config.default_run_name()}")

@@ -11,9 +11,13 @@ from tfconvbias import callbacks, data
 from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.device_epochs import DeviceEpochs
+from tfconvbias.training.environment import accelerators
 from tfconvbias.training.errors import ConfigError, RunPausedError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline, Execution
 from tfconvbias.training.run_folder import History, RunFolder
+
+# Where the configuration leaves it open, checkpoints take at most one part in so many of the time.
+_CHECKPOINT_SHARE = 20
 
 _PREFIXES = {"train": "", "validation": "val_", "test": "test_"}
 
@@ -96,7 +100,9 @@ def fit(
         if first < epochs:
             stream: Generator[tuple] = batches.stream(first)
             steps = batches.num_batches
-            if execution.device_epochs:
+            if execution.device_epochs == "on" or (
+                execution.device_epochs == "auto" and accelerators()
+            ):
                 on_device = DeviceEpochs(batches)
                 on_device.attach(model)
                 stream, steps = on_device.stream(first), 1
@@ -186,6 +192,7 @@ class _Recorder(keras.callbacks.Callback):
         self.diverged: int | None = None
         self.started = self.trained = 0.0
         self.save_seconds = 0.0
+        self.saved_at = float("-inf")
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self.started = time.perf_counter()
@@ -217,11 +224,17 @@ class _Recorder(keras.callbacks.Callback):
         # Another epoch and its checkpoint would end after the time limit.
         ahead = (time.perf_counter() - self.started) + 2 * self.save_seconds
         is_over = not is_last and self.deadline.is_over(ahead)
-        if is_last or is_over or (epoch + 1) % self.execution.checkpoint_every == 0:
+        if is_last or is_over or self._is_due(epoch + 1):
             self._save(epoch + 1)
         if is_over:
             self.paused = epoch + 1
             self.model.stop_training = True
+
+    def _is_due(self, epoch: int) -> bool:
+        every = self.execution.checkpoint_every
+        if every is not None:
+            return epoch % every == 0
+        return time.perf_counter() - self.saved_at >= _CHECKPOINT_SHARE * self.save_seconds
 
     def _save(self, epoch: int) -> None:
         begun = time.perf_counter()
@@ -232,7 +245,8 @@ class _Recorder(keras.callbacks.Callback):
             self._assign(last)
             self.best_weights = None
         self.folder.save_checkpoint(self.model, epoch)
-        self.save_seconds = time.perf_counter() - begun
+        self.saved_at = time.perf_counter()
+        self.save_seconds = self.saved_at - begun
 
     def _assign(self, values: list) -> None:
         for weight, value in zip(self.model.weights, values, strict=True):

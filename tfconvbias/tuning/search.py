@@ -12,7 +12,7 @@ import keras
 import keras_tuner
 
 from tfconvbias import data
-from tfconvbias.training import RunFolder, build_dataset
+from tfconvbias.training import RunFolder, build_dataset, with_precision
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.hypermodels import hypermodel
 from tfconvbias.tuning.oracles import GridOracle, build_oracle
@@ -49,6 +49,7 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
         data.DatasetUnavailableError: If the data set is not available.
     """
     role = _role()
+    config = config.replace(run=with_precision(config.run))
     run = config.run
     if dataset is None:
         dataset = build_dataset(run)

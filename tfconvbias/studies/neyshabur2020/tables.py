@@ -22,6 +22,8 @@ _RUN = RunConfig(
     l1=5e-6,
     epochs=400,
     batch_size=512,
+    precision="auto",
+    device_epochs="auto",
 )
 
 _SGD = {"optimizer": "sgd"}
