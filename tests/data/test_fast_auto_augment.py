@@ -120,6 +120,46 @@ def check_against_pillow(name, images):
             )
 
 
+# Fast AutoAugment's published ranges, at levels 0, 1/2 and 1, and whether the sign is drawn.
+PUBLISHED = {
+    "ShearX": (-0.3, 0.0, 0.3, True),
+    "ShearY": (-0.3, 0.0, 0.3, True),
+    "TranslateX": (-0.45, 0.0, 0.45, True),
+    "TranslateY": (-0.45, 0.0, 0.45, True),
+    "Rotate": (-30, 0, 30, True),
+    "AutoContrast": (0, 0.5, 1, False),
+    "Invert": (0, 0.5, 1, False),
+    "Equalize": (0, 0.5, 1, False),
+    "Solarize": (0, 128, 256, False),
+    "Posterize": (4, 6, 8, False),
+    "Contrast": (0.1, 1.0, 1.9, False),
+    "Color": (0.1, 1.0, 1.9, False),
+    "Brightness": (0.1, 1.0, 1.9, False),
+    "Sharpness": (0.1, 1.0, 1.9, False),
+    "Cutout": (0.0, 0.1, 0.2, False),
+}
+
+
+def test_ranges_are_the_published_ones():
+    assert set(OPERATIONS) == set(PUBLISHED)
+    for name, (*values, mirrored) in PUBLISHED.items():
+        found = [magnitude(name, level) for level in (0.0, 0.5, 1.0)]
+        assert found == pytest.approx(values, abs=1e-12), name
+        assert OPERATIONS[name].mirrored == mirrored, name
+
+
+@pytest.mark.parametrize("level", [0.9, 0.1])
+def test_mirrored_operations_go_both_ways(level, photos):
+    """A shift by (2 level - 1) · 0.45 of the width, to the left in one half of the draws."""
+    images = photos[:1].repeat(64, axis=0)
+    found = augmented(ImageOperation("TranslateX", level=level, seed=5), images)
+    columns = round(0.8 * 0.45 * 32)
+    left = (found[:, :, :-columns] == images[:, :, columns:]).all((1, 2, 3))
+    right = (found[:, :, columns:] == images[:, :, :-columns]).all((1, 2, 3))
+    assert (left ^ right).all()
+    assert 16 < left.sum() < 48
+
+
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_equal_pillows_on_a_photograph(name, photos):
     check_against_pillow(name, photos)

@@ -119,6 +119,39 @@ def test_both_branches_of_a_strided_block_are_centred_on_the_same_pixels(
     np.testing.assert_allclose(read[..., 0], pixels[:, ::2, ::2, 0], rtol=1e-6)
 
 
+def test_every_kernel_of_resnet18_has_the_size_asked_for():
+    model = models.ResNet18(5, base_channels=1, input_shape=(8, 8, 3))
+    sizes = {
+        layer.name: layer.kernel_size
+        for layer in model.layers
+        if isinstance(layer, keras.layers.Conv2D)
+    }
+    assert len(sizes) == 1 + 4 * 2 * 2 + 3
+    for name, size in sizes.items():
+        assert size == ((1, 1) if name.endswith("shortcut") else (5, 5)), name
+
+
+@pytest.mark.parametrize("name", sorted(FAMILIES))
+def test_activations_are_normalized_before_they_are_rectified(name):
+    """Every ReLU reads a BatchNorm of a kernel's output, or in ResNet18 a sum of two such."""
+
+    def before(layer):
+        found = layer.input if isinstance(layer.input, list) else [layer.input]
+        return [tensor._keras_history.operation for tensor in found]
+
+    model = FAMILIES[name](input_shape=SHAPE, classes=CLASSES)
+    rectifiers = [layer for layer in model.layers if isinstance(layer, keras.layers.ReLU)]
+    assert rectifiers
+    for rectifier in rectifiers:
+        (previous,) = before(rectifier)
+        if isinstance(previous, keras.layers.Add):
+            assert any(isinstance(x, keras.layers.BatchNormalization) for x in before(previous))
+            continue
+        assert isinstance(previous, keras.layers.BatchNormalization)
+        (source,) = before(previous)
+        assert hasattr(source, "kernel")
+
+
 def test_budget():
     assert models.base_channels_for_budget("s_fc", 256_000_000) == 150
     assert models.base_channels_for_budget("d_conv", 1_450_000) == 15
