@@ -10,10 +10,11 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tfconvbias"
 RECIPES = sorted((PACKAGE.parent / "recipes").glob("*.py"))
 FLOORS = {
+    "memory": -1,
+    "text_table": -1,
     "connectivity": 0,
     "data": 0,
     "optimizers": 0,
-    "text_table": 0,
     "graph": 1,
     "layers": 2,
     "regularizers": 3,

@@ -48,13 +48,13 @@ def test_pixels_labels_and_order(folder):
 
 
 def test_formats_and_hidden_files(folder):
-    for name in ("a.jpg", "b.JPEG", "c.ppm", "d.bmp", "e.webp"):
+    for name in ("a.jpg", "b.JPEG", "c.gif", "d.bmp", "d.tiff", "e.webp"):
         save(folder / "train" / "cat" / name, 5)
     (folder / "train" / "cat" / ".DS_Store").write_text("hidden")
     (folder / "train" / ".cache").mkdir()
     # A PNG by another name is read all the same.
     (folder / "train" / "cat" / "0.png").rename(folder / "train" / "cat" / "0.jpg")
-    assert len(load(folder, validation_fraction=0).x_train) == 25
+    assert len(load(folder, validation_fraction=0, color_mode="rgb").x_train) == 26
 
 
 def test_own_validation_folder_wins_over_the_fraction(folder):
@@ -126,8 +126,54 @@ def test_files_that_are_no_images(folder):
     (folder / "train" / "cat" / "README").write_text("no image")
     assert broken(folder) == (
         f"The class folder '{folder / 'train' / 'cat'}' holds 2 file(s) that are not images: "
-        "README, notes.txt."
+        "README, notes.txt. Known are .jpg, .jpeg, .png, .bmp, .gif, .webp, .tif, .tiff."
     )
+
+
+@pytest.mark.parametrize("extension", ["eps", "ps", "pdf", "ppm"])
+def test_formats_that_are_not_known_are_not_decoded(extension, folder):
+    file = folder / "train" / "cat" / f"a.{extension}"
+    file.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 6\n")
+    assert "not images" in broken(folder)
+    # Nor by another name.
+    file.rename(file.with_suffix(".png"))
+    assert "Unidentified" in broken(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+def test_a_pipe_is_refused_instead_of_waited_for(folder):
+    os.mkfifo(folder / "train" / "cat" / "0.jpg")
+    assert "is neither a file nor a folder" in broken(folder)
+
+
+@pytest.mark.parametrize("place", ["train/cat/link.png", "train/link", "test"])
+def test_links_must_stay_inside(place, folder, tmp_path):
+    outside = tmp_path / "elsewhere"
+    save(outside / "cat" / "0.png", 1)
+    link = folder / place
+    if place == "test":
+        (folder / "test").rename(tmp_path / "moved")
+        outside = tmp_path / "moved"
+    link.symlink_to(outside / "cat" / "0.png" if link.suffix else outside)
+    assert "is a link that leads out of" in broken(folder)
+
+
+def test_a_link_inside_the_folder_is_followed(folder):
+    (folder / "train" / "cat" / "again.png").symlink_to(folder / "train" / "dog" / "0.png")
+    assert len(load(folder, validation_fraction=0).x_train) == 21
+
+
+def test_images_that_cannot_fit_are_refused_before_memory_is_taken(folder, monkeypatch):
+    monkeypatch.setattr(module, "available_bytes", lambda: 26 * 6 * 8 * 3 - 1)
+    assert broken(folder) == (
+        "26 images of 6×8×3 (height×width×channels) take 3.656 KiB, but 3.655 KiB of memory are "
+        "left. Make them smaller, or take fewer."
+    )
+
+
+def test_a_small_file_with_too_many_pixels_is_refused(folder):
+    Image.new("RGB", (2**13 + 8, 2**13)).save(folder / "train" / "cat" / "0.png")
+    assert "8192×8200 pixels" in broken(folder)
 
 
 def test_misplaced_files_and_folders(folder):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import math
 import os
 import warnings
 import zipfile
@@ -11,6 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from tfconvbias.memory import available_bytes, readable
+
+# Formats whose decoders read pixels and do nothing else. Pillow hands EPS, say, to a program.
+FORMATS = {
+    **dict.fromkeys((".jpg", ".jpeg"), "JPEG"),
+    ".png": "PNG",
+    ".bmp": "BMP",
+    ".gif": "GIF",
+    ".webp": "WEBP",
+    **dict.fromkeys((".tif", ".tiff"), "TIFF"),
+}
+"""Extension → Pillow's name of each format that is read."""
+
+# An image of more pixels is taken for an attack: a small file can hold a huge one.
+_MAX_PIXELS = 2**26
 
 _CHUNK = 200
 _SHOWN = 10
@@ -44,8 +61,9 @@ def read_image_folder(
 
     Raises:
         ImageFolderError: If a split or class folder is missing or empty, the splits differ in
-            their classes, their number is not `classes`, or a file is no image, is corrupt, has a
-            wrong size, or is not RGB while `color_mode` is `None`.
+            their classes, their number is not `classes`, the images do not fit into memory, or a
+            file is no image of the known formats, is corrupt, has a wrong size, is not RGB while
+            `color_mode` is `None`, is a pipe or device, or is a link that leads out of the folder.
     """
     folder = Path(folder)
     class_names, splits = _scan(folder)
@@ -71,6 +89,7 @@ def read_image_folder(
 
 def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
     """Lists the classes and the files of every split, both sorted."""
+    root = folder.resolve()
     names = ["train", "test"]
     for name in names:
         if not (folder / name).is_dir():
@@ -83,7 +102,8 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
     class_names: list[str] = []
     splits = {}
     for name in names:
-        files, folders = _entries(folder / name)
+        _check_link(folder / name, root)
+        files, folders = _entries(folder / name, root)
         if files:
             raise ImageFolderError(
                 f"{str(folder / name)!r} must hold one folder per class, but holds the file(s) "
@@ -106,28 +126,25 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
                 f"The class folders of train and {name} in {str(folder)!r} differ: "
                 f"{'; '.join(differences)}."
             )
-        splits[name] = _scan_split(folder / name, class_names)
+        splits[name] = _scan_split(folder / name, class_names, root)
     return class_names, splits
 
 
-def _scan_split(folder: Path, class_names: Sequence[str]) -> _Split:
-    from PIL import Image
-
-    extensions = Image.registered_extensions()
+def _scan_split(folder: Path, class_names: Sequence[str], root: Path) -> _Split:
     all_files: list[str] = []
     labels = []
     for label, class_name in enumerate(class_names):
-        files, folders = _entries(folder / class_name)
+        files, folders = _entries(folder / class_name, root)
         if folders:
             raise ImageFolderError(
                 f"The class folder {str(folder / class_name)!r} must hold images only, but holds "
                 f"the folder(s) {_listing(folders)}."
             )
-        others = [file for file in files if _extension(file) not in extensions]
+        others = [file for file in files if _extension(file) not in FORMATS]
         if others:
             raise ImageFolderError(
                 f"The class folder {str(folder / class_name)!r} holds {len(others)} file(s) that "
-                f"are not images: {_listing(others)}."
+                f"are not images: {_listing(others)}. Known are {', '.join(FORMATS)}."
             )
         if not files:
             raise ImageFolderError(f"The class folder {str(folder / class_name)!r} is empty.")
@@ -142,15 +159,34 @@ def _extension(file: str) -> str:
     return dot + extension.lower() if stem else ""
 
 
-def _entries(folder: Path) -> tuple[list[str], list[str]]:
+def _entries(folder: Path, root: Path) -> tuple[list[str], list[str]]:
     """Returns the names of files and folders in `folder`, sorted, without hidden ones."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if not entry.name.startswith("."):
-                (folders if entry.is_dir() else files).append(entry.name)
+            if entry.name.startswith("."):
+                continue
+            if entry.is_symlink():
+                _check_link(Path(entry.path), root)
+            if entry.is_dir():
+                folders.append(entry.name)
+            elif entry.is_file():
+                files.append(entry.name)
+            else:
+                raise ImageFolderError(
+                    f"{entry.path!r} is neither a file nor a folder (a pipe, a device, a socket or "
+                    "a broken link). Remove it."
+                )
     return sorted(files), sorted(folders)
+
+
+def _check_link(path: Path, root: Path) -> None:
+    if not path.resolve().is_relative_to(root):
+        raise ImageFolderError(
+            f"{str(path)!r} is a link that leads out of {str(root)!r}. A folder of images must "
+            "hold its images itself, since links in it could lead anywhere."
+        )
 
 
 def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[str, np.ndarray]:
@@ -158,6 +194,7 @@ def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[st
 
     total = sum(len(split.files) for split in splits.values())
     shape = _first_shape(splits, image_size, color_mode)
+    _check_memory(total, shape)
     problems: list[str] = []
     images = {}
     hidden = None if total >= _BAR_FROM else True  # None: shown on a terminal only
@@ -188,14 +225,29 @@ def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[st
     return images
 
 
+def _check_memory(num_images: int, shape: tuple[int, int, int]) -> None:
+    needed, left = num_images * math.prod(shape), available_bytes()
+    if left is not None and needed > left:
+        height, width, channels = shape
+        raise ImageFolderError(
+            f"{num_images:,} images of {height}×{width}×{channels} (height×width×channels) take "
+            f"{readable(needed)}, but {readable(left)} of memory are left. Make them smaller, or "
+            "take fewer."
+        )
+
+
 def _open(path: str):
     """Opens an image, trying the format of its extension first: Pillow's search takes as long."""
     from PIL import Image, UnidentifiedImageError
 
     try:
-        return Image.open(path, formats=(Image.registered_extensions()[_extension(path)],))
+        image = Image.open(path, formats=(FORMATS[_extension(path)],))
     except UnidentifiedImageError:
-        return Image.open(path)
+        image = Image.open(path, formats=tuple(set(FORMATS.values())))
+    if image.width * image.height > _MAX_PIXELS:
+        image.close()
+        raise ValueError(f"{image.height}×{image.width} pixels, more than {_MAX_PIXELS:,}")
+    return image
 
 
 def _first_shape(splits, image_size, color_mode) -> tuple[int, int, int]:

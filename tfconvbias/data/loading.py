@@ -39,9 +39,9 @@ def load(
     - `"cifar10"`, `"cifar100"`, `"svhn"`: through TensorFlow Datasets, which downloads them once.
     - `"motifs10"`, `"motifs100"`: the embedded procedural sets of `make_motifs`, without files.
     - A path: a folder `train/<class>/*`, `test/<class>/*` and, if it has one,
-      `validation/<class>/*` of images in any format that Pillow reads. Classes are numbered in
-      sorted order; hidden files are ignored. Write `./cifar10` for a folder in the current
-      directory that is called like a named data set.
+      `validation/<class>/*` of JPEG, PNG, BMP, GIF, WebP or TIFF images. Classes are numbered in
+      sorted order; hidden files are ignored; links must not lead out of the folder. Write
+      `./cifar10` for a folder in the current directory that is called like a named data set.
 
     The validation split: of each class with n training images, `round(validation_fraction * n)`
     (at least one) are drawn with `seed` and leave the training images; both splits keep the

@@ -15,11 +15,11 @@ from tfconvbias.embedding.embedded_dense import (
     local_value,
     temporary_bytes,
 )
-from tfconvbias.embedding.memory import available_bytes, readable
 from tfconvbias.embedding.plan import EmbeddingPlan, Stage, activation_call, stage_size
 from tfconvbias.graph import Call, Rebuilder, TensorRef, read_graph
 from tfconvbias.graph import fold_normalization as folded
 from tfconvbias.graph.facts import layer_class
+from tfconvbias.memory import available_bytes, readable
 
 _ALLOWANCE = 1.1
 """What the peak of an embedding may take beyond what is counted, as measured."""

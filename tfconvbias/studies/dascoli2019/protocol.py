@@ -10,7 +10,7 @@ import numpy as np
 
 from tfconvbias import callbacks, data, embedding, models
 from tfconvbias.data import EVALUATION_BATCH_SIZE
-from tfconvbias.embedding.memory import available_bytes, readable
+from tfconvbias.memory import available_bytes, readable
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import (
     first_layer_image,

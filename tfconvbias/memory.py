@@ -1,4 +1,4 @@
-"""How much memory an embedded model may take."""
+"""How much memory is left, for work that would take more to be refused before it begins."""
 
 import os
 from pathlib import Path
