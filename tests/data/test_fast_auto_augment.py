@@ -281,6 +281,14 @@ def test_configuration_and_saved_models_hold_the_policy(layer, tmp_path, photos)
     assert loaded.policy == layer.policy
 
 
+def test_a_loaded_model_reads_no_file(tmp_path):
+    file = tmp_path / "policy.json"
+    file.write_text(json.dumps([[["Invert", 1.0, 0.5]]]))
+    config = {**FastAutoAugment(file).get_config(), "policy": str(file)}
+    with pytest.raises(ValueError, match="must hold a policy, not the name of a file"):
+        FastAutoAugment.from_config(config)
+
+
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_runs_inside_the_compiled_step(jit_compile, photos):
     if jit_compile and keras.config.backend() == "torch":

@@ -109,6 +109,18 @@ def test_checkpoints_take_a_small_part_of_the_time(
     assert saved == written
 
 
+def test_a_policy_belongs_to_a_run_by_its_content(tiny_config, tmp_path):
+    file, moved = tmp_path / "policy.json", tmp_path / "elsewhere" / "policy.json"
+    file.write_text('[[["Invert", 1.0, 0.5]]]')
+    moved.parent.mkdir()
+    moved.write_text(file.read_text())
+    config = tiny_config.replace(augment=str(file))
+    before = config.identity()
+    assert tiny_config.replace(augment=str(moved)).identity() == before
+    file.write_text('[[["Invert", 1.0, 0.6]]]')
+    assert config.identity() != before
+
+
 def test_an_automatic_precision_is_that_of_the_machine(tiny_config, tiny_dataset, tmp_path):
     config = dataclasses.replace(tiny_config, epochs=1, precision="auto", device_epochs="auto")
     expected = "mixed_bfloat16" if training.accelerators() else "float32"

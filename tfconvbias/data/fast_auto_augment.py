@@ -142,6 +142,16 @@ class FastAutoAugment(keras.layers.Layer):
         policy = [[list(step) for step in part] for part in self.policy]
         return {**super().get_config(), "policy": policy, "seed": self.seed}
 
+    @classmethod
+    def from_config(cls, config):
+        # A saved model holds its policy. One that names a file would read it on this machine.
+        if isinstance(config.get("policy"), str | os.PathLike):
+            raise ValueError(
+                f"The configuration of {cls.__name__} must hold a policy, not the name of a file. "
+                f"Received: policy={config['policy']!r}"
+            )
+        return super().from_config(config)
+
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class ImageOperation(FastAutoAugment):

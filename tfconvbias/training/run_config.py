@@ -3,7 +3,8 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
 from tfconvbias.training.config import option
 from tfconvbias.training.data_config import DataConfig, dataset_label
@@ -91,6 +92,15 @@ class RunConfig(DataConfig, Execution):
     def width(self) -> int:
         """Base channels, or hidden units for 3-FC."""
         return self.hidden_units if self.family == "three_fc" else self.base_channels
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide the result, with the content of an augmentation's file."""
+        found = super().identity()
+        file = Path(self.augment)
+        if file.suffix == ".json" and file.is_file():
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+            found["augment"] = f"{file.name} {digest}"
+        return found
 
     def default_run_name(self) -> str:
         """A readable folder name that differs between any two different runs."""
