@@ -46,7 +46,7 @@ def test_contract(tmp_path, shape):
         {"units": 5, "num_nonzeros": 23, "activation": "tanh", "seed": 1},
         input_shape=shape,
         output_shape=(*shape[:-1], 5),
-        num_weights=23 + 5 + 23 + 6,
+        num_weights=23 + 5 + 2 * 23,
         num_trainable=2,
         has_fixed_shape=len(shape) == 2,
         tmp_path=tmp_path,
@@ -119,7 +119,7 @@ def test_nan_reaches_outputs_and_gradients(products):
     assert np.isnan(outputs[0]).any()
     assert np.isfinite(outputs[1]).all()
     _, of_values = _gradients(layer, inputs, np.ones((2, 12), "float32"))
-    rows = ops.convert_to_numpy(layer.rows)
+    rows = ops.convert_to_numpy(layer.indices)[:, 1]
     np.testing.assert_array_equal(np.isnan(of_values), rows == 4)
 
 

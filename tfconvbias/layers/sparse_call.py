@@ -3,22 +3,24 @@
 import functools
 
 import keras
+import numpy as np
 from keras import ops
 
 from tfconvbias.layers import sparse_products
 
 # Up to so many examples, TensorFlow takes longer to compress a matrix than to do without.
-_FEW_EXAMPLES = 8
+_FEW_EXAMPLES = 16
 
 
-def sparse_call(inputs, values, rows, starts, training):
+def sparse_call(inputs, values, indices, num_units, training):
     """`kernel.T @ inputs` for tensors, differentiable in `inputs` and `values`.
 
     Args:
         inputs: Tensor `(inputs, batch)`.
         values: Tensor `(nonzeros,)`.
-        rows: int32 tensor `(nonzeros,)`: the input that each weight reads.
-        starts: int32 tensor `(units + 1,)`: where each unit's weights begin.
+        indices: int32 tensor `(nonzeros, 2)`: the unit and the input of each weight, in order of
+            the units.
+        num_units: Number of units.
         training: Whether gradients will be asked for. On TensorFlow they cost much more without,
             and the product can be exported.
 
@@ -29,24 +31,35 @@ def sparse_call(inputs, values, rows, starts, training):
     if dtype not in ("float32", "float64"):
         # Sums over many weights would lose too much in half precision.
         inputs, values = ops.cast(inputs, "float32"), ops.cast(values, "float32")
-        return ops.cast(sparse_call(inputs, values, rows, starts, training), dtype)
+        return ops.cast(sparse_call(inputs, values, indices, num_units, training), dtype)
     if _runs_on_processor():
         if keras.config.backend() == "tensorflow":
-            return _tensorflow_call(inputs, values, rows, starts, training)
+            return _tensorflow_call(inputs, values, indices, num_units, training)
         if keras.config.backend() == "jax":
-            return _jax_call()(inputs, values, rows, starts)
-        return _torch_call().apply(inputs, values, rows, starts)
-    terms = ops.take(inputs, rows, axis=0) * ops.expand_dims(values, 1)
-    units, num_units = _units(rows, starts), starts.shape[0] - 1
+            return _jax_call(num_units)(inputs, values, indices)
+        return _torch_call().apply(inputs, values, indices, num_units)
+    terms = ops.take(inputs, indices[:, 1], axis=0) * ops.expand_dims(values, 1)
     if keras.config.backend() == "torch":
         # The backend's `segment_sum` adds in float32.
-        return terms.new_zeros((num_units, terms.shape[1])).index_add(0, units, terms)
-    return ops.segment_sum(terms, units, num_units)
+        sums = terms.new_zeros((num_units, terms.shape[1]))
+        return sums.index_add(0, indices[:, 0], terms)
+    return ops.segment_sum(terms, indices[:, 0], num_units)
 
 
-def _units(rows, starts):
-    """The unit of each weight."""
-    return ops.searchsorted(starts[1:], ops.arange(rows.shape[0], dtype="int32"), side="right")
+def compressed(indices, num_units):
+    """The input of each weight and where each unit's weights begin, as the products take them.
+
+    Args:
+        indices: NumPy array `(nonzeros, 2)`: the unit and the input of each weight.
+        num_units: Number of units.
+
+    Returns:
+        Arrays `(nonzeros,)` and `(num_units + 1,)`.
+    """
+    units, rows = np.ascontiguousarray(indices.T)
+    # Searching for numbers of another dtype would convert the units first.
+    wanted = np.arange(num_units + 1, dtype=units.dtype)
+    return rows, np.searchsorted(units, wanted).astype("int32")
 
 
 @functools.cache
@@ -65,34 +78,32 @@ def _runs_on_processor() -> bool:
     return not torch.cuda.is_available()
 
 
-def _tensorflow_call(inputs, values, rows, starts, training):
+def _tensorflow_call(inputs, values, indices, num_units, training):
     """TensorFlow multiplies compressed rows itself; its own gradient of the weights is dense."""
     import tensorflow as tf
 
-    num_inputs, num_units = inputs.shape[0], starts.shape[0] - 1
-    # The unit of a weight is the number of units that end at or before it; searching for it would
-    # take longer than the product.
-    ends = tf.math.unsorted_segment_sum(
-        tf.ones(num_units - 1, tf.int64), starts[1:-1], rows.shape[0] + 1
-    )
-    units = tf.cumsum(ends)[:-1]
-    indices = tf.stack([units, tf.cast(rows, tf.int64)], axis=1)
+    num_inputs = inputs.shape[0]
 
-    def product(inputs, values):
+    def compressed_product(inputs, values):
         matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
-            indices=indices, values=values, dense_shape=[num_units, num_inputs]
+            indices=tf.cast(indices, tf.int64), values=values, dense_shape=[num_units, num_inputs]
         )
         outputs = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=inputs)
         return tf.ensure_shape(outputs, (num_units, inputs.shape[1])), matrix
 
+    def listed_product():
+        return tf.raw_ops.SparseTensorDenseMatMul(
+            a_indices=indices, a_values=values, a_shape=[num_units, num_inputs], b=inputs
+        )
+
     @tf.custom_gradient
     def trained_product(inputs, values):
-        outputs, matrix = product(inputs, values)
+        outputs, matrix = compressed_product(inputs, values)
 
         def gradient(upstream):
             back = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=upstream, transpose_a=True)
             weights = tf.numpy_function(
-                _weight_gradient, [inputs, upstream, rows, starts], values.dtype
+                _weight_gradient, [inputs, upstream, indices, num_units], values.dtype
             )
             return tf.ensure_shape(back, inputs.shape), tf.ensure_shape(weights, values.shape)
 
@@ -102,49 +113,45 @@ def _tensorflow_call(inputs, values, rows, starts, training):
     values = tf.convert_to_tensor(values)
     if training:
         return trained_product(inputs, values)
-
-    def gathered_product():
-        terms = tf.gather(inputs, rows) * values[:, None]
-        sums = tf.math.unsorted_segment_sum(terms, units, num_units)
-        return tf.ensure_shape(sums, (num_units, inputs.shape[1]))
-
+    if inputs.shape[1] is not None:
+        few = inputs.shape[1] <= _FEW_EXAMPLES
+        return listed_product() if few else compressed_product(inputs, values)[0]
     few = tf.shape(inputs)[1] <= _FEW_EXAMPLES
-    return tf.cond(few, gathered_product, lambda: product(inputs, values)[0])
+    return tf.cond(few, listed_product, lambda: compressed_product(inputs, values)[0])
 
 
-def _weight_gradient(inputs, gradient, rows, starts):
+def _weight_gradient(inputs, gradient, indices, num_units):
     """A plain function, since TensorFlow wants to read the name of what it calls."""
-    return sparse_products.weight_gradient(inputs, gradient, rows, starts)
+    return sparse_products.weight_gradient(inputs, gradient, *compressed(indices, num_units))
 
 
 @functools.cache
-def _jax_call():
+def _jax_call(num_units):
     import jax
-    import numpy as np
 
-    def on_host(function, shape, dtype, *arrays):
-        def run(*arrays):
-            return function(*(np.ascontiguousarray(array) for array in arrays))
+    def on_host(function, shape, dtype, indices, *arrays):
+        def run(indices, *arrays):
+            arrays = (np.ascontiguousarray(array) for array in arrays)
+            return function(*arrays, *compressed(np.asarray(indices), num_units))
 
-        return jax.pure_callback(run, jax.ShapeDtypeStruct(shape, dtype), *arrays)
+        return jax.pure_callback(run, jax.ShapeDtypeStruct(shape, dtype), indices, *arrays)
 
     @jax.custom_vjp
-    def product(inputs, values, rows, starts):
-        shape = (starts.shape[0] - 1, inputs.shape[1])
-        arrays = (inputs, values, rows, starts)
-        return on_host(sparse_products.kernel_product, shape, inputs.dtype, *arrays)
+    def product(inputs, values, indices):
+        shape = (num_units, inputs.shape[1])
+        function = sparse_products.kernel_product
+        return on_host(function, shape, inputs.dtype, indices, inputs, values)
 
-    def forward(inputs, values, rows, starts):
-        return product(inputs, values, rows, starts), (inputs, values, rows, starts)
+    def forward(inputs, values, indices):
+        return product(inputs, values, indices), (inputs, values, indices)
 
     def backward(saved, upstream):
-        inputs, values, rows, starts = saved
+        inputs, values, indices = saved
         back = functools.partial(sparse_products.input_gradient, num_inputs=inputs.shape[0])
         weights = sparse_products.weight_gradient
         return (
-            on_host(back, inputs.shape, inputs.dtype, upstream, values, rows, starts),
-            on_host(weights, values.shape, values.dtype, inputs, upstream, rows, starts),
-            None,
+            on_host(back, inputs.shape, inputs.dtype, indices, upstream, values),
+            on_host(weights, values.shape, values.dtype, indices, inputs, upstream),
             None,
         )
 
@@ -156,24 +163,26 @@ def _jax_call():
 def _torch_call():
     import torch
 
-    def on_host(function, *tensors):
+    def on_host(function, indices, num_units, *tensors):
         arrays = (tensor.detach().contiguous().numpy() for tensor in tensors)
-        return torch.from_numpy(function(*arrays))
+        return torch.from_numpy(function(*arrays, *compressed(indices.numpy(), num_units)))
 
     class Product(torch.autograd.Function):
         @staticmethod
-        def forward(context, inputs, values, rows, starts):
-            context.save_for_backward(inputs, values, rows, starts)
-            return on_host(sparse_products.kernel_product, inputs, values, rows, starts)
+        def forward(context, inputs, values, indices, num_units):
+            context.save_for_backward(inputs, values, indices)
+            context.num_units = num_units
+            return on_host(sparse_products.kernel_product, indices, num_units, inputs, values)
 
         @staticmethod
         def backward(context, upstream):
-            inputs, values, rows, starts = context.saved_tensors
+            inputs, values, indices = context.saved_tensors
+            support = indices, context.num_units
             back = functools.partial(sparse_products.input_gradient, num_inputs=inputs.shape[0])
             weights = sparse_products.weight_gradient
             return (
-                on_host(back, upstream, values, rows, starts),
-                on_host(weights, inputs, upstream, rows, starts),
+                on_host(back, *support, upstream, values),
+                on_host(weights, *support, inputs, upstream),
                 None,
                 None,
             )

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.layers.sparse_call import sparse_call
+from tfconvbias.layers.sparse_call import compressed, sparse_call
 from tfconvbias.layers.sparse_products import units_of
 
 
@@ -18,7 +18,7 @@ class SparseDense(keras.layers.Layer):
     has is fixed; their values are trained like any other variable. With `n` inputs,
 
     ```
-    output_j = activation(Σ_k value_k · input_(row_k) + bias_j),   k = start_j … start_(j+1) - 1
+    output_j = activation(Σ_k kernel_k · input_(i_k) + bias_j),   (j, i_k) the indices of unit j
     ```
 
     `SparseDense.from_kernel` makes one from a trained dense kernel. A new layer reads equally many
@@ -52,8 +52,9 @@ class SparseDense(keras.layers.Layer):
 
     Weights:
         `kernel` `(num_nonzeros,)`, unit after unit; `bias` `(units,)`; not trained and int32,
-        `rows` `(num_nonzeros,)`, the input of each weight, and `starts` `(units + 1,)`, where each
-        unit's weights begin. Saved, a weight takes 8 bytes in float32.
+        `indices` `(num_nonzeros, 2)`, the unit and the input of each weight. A file holds in their
+        place the inputs, and where each unit's weights begin, so that a weight takes 8 bytes in
+        float32.
 
     Raises:
         ValueError: If `units` or `num_nonzeros` is below 1, or the inputs are too few for that many
@@ -118,9 +119,8 @@ class SparseDense(keras.layers.Layer):
         kwargs.setdefault("dtype", kernel.dtype.name)
         layer = cls(kernel.shape[1], rows.size, use_bias=bias is not None, **kwargs)
         layer.build((None, kernel.shape[0]))
-        starts = np.searchsorted(units, np.arange(kernel.shape[1] + 1))
         biases = [] if bias is None else [bias]
-        layer.set_weights([kernel[rows, units], *biases, rows, starts])
+        layer.set_weights([kernel[rows, units], *biases, np.stack([units, rows], axis=1)])
         return layer
 
     def build(self, input_shape):
@@ -148,18 +148,16 @@ class SparseDense(keras.layers.Layer):
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        rows, starts = self._drawn_support(num_inputs)
-        for name, indices in (("rows", rows), ("starts", starts)):
-            weight = self.add_weight(
-                name=name,
-                shape=indices.shape,
-                initializer="zeros",
-                dtype="int32",
-                trainable=False,
-                autocast=False,
-            )
-            weight.assign(indices)
-            setattr(self, name, weight)
+        # TensorFlow multiplies by a list of places, which takes longer to make than to use.
+        self.indices = self.add_weight(
+            name="indices",
+            shape=(self.num_nonzeros, 2),
+            initializer="zeros",
+            dtype="int32",
+            trainable=False,
+            autocast=False,
+        )
+        self.indices.assign(self._drawn_support(num_inputs))
 
     def call(self, inputs, training=None):
         num_inputs = inputs.shape[-1]
@@ -167,8 +165,8 @@ class SparseDense(keras.layers.Layer):
         sums = sparse_call(
             transposed,
             ops.convert_to_tensor(self.kernel),
-            ops.convert_to_tensor(self.rows),
-            ops.convert_to_tensor(self.starts),
+            ops.convert_to_tensor(self.indices),
+            self.units,
             training,
         )
         outputs = ops.transpose(sums)
@@ -180,10 +178,20 @@ class SparseDense(keras.layers.Layer):
     def dense_kernel(self) -> np.ndarray:
         """The kernel as an array `(inputs, units)`, zeros included."""
         kernel = np.zeros((self.input_spec.axes[-1], self.units), self.kernel.dtype)
-        starts = ops.convert_to_numpy(self.starts)
-        rows = ops.convert_to_numpy(self.rows)
-        kernel[rows, units_of(starts)] = ops.convert_to_numpy(self.kernel)
+        units, rows = ops.convert_to_numpy(self.indices).T
+        kernel[rows, units] = ops.convert_to_numpy(self.kernel)
         return kernel
+
+    def save_own_variables(self, store):
+        support = compressed(ops.convert_to_numpy(self.indices), self.units)
+        for number, saved in enumerate([*self._values(), *support]):
+            store[str(number)] = saved
+
+    def load_own_variables(self, store):
+        *values, rows, starts = (store[str(number)][...] for number in range(len(store.keys())))
+        for variable, value in zip(self._values(), values, strict=True):
+            variable.assign(value)
+        self.indices.assign(np.stack([units_of(starts), rows], axis=1))
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.units)
@@ -204,13 +212,16 @@ class SparseDense(keras.layers.Layer):
             "seed": self.seed,
         }
 
+    def _values(self):
+        return [self.kernel] if self.bias is None else [self.kernel, self.bias]
+
     def _drawn_support(self, num_inputs):
         """Equally many inputs for each unit, without repetition."""
         rng = np.random.default_rng(self.seed)
         counts = np.diff(np.linspace(0, self.num_nonzeros, self.units + 1).astype("int64"))
         drawn = [np.sort(rng.choice(num_inputs, count, replace=False)) for count in counts]
-        starts = np.concatenate([[0], np.cumsum(counts)])
-        return np.concatenate(drawn).astype("int32"), starts.astype("int32")
+        units = np.repeat(np.arange(self.units), counts)
+        return np.stack([units, np.concatenate(drawn)], axis=1).astype("int32")
 
     def _initial_values(self, shape, dtype=None):
         width = -(-self.num_nonzeros // self.units)
