@@ -40,6 +40,12 @@ from tfconvbias.analysis.patches import (
 from tfconvbias.analysis.path_norm import active_share, path_norm_bound, weighted_path_norm
 from tfconvbias.analysis.point_geometry import PointGeometry, point_geometry
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
+from tfconvbias.analysis.window_coverage import (
+    WindowCoverage,
+    best_windows,
+    layer_window_coverage,
+    window_coverage,
+)
 
 __all__ = [
     "DescriptionLength",
@@ -52,7 +58,9 @@ __all__ = [
     "LossDerivatives",
     "Normalization",
     "PointGeometry",
+    "WindowCoverage",
     "active_share",
+    "best_windows",
     "description_length",
     "generalization_bound",
     "gradient_norm",
@@ -64,6 +72,7 @@ __all__ = [
     "kernel_correlation",
     "kernels",
     "layer_locality",
+    "layer_window_coverage",
     "locality",
     "nonzeros_per_unit",
     "num_nonzeros",
@@ -77,5 +86,6 @@ __all__ = [
     "time_ratio",
     "top_hessian_eigenvalues",
     "weighted_path_norm",
+    "window_coverage",
     "window_share",
 ]

@@ -1,0 +1,126 @@
+"""The kinds that a dense layer can be made in, and which of them is best."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfconvbias.graph import facts_of
+from tfconvbias.layers import BlockDense, SparseDense
+from tfconvbias.surgery.kernel_layers import to_numpy
+from tfconvbias.surgery.layer_times import inference_ms
+from tfconvbias.surgery.sparsity_report import LayerChoice, LayerKind
+from tfconvbias.surgery.window_blocks import best_blocks
+
+KINDS = ("dense", "sparse", "block")
+"""In the order in which a tie is decided."""
+
+# A kind that takes up to so much longer than the fastest may be chosen since it is smaller.
+_AS_FAST = 1.1
+
+
+def refusal(layer, kinds, max_density: float) -> str | None:
+    """Why a layer with a kernel stays as it is; None if it may be made in other kinds."""
+    facts = facts_of(layer)
+    if facts is None or facts.kind != "dense" or not facts.is_resizable:
+        return f"a {type(layer).__name__} stays as it is: dense layers alone have other kinds"
+    if getattr(layer, "quantization_mode", None) is not None:
+        return f"quantized to {layer.quantization_mode}"
+    if getattr(layer, "lora_enabled", False):
+        return "has LoRA weights beside its kernel"
+    if set(kinds) == {"dense"}:
+        return "no other kind was asked for"
+    kernel = to_numpy(layer.kernel)
+    if not np.isfinite(kernel.astype("float64")).all():
+        return "has NaN or infinite weights"
+    density = np.count_nonzero(kernel) / kernel.size
+    if density > max_density:
+        return f"{density:.0%} of its weights are not zero, more than {max_density:.0%}"
+    return None
+
+
+def choose_kind(
+    layer: Any,
+    kinds: list[str],
+    image_shape: tuple[int, int, int] | None,
+    num_examples: int | None,
+) -> tuple[LayerChoice, Callable[[str], keras.layers.Layer] | None]:
+    """The best kind of a dense layer.
+
+    Args:
+        layer: The dense layer.
+        kinds: The kinds to choose from.
+        image_shape: `(rows, cols, channels)` of the image that its inputs are, None if unknown.
+        num_examples: Number of examples to measure with; None to choose by bytes.
+
+    Returns:
+        The choice, and a function that makes the new layer, with its weights, under a name; None
+        if it stays dense.
+    """
+    kernel = to_numpy(layer.kernel)
+    nonzeros = int(np.count_nonzero(kernel))
+    arguments = {
+        "dtype": layer.dtype_policy,
+        "activation": layer.activation,
+        "bias": to_numpy(layer.bias) if layer.use_bias else None,
+    }
+    makers: dict[str, Callable[..., keras.layers.Layer]] = {}
+    details = {"dense": "all weights"}
+    if "sparse" in kinds:
+        makers["sparse"] = functools.partial(SparseDense.from_kernel, kernel, **arguments)
+        details["sparse"] = f"{nonzeros:,} weights"
+    blocks = None
+    if "block" in kinds and nonzeros:
+        blocks = best_blocks(kernel, image_shape, allow_rest="sparse" in kinds)
+    if blocks is not None:
+        makers["block"] = functools.partial(
+            BlockDense.from_kernel, kernel, blocks.blocks, rows=blocks.rows, **arguments
+        )
+        details["block"] = _in_words(blocks)
+    made = {"dense": layer, **{kind: make() for kind, make in makers.items()}}
+    times: dict[str, float] = {}
+    if num_examples is not None and len(made) > 1:
+        times = inference_ms(made, kernel.shape[0], num_examples)
+    compared = tuple(
+        LayerKind(kind, file_bytes(one), times.get(kind), details[kind])
+        for kind, one in made.items()
+    )
+    best, reason = _best(compared)
+    choice = LayerChoice(layer.name, kernel.shape, nonzeros, best.kind, reason, compared)
+    make = makers.get(best.kind)
+    return choice, None if make is None else lambda name: make(name=name)
+
+
+def file_bytes(layer: Any) -> int:
+    """Bytes of a layer's weights in a file: a sparse layer saves less than it holds."""
+    total = sum(to_numpy(weight).nbytes for weight in layer.weights)
+    sparse = layer if isinstance(layer, SparseDense) else getattr(layer, "rest", None)
+    if isinstance(sparse, SparseDense):
+        total -= 4 * (sparse.num_nonzeros - sparse.units - 1)
+    return int(total)
+
+
+def _in_words(blocks) -> str:
+    if blocks.window == 0:
+        return f"the {len(blocks.rows[0]):,} inputs that anybody reads"
+    words = f"{len(blocks.blocks)} blocks of {blocks.window}×{blocks.window} windows"
+    return f"{words}, {blocks.num_rest:,} weights outside" if blocks.num_rest else words
+
+
+def _best(compared: tuple[LayerKind, ...]) -> tuple[LayerKind, str]:
+    """The smallest of the fastest, or of all where nothing was measured; and why."""
+    if len(compared) == 1:
+        return compared[0], "no other kind has fewer multiplications"
+    if any(kind.ms is None for kind in compared):
+        best = min(compared, key=lambda kind: kind.num_bytes)
+        return best, f"smallest ({best.detail})"
+    fastest = min(kind.ms for kind in compared)
+    close = [kind for kind in compared if kind.ms <= _AS_FAST * fastest]
+    best = min(close, key=lambda kind: kind.num_bytes)
+    if best.kind == "dense":
+        return best, "no other kind is faster"
+    reason = "fastest" if best.ms == fastest else "smallest of those within a tenth of the fastest"
+    ratio = compared[0].ms / best.ms
+    return best, f"{reason}, {ratio:.1f} times as fast as dense ({best.detail})"
