@@ -9,7 +9,7 @@ from keras import layers
 from random_models import outputs_of
 
 from tfconvbias.layers import BlockDense, SparseDense
-from tfconvbias.surgery import densify, dense_kinds, sparsify
+from tfconvbias.surgery import dense_kinds, densify, sparsify
 
 # JAX computes in float32 unless told otherwise at its start, PyTorch's BatchNormalization always.
 DTYPE = "float32" if keras.config.backend() == "jax" else "float64"
