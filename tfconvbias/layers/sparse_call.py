@@ -131,8 +131,8 @@ def _jax_call(num_units):
 
     def on_host(function, shape, dtype, indices, *arrays):
         def run(indices, *arrays):
-            arrays = (np.ascontiguousarray(array) for array in arrays)
-            return function(*arrays, *compressed(np.asarray(indices), num_units))
+            contiguous = (np.ascontiguousarray(array) for array in arrays)
+            return function(*contiguous, *compressed(np.asarray(indices), num_units))
 
         return jax.pure_callback(run, jax.ShapeDtypeStruct(shape, dtype), indices, *arrays)
 

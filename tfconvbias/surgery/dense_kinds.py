@@ -113,14 +113,16 @@ def _best(compared: tuple[LayerKind, ...]) -> tuple[LayerKind, str]:
     """The smallest of the fastest, or of all where nothing was measured; and why."""
     if len(compared) == 1:
         return compared[0], "no other kind has fewer multiplications"
-    if any(kind.ms is None for kind in compared):
+    times = {kind.kind: kind.ms for kind in compared if kind.ms is not None}
+    if not times:
         best = min(compared, key=lambda kind: kind.num_bytes)
         return best, f"smallest ({best.detail})"
-    fastest = min(kind.ms for kind in compared)
-    close = [kind for kind in compared if kind.ms <= _AS_FAST * fastest]
+    fastest = min(times.values())
+    close = [kind for kind in compared if times[kind.kind] <= _AS_FAST * fastest]
     best = min(close, key=lambda kind: kind.num_bytes)
     if best.kind == "dense":
         return best, "no other kind is faster"
-    reason = "fastest" if best.ms == fastest else "smallest of those within a tenth of the fastest"
-    ratio = compared[0].ms / best.ms
+    is_fastest = times[best.kind] == fastest
+    reason = "fastest" if is_fastest else "smallest of those within a tenth of the fastest"
+    ratio = times["dense"] / times[best.kind]
     return best, f"{reason}, {ratio:.1f} times as fast as dense ({best.detail})"

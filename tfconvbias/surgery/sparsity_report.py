@@ -86,8 +86,8 @@ class SparsityReport:
             for name in ("dense", "sparse", "block"):
                 kind = layer.kind(name)
                 row[f"{name} kB"] = "–" if kind is None else f"{kind.num_bytes / 1e3:,.1f}"
-                timed = kind is not None and kind.ms is not None
-                row[f"{name} ms"] = f"{kind.ms:.3f}" if timed else "–"
+                ms = None if kind is None else kind.ms
+                row[f"{name} ms"] = "–" if ms is None else f"{ms:.3f}"
             rows.append(row)
         before, after = (size / 1e6 for size in self.num_bytes)
         reasons = [f"{layer.name}: {layer.reason}" for layer in self.layers]
