@@ -70,7 +70,7 @@ def test_equals_dense(products, dtype):
     assert layer.compute_dtype == dtype
 
 
-@pytest.mark.parametrize(("training", "batch"), [(True, 7), (False, 7), (False, 20)])
+@pytest.mark.parametrize(("training", "batch"), [(True, 7), (True, 20), (False, 7), (False, 20)])
 def test_gradients(products, training, batch):
     """By hand: d · kernelᵀ, and the entries of xᵀ · d where the kernel has weights."""
     kernel = _sparse_kernel(dtype=DOUBLE)

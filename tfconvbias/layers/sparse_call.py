@@ -8,8 +8,9 @@ from keras import ops
 
 from tfconvbias.layers import sparse_products
 
-# Up to so many examples, TensorFlow takes longer to compress a matrix than to do without.
-_FEW_EXAMPLES = 16
+# Up to so many examples, TensorFlow takes longer to compress a matrix than to do without, and JAX
+# longer to hand numbers to NumPy than to multiply them.
+_FEW_EXAMPLES = {"tensorflow": 16, "jax": 8}
 
 
 def sparse_call(inputs, values, indices, num_units, training):
@@ -32,12 +33,18 @@ def sparse_call(inputs, values, indices, num_units, training):
         # Sums over many weights would lose too much in half precision.
         inputs, values = ops.cast(inputs, "float32"), ops.cast(values, "float32")
         return ops.cast(sparse_call(inputs, values, indices, num_units, training), dtype)
-    if _runs_on_processor():
-        if keras.config.backend() == "tensorflow":
-            return _tensorflow_call(inputs, values, indices, num_units, training)
-        if keras.config.backend() == "jax":
-            return _jax_call(num_units)(inputs, values, indices)
-        return _torch_call().apply(inputs, values, indices, num_units)
+    backend = keras.config.backend()
+    if not _runs_on_processor() or (backend == "jax" and inputs.shape[1] <= _FEW_EXAMPLES["jax"]):
+        return _gathered_call(inputs, values, indices, num_units)
+    if backend == "tensorflow":
+        return _tensorflow_call(inputs, values, indices, num_units, training)
+    if backend == "jax":
+        return _jax_call(num_units)(inputs, values, indices)
+    return _torch_call().apply(inputs, values, indices, num_units)
+
+
+def _gathered_call(inputs, values, indices, num_units):
+    """The product of every weight, summed: memory in proportion to weights times examples."""
     terms = ops.take(inputs, indices[:, 1], axis=0) * ops.expand_dims(values, 1)
     if keras.config.backend() == "torch":
         # The backend's `segment_sum` adds in float32.
@@ -113,10 +120,11 @@ def _tensorflow_call(inputs, values, indices, num_units, training):
     values = tf.convert_to_tensor(values)
     if training:
         return trained_product(inputs, values)
+    most = _FEW_EXAMPLES["tensorflow"]
     if inputs.shape[1] is not None:
-        few = inputs.shape[1] <= _FEW_EXAMPLES
+        few = inputs.shape[1] <= most
         return listed_product() if few else compressed_product(inputs, values)[0]
-    few = tf.shape(inputs)[1] <= _FEW_EXAMPLES
+    few = tf.shape(inputs)[1] <= most
     return tf.cond(few, listed_product, lambda: compressed_product(inputs, values)[0])
 
 

@@ -12,7 +12,7 @@ from tfconvbias.layers import BlockDense, SparseDense
 from tfconvbias.surgery.kernel_layers import to_numpy
 from tfconvbias.surgery.layer_times import inference_ms
 from tfconvbias.surgery.sparsity_report import LayerChoice, LayerKind
-from tfconvbias.surgery.window_blocks import best_blocks
+from tfconvbias.surgery.window_blocks import WindowBlocks, best_blocks
 
 KINDS = ("dense", "sparse", "block")
 """In the order in which a tie is decided."""
@@ -66,31 +66,37 @@ def choose_kind(
         "activation": layer.activation,
         "bias": to_numpy(layer.bias) if layer.use_bias else None,
     }
-    makers: dict[str, Callable[..., keras.layers.Layer]] = {}
-    details = {"dense": "all weights"}
+    ways: list[tuple[str, str, Callable[..., keras.layers.Layer] | None]] = []
+    ways.append(("dense", "all weights", None))
     if "sparse" in kinds:
-        makers["sparse"] = functools.partial(SparseDense.from_kernel, kernel, **arguments)
-        details["sparse"] = f"{nonzeros:,} weights"
-    blocks = None
+        make = functools.partial(SparseDense.from_kernel, kernel, **arguments)
+        ways.append(("sparse", f"{nonzeros:,} weights", make))
     if "block" in kinds and nonzeros:
-        blocks = best_blocks(kernel, image_shape, allow_rest="sparse" in kinds)
-    if blocks is not None:
-        makers["block"] = functools.partial(
-            BlockDense.from_kernel, kernel, blocks.blocks, rows=blocks.rows, **arguments
-        )
-        details["block"] = _in_words(blocks)
-    made = {"dense": layer, **{kind: make() for kind, make in makers.items()}}
-    times: dict[str, float] = {}
+        for blocks in _cuts(kernel, image_shape, "sparse" in kinds):
+            make = functools.partial(
+                BlockDense.from_kernel, kernel, blocks.blocks, rows=blocks.rows, **arguments
+            )
+            ways.append(("block", _in_words(blocks), make))
+    made = [layer if make is None else make() for _, _, make in ways]
+    times: dict[int, float] = {}
     if num_examples is not None and len(made) > 1:
-        times = inference_ms(made, kernel.shape[0], num_examples)
+        times = inference_ms(dict(enumerate(made)), kernel.shape[0], num_examples)
     compared = tuple(
-        LayerKind(kind, file_bytes(one), times.get(kind), details[kind])
-        for kind, one in made.items()
+        LayerKind(kind, file_bytes(one), times.get(number), detail)
+        for number, ((kind, detail, _), one) in enumerate(zip(ways, made, strict=True))
     )
     best, reason = _best(compared)
     choice = LayerChoice(layer.name, kernel.shape, nonzeros, best.kind, reason, compared)
-    make = makers.get(best.kind)
-    return choice, None if make is None else lambda name: make(name=name)
+    make_best = ways[compared.index(best)][2]
+    return choice, None if make_best is None else lambda name: make_best(name=name)
+
+
+def _cuts(kernel, image_shape, allow_rest: bool) -> list[WindowBlocks]:
+    """The best blocks that hold all weights, and those with a sparse product beside if cheaper."""
+    found = [best_blocks(kernel, image_shape, allow_rest=False)]
+    if allow_rest:
+        found.append(best_blocks(kernel, image_shape, allow_rest=True))
+    return [one for one in found if one is not None and (one is found[0] or one.num_rest)]
 
 
 def file_bytes(layer: Any) -> int:
@@ -113,16 +119,14 @@ def _best(compared: tuple[LayerKind, ...]) -> tuple[LayerKind, str]:
     """The smallest of the fastest, or of all where nothing was measured; and why."""
     if len(compared) == 1:
         return compared[0], "no other kind has fewer multiplications"
-    times = {kind.kind: kind.ms for kind in compared if kind.ms is not None}
+    times = [kind.ms for kind in compared if kind.ms is not None]
     if not times:
         best = min(compared, key=lambda kind: kind.num_bytes)
         return best, f"smallest ({best.detail})"
-    fastest = min(times.values())
-    close = [kind for kind in compared if times[kind.kind] <= _AS_FAST * fastest]
-    best = min(close, key=lambda kind: kind.num_bytes)
+    pairs = zip(compared, times, strict=True)
+    close = [(kind, ms) for kind, ms in pairs if ms <= _AS_FAST * min(times)]
+    best, ms = min(close, key=lambda pair: pair[0].num_bytes)
     if best.kind == "dense":
         return best, "no other kind is faster"
-    is_fastest = times[best.kind] == fastest
-    reason = "fastest" if is_fastest else "smallest of those within a tenth of the fastest"
-    ratio = times["dense"] / times[best.kind]
-    return best, f"{reason}, {ratio:.1f} times as fast as dense ({best.detail})"
+    reason = "smallest of those within a tenth of the fastest" if ms > min(times) else "fastest"
+    return best, f"{reason}, {times[0] / ms:.1f} times as fast as dense ({best.detail})"

@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,8 +15,8 @@ _SECONDS = 0.5
 
 
 def inference_ms(
-    layers: Mapping[str, keras.layers.Layer], num_inputs: int, num_examples: int
-) -> dict[str, float]:
+    layers: Mapping[Any, keras.layers.Layer], num_inputs: int, num_examples: int
+) -> dict[Any, float]:
     """Median milliseconds in which built layers infer the same examples, in turns.
 
     Args:
@@ -30,7 +31,7 @@ def inference_ms(
     dtype = next(iter(layers.values())).compute_dtype
     tensor = ops.cast(ops.convert_to_tensor(inputs.astype("float32")), dtype)
     functions = {name: compiled(layer) for name, layer in layers.items()}
-    times: dict[str, list[float]] = {name: [] for name in layers}
+    times: dict[Any, list[float]] = {name: [] for name in layers}
     for function in functions.values():
         # With the compilation.
         _wait_for(function(tensor))

@@ -52,8 +52,9 @@ class LayerChoice:
         return self.num_nonzeros / size if size else 0.0
 
     def kind(self, name: str) -> LayerKind | None:
-        """One of the kinds that were compared."""
-        return next((kind for kind in self.kinds if kind.kind == name), None)
+        """The best that was compared of one kind: there may be several ways to cut blocks."""
+        found = [kind for kind in self.kinds if kind.kind == name]
+        return min(found, key=lambda kind: (kind.ms or 0.0, kind.num_bytes), default=None)
 
 
 @dataclass(frozen=True)
