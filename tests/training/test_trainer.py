@@ -162,7 +162,7 @@ def test_two_processes_do_not_train_in_one_folder(compiled, tiny_dataset, tmp_pa
         text=True,
     ) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(training.RunFolderError, match="Another process is training in"):
+        with pytest.raises(training.RunFolderError, match="Another process is at work in"):
             fit(compiled(), tiny_dataset, tmp_path)
         assert training.RunFolder(tmp_path).history() == {}
         # A process that is killed holds nothing any more.

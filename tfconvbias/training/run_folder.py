@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import dataclasses
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,14 @@ from tfconvbias.data import ImageDataset
 from tfconvbias.training.config import Config
 from tfconvbias.training.data_config import DataConfig, build_dataset
 from tfconvbias.training.errors import RunFolderError
-from tfconvbias.training.files import PREFIX, read_json, replacing, write_json, write_rows
+from tfconvbias.training.files import (
+    PREFIX,
+    read_json,
+    refusal,
+    replacing,
+    write_json,
+    write_rows,
+)
 
 History = dict[str, list[float]]
 """Column → one value per epoch."""
@@ -43,7 +51,7 @@ class RunFolder:
     best.keras        model of the best validation accuracy
     last.keras        model and optimizer after the last epoch
     result.json       the results row, once the work is complete
-    lock              held by the process that trains here
+    lock              held by the process that works here
     tensorboard/      logs
     figures/, report.html
     ```
@@ -105,7 +113,8 @@ class RunFolder:
         """
         if not self.is_claimed:
             if self.path.exists() and any(
-                not file.name.startswith(PREFIX) for file in self.path.iterdir()
+                file.name != "lock" and not file.name.startswith(PREFIX)
+                for file in self.path.iterdir()
             ):
                 raise RunFolderError(
                     f"{self.path} is not empty and holds no {kind}. Choose another --run-dir."
@@ -143,31 +152,32 @@ class RunFolder:
         Raises:
             RunFolderError: If the folder cannot be written.
         """
-        try:
-            write_json(self.path / "config.json", _identity(config, dataset))
-        except OSError as error:
-            raise RunFolderError(
-                f"{self.path} cannot be written ({error}). Choose another --run-dir."
-            ) from error
+        write_json(self.path / "config.json", _identity(config, dataset))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out while this one trains here.
+        """Keep other processes out while this one works here.
 
         The operating system drops the lock when the process ends, however it ends.
 
         Raises:
-            RunFolderError: If another process holds the folder.
+            RunFolderError: If another process holds the folder, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / "lock", blocking=False)
         try:
-            with filelock.FileLock(self.path / "lock", blocking=False):
-                yield
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except filelock.Timeout as error:
             raise RunFolderError(
-                f"Another process is training in {self.path}. Wait until it ends, or choose "
+                f"Another process is at work in {self.path}. Wait until it ends, or choose "
                 "another --run-dir."
             ) from error
+        except OSError as error:
+            raise RunFolderError(refusal(str(self.path), error.errno or errno.EIO)) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def config(self) -> dict[str, Any]:
         """The stored configuration."""

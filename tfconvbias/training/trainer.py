@@ -67,7 +67,7 @@ def fit(
 
     Raises:
         ConfigError: If there are fewer images than one batch, or none to measure on.
-        RunFolderError: If another process is training in the folder.
+        RunFolderError: If another process is at work in the folder, or it cannot be written.
         RunPausedError: If the time was over before the last epoch.
         TrainingDivergedError: If the loss became NaN or infinite.
     """
@@ -261,8 +261,8 @@ class _Recorder(keras.callbacks.Callback):
             )
         if self.paused is not None:
             raise RunPausedError(
-                f"Stopped after epoch {self.paused} of {self.epochs} in {self.folder.path}, since "
-                f"another one would end later than max_minutes={self.deadline.minutes:g} allow. "
+                f"Stopped after epoch {self.paused} of {self.epochs} in {self.folder.path}: "
+                f"{self.deadline.reason}, or would be after another one. "
                 "The same command with --resume continues."
             )
 
