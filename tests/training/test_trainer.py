@@ -79,14 +79,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     class Killed(BaseException):
         pass
 
-    def kill(model, epoch):
-        save(training.RunFolder(tmp_path / "killed"), model, epoch)
+    def kill(folder, model, epoch, num_kept):
+        save(folder, model, epoch, num_kept)
         if epoch == 2:
             raise Killed
 
     save = training.RunFolder.save_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(training.RunFolder, "save_checkpoint", lambda self, m, e: kill(m, e))
+        patch.setattr(training.RunFolder, "save_checkpoint", kill)
         with pytest.raises(Killed):
             fit(compiled(), tiny_dataset, tmp_path / "killed", measure_start=True)
     resumed = fit(compiled(), tiny_dataset, tmp_path / "killed", measure_start=True)

@@ -87,5 +87,15 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_json(file: Path) -> Any:
-    """The content of a JSON file."""
-    return json.loads(file.read_text(encoding="utf-8"))
+    """The content of a JSON file.
+
+    Raises:
+        RunFolderError: If it is damaged.
+    """
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunFolderError(
+            f"{file} is damaged ({error}). Remove {file.parent} to begin anew, or choose another "
+            "--run-dir."
+        ) from error
