@@ -48,8 +48,9 @@ def test_a_killed_run_resumes_to_the_same_history_and_model(
         kill_after(patch, 2)
         with pytest.raises(Killed):
             training.run(config, tiny_dataset)
-    assert [f.name for f in (tmp_path / "killed").glob("*checkpoint*")] == [
-        "checkpoint-1.weights.h5"
+    assert sorted(f.name for f in (tmp_path / "killed").glob("*checkpoint*")) == [
+        "checkpoint-1.json",
+        "checkpoint-1.weights.h5",
     ]
     resumed = training.run(dataclasses.replace(config, resume=True), tiny_dataset)
     assert without_seconds(resumed.history) == without_seconds(whole.history)
@@ -101,7 +102,9 @@ def test_checkpoints_take_a_small_part_of_the_time(
 ):
     saved = []
     monkeypatch.setattr(
-        training.RunFolder, "save_checkpoint", lambda folder, model, epoch: saved.append(epoch)
+        training.RunFolder,
+        "save_checkpoint",
+        lambda folder, model, epoch, num_kept: saved.append(epoch),
     )
     # Time stands still but for what writing a checkpoint is said to take.
     monkeypatch.setattr(trainer.time, "perf_counter", lambda: seconds * len(saved))

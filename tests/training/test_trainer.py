@@ -79,14 +79,14 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     class Killed(BaseException):
         pass
 
-    def kill(model, epoch):
-        save(training.RunFolder(tmp_path / "killed"), model, epoch)
+    def kill(folder, model, epoch, num_kept):
+        save(folder, model, epoch, num_kept)
         if epoch == 2:
             raise Killed
 
     save = training.RunFolder.save_checkpoint
     with monkeypatch.context() as patch:
-        patch.setattr(training.RunFolder, "save_checkpoint", lambda self, m, e: kill(m, e))
+        patch.setattr(training.RunFolder, "save_checkpoint", kill)
         with pytest.raises(Killed):
             fit(compiled(), tiny_dataset, tmp_path / "killed", measure_start=True)
     resumed = fit(compiled(), tiny_dataset, tmp_path / "killed", measure_start=True)
@@ -162,7 +162,7 @@ def test_two_processes_do_not_train_in_one_folder(compiled, tiny_dataset, tmp_pa
         text=True,
     ) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(training.RunFolderError, match="Another process is training in"):
+        with pytest.raises(training.RunFolderError, match="Another process is at work in"):
             fit(compiled(), tiny_dataset, tmp_path)
         assert training.RunFolder(tmp_path).history() == {}
         # A process that is killed holds nothing any more.

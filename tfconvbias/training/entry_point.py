@@ -1,13 +1,19 @@
 """What every recipe calls: command line in, work done, faults that the user can mend as a line."""
 
+import contextlib
+import shlex
+import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from tfconvbias import data
 from tfconvbias.training import command_line
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RecipeError, RunPausedError
+from tfconvbias.training.execution import stop_request
+from tfconvbias.training.files import refusal, system_error_number
 
 PAUSED_STATUS = 3
 """Exit status of a command that stopped in time and is to be resumed."""
@@ -50,7 +56,8 @@ def guarded(work: Callable[[], object]) -> None:
         SystemExit: As `main`.
     """
     try:
-        work()
+        with _stop_on_termination():
+            work()
     except data.DatasetUnavailableError as error:
         program = command_line.program_name()
         _leave(
@@ -62,10 +69,45 @@ def guarded(work: Callable[[], object]) -> None:
     except RecipeError as error:
         _leave(str(error))
     except RunPausedError as pause:
-        print(pause)
+        print(f"{pause} To continue:\n  {_resuming()}")
         raise SystemExit(PAUSED_STATUS) from None
     except KeyboardInterrupt:
-        _leave("Interrupted. The same command with --resume continues.", status=130)
+        _leave(f"Interrupted. To continue:\n  {_resuming()}", status=130)
+    except OSError as error:
+        number = system_error_number(error)
+        if number is None:
+            raise
+        _leave(refusal(str(error.filename or "A file"), number))
+
+
+@contextlib.contextmanager
+def _stop_on_termination() -> Iterator[None]:
+    """Have SIGTERM, with which clusters end a job, stop a training after its epoch.
+
+    The second one ends it at once, as Ctrl-C does. Python handles signals in its main thread only.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number, frame):
+        if stop_request.is_set():
+            raise KeyboardInterrupt
+        stop_request.set()
+        print("Asked to stop: the epoch under way is finished and stored first.", file=sys.stderr)
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        stop_request.clear()
+
+
+def _resuming() -> str:
+    """The command that continues this one."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    return f"{command_line.program_name()} {shlex.join([*words, '--resume'])}"
 
 
 def _leave(message: str, status: int = 1) -> NoReturn:

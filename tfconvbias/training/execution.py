@@ -1,6 +1,7 @@
 """Where a run is kept and how it is carried out and shown: none of it decides the result."""
 
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from typing import Literal
@@ -8,9 +9,14 @@ from typing import Literal
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.errors import RunPausedError
 
+stop_request = threading.Event()
+"""Set when the process has been asked to end: every deadline is over then."""
+
 
 class Deadline:
     """The time by which a command is to end; several runs can share one.
+
+    A process that was asked to end, by SIGTERM, is over its time.
 
     Args:
         minutes: Time from now on, or `None` for no end.
@@ -22,7 +28,16 @@ class Deadline:
 
     def is_over(self, seconds: float = 0.0) -> bool:
         """Whether the time will be over in so many seconds."""
+        if stop_request.is_set():
+            return True
         return self._end is not None and time.perf_counter() + seconds > self._end
+
+    @property
+    def reason(self) -> str:
+        """Why work stops, as part of a sentence."""
+        if stop_request.is_set():
+            return "the process was asked to end"
+        return f"max_minutes={self.minutes:g} are over"
 
     def pause_before(self, work: str) -> None:
         """Stop if the time is over.
@@ -35,7 +50,7 @@ class Deadline:
         """
         if self.is_over():
             raise RunPausedError(
-                f"{work} is still to run, but max_minutes={self.minutes:g} are over. "
+                f"{work} is still to run, but {self.reason}. "
                 "The same command with --resume continues."
             )
 

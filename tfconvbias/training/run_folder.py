@@ -3,6 +3,8 @@
 import contextlib
 import csv
 import dataclasses
+import errno
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,10 +13,18 @@ import filelock
 import keras
 
 from tfconvbias.data import ImageDataset
+from tfconvbias.training.checkpoints import Checkpoints
 from tfconvbias.training.config import Config
 from tfconvbias.training.data_config import DataConfig, build_dataset
 from tfconvbias.training.errors import RunFolderError
-from tfconvbias.training.files import PREFIX, read_json, replacing, write_json, write_rows
+from tfconvbias.training.files import (
+    PREFIX,
+    read_json,
+    refusal,
+    replacing,
+    write_json,
+    write_rows,
+)
 
 History = dict[str, list[float]]
 """Column → one value per epoch."""
@@ -40,10 +50,11 @@ class RunFolder:
     environment.json  versions, commit, hardware
     history.csv       one row per epoch
     checkpoint-N.weights.h5   weights and optimizer after epoch N, while the training goes on
+    checkpoint-N.json         what they belong to, and their SHA-256
     best.keras        model of the best validation accuracy
     last.keras        model and optimizer after the last epoch
     result.json       the results row, once the work is complete
-    lock              held by the process that trains here
+    lock              held by the process that works here
     tensorboard/      logs
     figures/, report.html
     ```
@@ -52,10 +63,12 @@ class RunFolder:
 
     Args:
         path: The folder; it is made by `claim`.
+        owner: The folder of the study that this training is a part of.
     """
 
-    def __init__(self, path: str | Path):
+    def __init__(self, path: str | Path, owner: "RunFolder | None" = None):
         self.path = Path(path)
+        self._owner = owner
 
     @property
     def last_model(self) -> Path:
@@ -79,7 +92,7 @@ class RunFolder:
 
     def part(self, name: str) -> "RunFolder":
         """The folder of one training of a study."""
-        return RunFolder(self.path / name)
+        return RunFolder(self.path / name, self)
 
     def check(
         self,
@@ -105,7 +118,8 @@ class RunFolder:
         """
         if not self.is_claimed:
             if self.path.exists() and any(
-                not file.name.startswith(PREFIX) for file in self.path.iterdir()
+                file.name != "lock" and not file.name.startswith(PREFIX)
+                for file in self.path.iterdir()
             ):
                 raise RunFolderError(
                     f"{self.path} is not empty and holds no {kind}. Choose another --run-dir."
@@ -143,31 +157,32 @@ class RunFolder:
         Raises:
             RunFolderError: If the folder cannot be written.
         """
-        try:
-            write_json(self.path / "config.json", _identity(config, dataset))
-        except OSError as error:
-            raise RunFolderError(
-                f"{self.path} cannot be written ({error}). Choose another --run-dir."
-            ) from error
+        write_json(self.path / "config.json", _identity(config, dataset))
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other processes out while this one trains here.
+        """Keep other processes out while this one works here.
 
         The operating system drops the lock when the process ends, however it ends.
 
         Raises:
-            RunFolderError: If another process holds the folder.
+            RunFolderError: If another process holds the folder, or it cannot be written.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path / "lock", blocking=False)
         try:
-            with filelock.FileLock(self.path / "lock", blocking=False):
-                yield
+            self.path.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except filelock.Timeout as error:
             raise RunFolderError(
-                f"Another process is training in {self.path}. Wait until it ends, or choose "
+                f"Another process is at work in {self.path}. Wait until it ends, or choose "
                 "another --run-dir."
             ) from error
+        except OSError as error:
+            raise RunFolderError(refusal(str(self.path), error.errno or errno.EIO)) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def config(self) -> dict[str, Any]:
         """The stored configuration."""
@@ -222,26 +237,27 @@ class RunFolder:
             model.save(unfinished)
 
     def checkpoint(self) -> tuple[int, Path] | None:
-        """The newest checkpoint: the number of its epoch, and its file; `None` without one."""
-        found = [(int(f.name.split("-")[1].split(".")[0]), f) for f in self._checkpoints()]
-        return max(found, default=None)
+        """The newest whole checkpoint: the number of its epoch, and its file; `None` without one.
 
-    def save_checkpoint(self, model: keras.Model, epoch: int) -> None:
-        """Store weights and optimizer after an epoch, counted from 1, and drop older ones."""
-        file = self.path / f"checkpoint-{epoch}.weights.h5"
-        with replacing(file) as unfinished:
-            model.save_weights(unfinished)
-        for older in self._checkpoints():
-            if older != file:
-                older.unlink()
+        Raises:
+            RunFolderError: If there are checkpoints and none of them can be used.
+        """
+        return self._checkpoints().latest()
+
+    def save_checkpoint(self, model: keras.Model, epoch: int, num_kept: int = 2) -> None:
+        """Store weights and optimizer after an epoch, counted from 1; drop all but the newest."""
+        self._checkpoints().save(model, epoch, num_kept)
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a training that is over."""
-        for file in self._checkpoints():
-            file.unlink()
+        self._checkpoints().drop()
 
     def history(self) -> History:
-        """The columns of the history, one value per epoch; empty before the first one."""
+        """The columns of the history, one value per epoch; empty before the first one.
+
+        Raises:
+            RunFolderError: If the file is damaged.
+        """
         rows = self._history_rows()
         return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
@@ -250,9 +266,18 @@ class RunFolder:
         self._write_history([*self._history_rows(), row])
 
     def truncate_history(self, epochs: int) -> None:
-        """Drop the rows after an epoch, which will be run again."""
+        """Drop the rows after an epoch, which will be run again.
+
+        Raises:
+            RunFolderError: If the file is damaged, or does not reach that epoch.
+        """
         rows = self._history_rows()
         kept = [row for row in rows if row["epoch"] <= epochs]
+        if epochs > 0 and (not kept or kept[-1]["epoch"] != epochs):
+            raise RunFolderError(
+                f"{self.path / 'history.csv'} ends before epoch {epochs}, of which there is a "
+                f"checkpoint. Remove {self.path} to begin anew, or choose another --run-dir."
+            )
         if len(kept) < len(rows):
             self._write_history(kept)
 
@@ -260,14 +285,32 @@ class RunFolder:
         file = self.path / "history.csv"
         if not file.exists():
             return []
-        with file.open(newline="", encoding="utf-8") as stream:
-            return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+        try:
+            with file.open(newline="", encoding="utf-8") as stream:
+                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
+            epochs = [row["epoch"] for row in rows]
+        except (ValueError, TypeError, KeyError, AttributeError, csv.Error):
+            epochs, rows = [-1.0], []
+        # From 1 on, or from 0 where the start was measured.
+        expected = [epochs[0] + k for k in range(len(epochs))] if epochs else []
+        if epochs != expected or epochs[:1] not in ([], [0.0], [1.0]):
+            raise RunFolderError(
+                f"{file} is damaged. Remove {self.path} to begin anew, or choose another --run-dir."
+            )
+        return rows
 
     def _write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
         write_rows(self.path / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
 
-    def _checkpoints(self) -> list[Path]:
-        return list(self.path.glob("checkpoint-*.weights.h5"))
+    def _checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.path, self._work())
+
+    def _work(self) -> str:
+        """What is done here, as text that differs between different work."""
+        file = self.path / "config.json"
+        if file.exists():
+            return hashlib.sha256(file.read_bytes()).hexdigest()
+        return f"{self._owner._work()} {self.path.name}" if self._owner else ""
 
 
 def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:

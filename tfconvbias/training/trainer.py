@@ -67,7 +67,7 @@ def fit(
 
     Raises:
         ConfigError: If there are fewer images than one batch, or none to measure on.
-        RunFolderError: If another process is training in the folder.
+        RunFolderError: If another process is at work in the folder, or it cannot be written.
         RunPausedError: If the time was over before the last epoch.
         TrainingDivergedError: If the loss became NaN or infinite.
     """
@@ -225,7 +225,7 @@ class _Recorder(keras.callbacks.Callback):
         ahead = (time.perf_counter() - self.started) + 2 * self.save_seconds
         is_over = not is_last and self.deadline.is_over(ahead)
         if is_last or is_over or self._is_due(epoch + 1):
-            self._save(epoch + 1)
+            self._save(epoch + 1, num_kept=1 if is_last else 2)
         if is_over:
             self.paused = epoch + 1
             self.model.stop_training = True
@@ -236,7 +236,7 @@ class _Recorder(keras.callbacks.Callback):
             return epoch % every == 0
         return time.perf_counter() - self.saved_at >= _CHECKPOINT_SHARE * self.save_seconds
 
-    def _save(self, epoch: int) -> None:
+    def _save(self, epoch: int, num_kept: int) -> None:
         begun = time.perf_counter()
         if self.best_weights is not None:
             last = [keras.ops.copy(weight) for weight in self.model.weights]
@@ -244,7 +244,7 @@ class _Recorder(keras.callbacks.Callback):
             self.folder.save_model(self.model, self.folder.best_model)
             self._assign(last)
             self.best_weights = None
-        self.folder.save_checkpoint(self.model, epoch)
+        self.folder.save_checkpoint(self.model, epoch, num_kept)
         self.saved_at = time.perf_counter()
         self.save_seconds = self.saved_at - begun
 
@@ -261,8 +261,8 @@ class _Recorder(keras.callbacks.Callback):
             )
         if self.paused is not None:
             raise RunPausedError(
-                f"Stopped after epoch {self.paused} of {self.epochs} in {self.folder.path}, since "
-                f"another one would end later than max_minutes={self.deadline.minutes:g} allow. "
+                f"Stopped after epoch {self.paused} of {self.epochs} in {self.folder.path}: "
+                f"{self.deadline.reason}, or would be after another one. "
                 "The same command with --resume continues."
             )
 

@@ -14,6 +14,7 @@ from tfconvbias.training import (
     Config,
     ConfigError,
     RunConfig,
+    RunFolder,
     build_dataset,
     option,
     run,
@@ -106,6 +107,18 @@ def search_augmentation(
             f"Policies work on RGB images. Received: images of shape {dataset.image_shape}"
         )
     folder = Path(config.run.run_dir or f"searches/augmentation-{config.run.default_run_name()}")
+    with RunFolder(folder).locked():
+        found = _search_folds(config, dataset, folder)
+        scores = [{"score": score, "sub_policy": part} for score, part in found]
+        write_json(folder / "scores.json", scores)
+        write_json(folder / "policy.json", [part for _, part in found])
+    return folder / "policy.json"
+
+
+def _search_folds(
+    config: AugmentationSearchConfig, dataset: data.ImageDataset, folder: Path
+) -> list[tuple[float, SubPolicy]]:
+    """The best sub-policies of each fold, with their scores."""
     found: list[tuple[float, SubPolicy]] = []
     fold_of = _folds(dataset.y_train, config.num_folds, config.run.seed)
     for fold in range(config.num_folds):
@@ -117,11 +130,7 @@ def search_augmentation(
             f"fold {fold}: cross-entropy {best[0][0]:.3f} to {best[-1][0]:.3f} "
             f"with the {len(best)} best sub-policies"
         )
-    write_json(
-        folder / "scores.json", [{"score": score, "sub_policy": part} for score, part in found]
-    )
-    write_json(folder / "policy.json", [part for _, part in found])
-    return folder / "policy.json"
+    return found
 
 
 def _folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:

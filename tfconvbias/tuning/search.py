@@ -60,13 +60,17 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
     if role == "worker":
         _wait_for_chief(folder, config.worker_timeout)
         folder.check_same(config, dataset, "search")
-    elif not folder.check(config, run.resume, dataset, "search"):
-        folder.claim(config, dataset)
+    else:
+        is_claimed = folder.check(config, run.resume, dataset, "search")
 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(run.precision)
+    # The chief's lock stands for all of its workers.
+    lock = contextlib.nullcontext() if role == "worker" else folder.locked()
     try:
-        with without_deprecations():
+        with lock, without_deprecations():
+            if role != "worker" and not is_claimed:
+                folder.claim(config, dataset)
             oracle = build_oracle(config, hp)
             tuner = RunTuner(oracle, space, folder.path, _TRIALS, config.worker_timeout)
             if role == "chief":

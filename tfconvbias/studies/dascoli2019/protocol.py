@@ -260,8 +260,8 @@ def _wait_for(file: Path, config: SwitchTimeConfig, deadline: Deadline) -> None:
     while not file.exists():
         if deadline.is_over(_POLL_SECONDS):
             raise RunPausedError(
-                f"Worker 0 has not yet written {file}, and another look at it would be later than "
-                f"max_minutes={deadline.minutes:g} allow. The same command with --resume continues."
+                f"Worker 0 has not yet written {file}, and {deadline.reason}, or would be before "
+                "another look at it. The same command with --resume continues."
             )
         time.sleep(_POLL_SECONDS)
 

@@ -35,7 +35,8 @@ def report_sparsity_search(config: SparsitySearchConfig) -> None:
     Raises:
         ConfigError: If the data set is too small or has no validation images, or the augmentation
             is unknown.
-        RunFolderError: If the folder holds another search, or this one without `resume`.
+        RunFolderError: If the folder holds another search, or this one without `resume`, or
+            another process is at work in it.
         RunPausedError: If the time was over before the last trial.
         SearchError: If no trial succeeded.
         TrainingDivergedError: If the base's loss became NaN or infinite.
@@ -83,11 +84,12 @@ def search_sparsity(
     is_claimed = folder.check(config, sweep.resume, dataset, "search")
     check_batch_size(sweep.batch_size, len(dataset.x_train))
     space = StructuredSparsityHyperModel(config, dataset, folder.part("trainings"), deadline)
-    if not is_claimed:
-        folder.claim(config, dataset)
-        folder.write_environment(environment())
-    space.train_base()
-    trials = _run_trials(config, space, folder.path)
+    with folder.locked():
+        if not is_claimed:
+            folder.claim(config, dataset)
+            folder.write_environment(environment())
+        space.train_base()
+        trials = _run_trials(config, space, folder.path)
     rows = sorted(map(_row, trials), key=lambda row: (row["score"] is None, -(row["score"] or 0.0)))
     if not rows or rows[0]["score"] is None:
         raise SearchError(

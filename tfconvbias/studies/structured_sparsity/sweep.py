@@ -45,7 +45,8 @@ def run_sparsity(
     Raises:
         CompactionError: If a compact network computes something else than the thresholded one.
         ConfigError: If the data set is too small, or the augmentation is unknown.
-        RunFolderError: If the folder holds another sweep, or this one without `config.resume`.
+        RunFolderError: If the folder holds another sweep, or this one without `config.resume`, or
+            another process is at work in it.
         RunPausedError: If the time was over before the last training.
         TrainingDivergedError: If a loss became NaN or infinite.
         data.DatasetUnavailableError: If a named data set is not available.
@@ -57,13 +58,14 @@ def run_sparsity(
     is_claimed = folder.check(config, config.resume, dataset, "sweep")
     check_batch_size(config.batch_size, len(dataset.x_train))
     network = build_network(config, dataset)
-    if not is_claimed:
-        folder.claim(config, dataset)
-        folder.write_environment(environment())
-    sweep = _Sweep(config, dataset, folder, deadline, network)
-    sweep.train_base()
-    sweep.follow_path()
-    sweep.train_baselines()
+    with folder.locked():
+        if not is_claimed:
+            folder.claim(config, dataset)
+            folder.write_environment(environment())
+        sweep = _Sweep(config, dataset, folder, deadline, network)
+        sweep.train_base()
+        sweep.follow_path()
+        sweep.train_baselines()
     return SparsityResult(config, sweep.rows, sweep.histories, folder)
 
 
