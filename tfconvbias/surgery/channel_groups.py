@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,15 @@ from tfconvbias.surgery.kernel_layers import to_numpy
 from tfconvbias.surgery.layer_cuts import LayerCut, Site, places_of
 from tfconvbias.text_table import format_table
 
-Space = TensorRef | tuple[str, int, str]
+
+class LayerSpace(NamedTuple):
+    """A space of a layer: the layer's `id`, or a number of the call's own, and the space's name."""
+
+    owner: int
+    name: str
+
+
+Space = TensorRef | LayerSpace
 
 
 @dataclass(frozen=True)
@@ -138,11 +146,11 @@ def _few(names: list[str]) -> str:
     return shown if len(names) <= 2 else f"{shown} and {len(names) - 2} more"
 
 
-def _space(call: Call, number: int, name: str) -> Space:
+def _space(call: Call, number: int, name: str) -> LayerSpace:
     # A layer without weights may have other widths at each of its calls.
     has_weights = bool(getattr(call.operation, "weights", ()))
     owner = id(call.operation) if has_weights else -1 - number
-    return ("space", owner, name)
+    return LayerSpace(owner, name)
 
 
 def channel_groups(model, ignore: Iterable[Any] = ()) -> ChannelGroups:
@@ -217,7 +225,7 @@ class _Walk:
             else "an input of the model"
         )
 
-        def space(name: str) -> Space:
+        def space(name: str) -> LayerSpace:
             return _space(call, site.number, name)
 
         self._check_count(site, cut)
@@ -267,11 +275,11 @@ class _Walk:
         width = shape[axis] if len(shape) >= max(2, -axis) else None
         return 0 if width is None else width
 
-    def _size(self, space: Space, size: int, call: Call) -> None:
+    def _size(self, space: LayerSpace, size: int, call: Call) -> None:
         if self.sizes.setdefault(space, size) != size:
             raise ValueError(
                 f"The cut of layer {call.name!r} counts {self.sizes[space]} channels of its space "
-                f"{space[2]!r} in one place and {size} in another."  # type: ignore[misc]
+                f"{space.name!r} in one place and {size} in another."
             )
 
     def _lock(self, space: Space, reason: str) -> None:
@@ -327,11 +335,11 @@ class _Walk:
         reasons = list(dict.fromkeys(self.locks[s] for s in positions if s in self.locks))
         widths = [positions[s].shape[1] * self.widths.get(s, 1) for s in positions]
         writers = [part.layer for part in slices if part.role == "writes"]
-        inner = [s for s in positions if s in self.widths]
+        inner = [s.name for s in positions if isinstance(s, LayerSpace) and s in self.widths]
         tensors = [self.graph.calls[s.call].name for s in positions if isinstance(s, TensorRef)]
         name = (writers or tensors or [slices[0].layer])[0]
         if inner:
-            name = f"{name} {inner[0][2]}"  # type: ignore[misc]
+            name = f"{name} {inner[0]}"
         # Flattened places are not the width of a layer that is made again.
         width = max(widths) if inner else _width_of(slices)
         return ChannelGroup(name, len(members), slices, "; ".join(reasons), positions, width)
@@ -346,7 +354,7 @@ class _Walk:
 
     def _weights(self) -> list[tuple[Space, str, Any]]:
         """Every axis of a weight that counts channels, each once, with its space."""
-        found = {}
+        found: dict[tuple[int, int], tuple[Space, str, Any]] = {}
         for number, (call, cut) in enumerate(zip(self.graph.calls, self.cuts, strict=True)):
             for axis in cut.axes:
                 space = _space(call, number, axis.space)

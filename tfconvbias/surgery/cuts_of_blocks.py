@@ -1,9 +1,8 @@
-"""The cuts of layers that mix channels in a way of their own: attention, layer normalization, …"""
+"""The cuts of layers that mix channels in a way of their own, such as attention."""
 
 import inspect
 import math
 from collections.abc import Callable
-from typing import Any
 
 import keras
 import numpy as np
@@ -24,8 +23,8 @@ def block_cut(site: Site) -> LayerCut | None:
     operation = type(site.layer)
     maker = _BLOCKS.get(operation)
     if maker is None and operation.__module__.split(".")[0] == "keras":
-        # The classes of operations are not public, but their names stand in saved files.
-        maker = _OPERATIONS.get(operation.__name__)
+        # These classes are not public, but their names stand in saved files.
+        maker = _NOT_PUBLIC.get(operation.__name__)
     return None if maker is None else maker(site)
 
 
@@ -196,6 +195,17 @@ def _get_item(site: Site) -> LayerCut:
     return site.apart() if simple and len(keys) < len(site.input_shapes()[0]) else site.whole()
 
 
+def _layer_scale(site: Site) -> LayerCut:
+    """The layer of `keras.applications.ConvNeXt*`."""
+    layer = site.layer
+    if site.input_axes() != [-1]:
+        return site.whole()
+    return site.apart(
+        (Axis(layer.gamma, 0, "channels", "scales"),),
+        narrow=lambda config, kept: {**config, "projection_dim": int(kept["channels"].sum())},
+    )
+
+
 _BLOCKS: dict[type, Callable[[Site], LayerCut]] = {
     L.LayerNormalization: _layer_normalization,
     L.GroupNormalization: _group_normalization,
@@ -208,4 +218,8 @@ if hasattr(L, "RMSNormalization"):
     # Younger than the oldest Keras that is supported.
     _BLOCKS[L.RMSNormalization] = _layer_normalization
 
-_OPERATIONS: dict[str, Callable[[Any], LayerCut]] = {"GetItem": _get_item}
+_NOT_PUBLIC: dict[str, Callable[[Site], LayerCut]] = {
+    "GetItem": _get_item,
+    "LayerScale": _layer_scale,
+    "StochasticDepth": Site.apart,
+}

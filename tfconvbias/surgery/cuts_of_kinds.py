@@ -62,17 +62,22 @@ def _kernel(site: Site, facts: LayerFacts) -> LayerCut:
         weight = getattr(layer, kernel.attribute)
         (output_axis,) = kernel.output_axes
         rows = weight.shape[kernel.input_axis]
-        axes.append(Axis(weight, output_axis, "output", "writes"))
+        outputs = weight.shape[output_axis]
         groups = width // rows
-        if groups == 1:
+        narrow = kept_count("units" if kind == "dense" else "filters", "output")
+        depthwise = groups == width > 1
+        axes.append(Axis(weight, output_axis, "output", "filters" if depthwise else "writes"))
+        if depthwise:
+            # Each group has one channel, which goes with its group.
+            ties.append(_repeated("input", width, "output", outputs // groups))
+            narrow = _fewer_groups
+        elif groups == 1:
             axes.append(Axis(weight, kernel.input_axis, "input", "reads"))
         else:
             # All groups keep the same of their channels, so that they stay equally wide.
             axes.append(Axis(weight, kernel.input_axis, "rows", "reads"))
             ties.append(_cyclic("rows", rows, "input", width))
-            outputs = weight.shape[output_axis]
             ties.append(_cyclic("columns", outputs // groups, "output", outputs))
-        narrow = kept_count("units" if kind == "dense" else "filters", "output")
     if layer.use_bias:
         axes.append(Axis(layer.bias, -1, "output", "shifts"))
     locked = {}
@@ -88,6 +93,11 @@ def _kernel(site: Site, facts: LayerFacts) -> LayerCut:
         ("input",), ("output",), tuple(axes), tuple(ties), narrow, locked, (axis, axis),
         places=places,
     )  # fmt: skip
+
+
+def _fewer_groups(config: dict, kept) -> dict:
+    filters, groups = (int(kept[space].sum()) for space in ("output", "input"))
+    return {**config, "filters": filters, "groups": groups}
 
 
 def _repeated(first: str, width: int, second: str, times: int) -> Tie:

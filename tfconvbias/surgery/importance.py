@@ -123,9 +123,7 @@ def _kernels(group: ChannelGroup) -> list[Slice]:
 
 
 def _magnitude(group: ChannelGroup) -> np.ndarray | None:
-    return _mean(
-        [np.square(part.rows().astype("float64")).sum(axis=1) for part in _kernels(group)]
-    )
+    return _mean([np.square(part.rows().astype("float64")).sum(axis=1) for part in _kernels(group)])
 
 
 def _lamp(group: ChannelGroup) -> np.ndarray | None:
@@ -218,7 +216,7 @@ def _activations(groups: ChannelGroups, prunable: list[ChannelGroup], inputs) ->
     whole = copy.model()
     probe = keras.Model(whole.inputs, [copy.tensors[tensor] for tensor in chosen])
     axes = _axes(groups)
-    totals = dict.fromkeys(chosen, 0.0)
+    totals: dict[TensorRef, Any] = dict.fromkeys(chosen, 0.0)
     count = len(keras.tree.flatten(inputs)[0])
     for begin in range(0, count, _BATCH):
         batch = keras.tree.map_structure(lambda array: array[begin : begin + _BATCH], inputs)  # noqa: B023
