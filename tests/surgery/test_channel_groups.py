@@ -1,7 +1,7 @@
 """Which channels belong together: small networks whose groups were found by hand.
 
-On TensorFlow only: what is cut is decided in NumPy, and layers of ever new shapes are slow to compile
-on JAX. What a backend computes, the importances, is tested beside this on all of them.
+On TensorFlow only: what is cut is decided in NumPy, and layers of ever new shapes are slow to
+compile on JAX. What a backend computes, the importances, is tested beside this on all of them.
 """
 
 import keras
@@ -114,6 +114,16 @@ def test_groups_of_a_convolution_lose_the_same_channels():
     assert slices(first)["grouped", "kernel", 2, "reads"] == each(0, 1)
     # 6 channels in 2 groups of the convolution, 3 of the normalization: c ~ c + 3 and c ~ c + 2.
     assert slices(second)["norm", "gamma", 0, "scales"] == [[0, 1, 2, 3, 4, 5]]
+
+
+def test_groups_of_a_normalization_lose_the_same_channels():
+    model = keras.Sequential(
+        [keras.Input((4,)), layers.Dense(4, name="first"), layers.GroupNormalization(2),
+         layers.Dense(1, name="last")]
+    )  # fmt: skip
+    (group,) = channel_groups(model).prunable()
+    # Channels 0 and 1 are the first group, 2 and 3 the second.
+    assert slices(group)["last", "kernel", 0, "reads"] == [[0, 2], [1, 3]]
 
 
 def test_a_convolution_with_one_channel_in_each_group_is_depthwise():

@@ -1,7 +1,7 @@
 """A pruned model equals the model with zeros for the channels that were cut.
 
-On TensorFlow only: what is cut is decided in NumPy, and layers of ever new shapes are slow to compile
-on JAX. What a backend computes, the importances, is tested beside this on all of them.
+On TensorFlow only: what is cut is decided in NumPy, and layers of ever new shapes are slow to
+compile on JAX. What a backend computes, the importances, is tested beside this on all of them.
 """
 
 import importlib
