@@ -210,6 +210,15 @@ def test_tokens_side_by_side_have_the_same_channels():
     assert group.layers("writes") == ["a", "b"]
 
 
+def test_functions_of_every_number_let_channels_through():
+    inputs = keras.Input((3,))
+    x = layers.Dense(4, name="first")(inputs)
+    x = keras.ops.cast(keras.ops.clip(x, -1.0, 1.0), "float32")
+    x = layers.RMSNormalization(name="norm")(x)
+    (group,) = channel_groups(keras.Model(inputs, layers.Dense(1, name="last")(x))).prunable()
+    assert (group.layers("scales"), group.layers("reads")) == (["norm"], ["last"])
+
+
 def test_what_cannot_be_cut_stays_and_says_why():
     inputs = keras.Input((4, 4, 3))
     x = conv(4, "before")(inputs)

@@ -216,7 +216,7 @@ def _readers(group: Any) -> list[Any]:
 
 def _mean_square(group: Any) -> np.ndarray:
     parts = group.with_roles("reads", "writes", "filters")
-    return np.mean([np.square(part.rows().astype("float64")).sum(axis=1) for part in parts], axis=0)
+    return np.mean([part.squares() for part in parts], axis=0)
 
 
 def _input_axes(model: keras.Model) -> Iterator[tuple[Any, int]]:

@@ -53,6 +53,14 @@ class Slice:
         moved = np.moveaxis(array, self.axis, 0)[self.positions.reshape(-1)]
         return moved.reshape(len(self.positions), -1)
 
+    def squares(self) -> np.ndarray:
+        """The sum of the squared numbers of each channel, `(channels,)`."""
+        array = to_numpy(self.weight)
+        axes = list(range(array.ndim))
+        # Summed before channels are picked: kernels are large, and are not copied so.
+        sums = np.einsum(array, axes, array, axes, [axes[self.axis]], dtype="float64")
+        return sums[self.positions].sum(axis=1)
+
 
 @dataclass
 class ChannelGroup:

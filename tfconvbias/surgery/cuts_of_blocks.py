@@ -88,6 +88,9 @@ def _attention(site: Site) -> LayerCut:
     axes: list[Axis] = []
     for weight in layer.weights:
         part, kind = weight.path.split("/")[-2:]
+        if part not in _PARTS or kind not in ("kernel", "bias"):
+            # Such as the scales of a quantized kernel.
+            return site.whole()
         read, written = _PARTS[part]
         if kind == "kernel" and part == "attention_output":
             if len(weight.shape) != 3:
