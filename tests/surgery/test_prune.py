@@ -290,6 +290,30 @@ def test_a_global_ranking_spares_the_layers_that_matter():
     assert [smaller.get_layer(name).filters for name in ("conv0", "conv1")] == [8, 16]
 
 
+def test_means_of_cut_channels_are_carried_over():
+    """Where a channel is constant, the pruned model is exact."""
+    rng = np.random.default_rng(0)
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(4, 3, name="first")(inputs)
+    x = layers.Conv2D(4, 3, groups=2, use_bias=False, name="grouped")(x)
+    x = layers.Flatten()(layers.Conv2D(4, 1, name="third")(x))
+    model = scrambled(keras.Model(inputs, layers.Dense(2, name="head")(x)))
+    for name, dead in (("first", [0, 2]), ("third", [1])):
+        kernel, bias = model.get_layer(name).get_weights()
+        kernel[..., dead] = 0
+        model.get_layer(name).set_weights([kernel, bias])
+    images = random_images(rng, (6, 6, 2), 5)
+    importance = score(first=[0, 1], third=[2, 0, 1, 3])
+    options = {"scope": "layer", "round_to": 1, "importance": importance, "dataset": images}
+    exact, _ = prune(model, ratio=0.3, compensate=True, **options)
+    assert [exact.get_layer(name).filters for name in ("first", "third")] == [2, 3]
+    assert relative_difference(model, exact, images) <= TOLERANCE
+    plain, _ = prune(model, ratio=0.3, **options)
+    assert relative_difference(model, plain, images) > 1e-2
+    with pytest.raises(ValueError, match="`dataset` must be given for compensate=True"):
+        prune(model, ratio=0.5, compensate=True)
+
+
 def test_widths_are_rounded():
     smaller, _ = prune(chain(30, 64, 12), ratio=0.4, scope="layer")
     # 18 → 16, 38.4 → 40, 7.2 → 8.

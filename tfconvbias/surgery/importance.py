@@ -14,8 +14,9 @@ from tfconvbias.surgery.kernel_layers import to_numpy
 
 Importance = str | Callable[[ChannelGroup], Any]
 
-# Their scores are changes of the loss, which compare between groups as they are.
-ABSOLUTE = ("fisher", "lamp", "taylor")
+LOSS_CHANGES = ("fisher", "taylor")
+# Their scores compare between groups as they are.
+ABSOLUTE = (*LOSS_CHANGES, "lamp")
 OF_DATA = ("activation", "fisher", "taylor")
 NAMES = (
     "activation", "bn_scale", "fisher", "fpgm", "lamp", "magnitude", "random", "taylor",
@@ -89,7 +90,7 @@ def channel_scores(
     found: dict[str, Any]
     if importance == "activation":
         found = _activations(groups, prunable, dataset_arrays(dataset)[0])
-    elif importance in ("taylor", "fisher"):
+    elif importance in LOSS_CHANGES:
         found = _loss_changes(model, prunable, dataset, loss, per_example=importance == "fisher")
     elif importance == "random":
         rng = np.random.default_rng(seed)
@@ -203,13 +204,36 @@ def _activations(groups: ChannelGroups, prunable: list[ChannelGroup], inputs) ->
         if any(axis.role == "reads" for axis in cut.axes)
         for tensor in call.inputs
     }
-    chosen = [
+    chosen = {
         tensor
         for group in prunable
         for tensor in group.positions
         if isinstance(tensor, TensorRef) and tensor in read
-    ]
-    chosen = list(dict.fromkeys(chosen))
+    }
+    means = mean_activations(groups, chosen, inputs, np.abs)
+    scores = {}
+    for group in prunable:
+        scores[group.name] = _mean(
+            [means[t][group.positions[t]].mean(axis=1) for t in group.positions if t in chosen]
+        )
+    return scores
+
+
+def mean_activations(
+    groups: ChannelGroups,
+    tensors: Iterable[TensorRef],
+    inputs: Any,
+    function: Callable[[np.ndarray], np.ndarray] = np.asarray,
+) -> dict[TensorRef, np.ndarray]:
+    """The mean of each channel of some tensors over examples and places.
+
+    Args:
+        groups: What `channel_groups` found in the model.
+        tensors: The tensors of its graph.
+        inputs: Arrays in the structure of the model's inputs.
+        function: What is applied to the activations first.
+    """
+    chosen = sorted(tensors)
     if not chosen:
         return {}
     copy = Rebuilder(groups.graph)
@@ -217,22 +241,16 @@ def _activations(groups: ChannelGroups, prunable: list[ChannelGroup], inputs) ->
     probe = keras.Model(whole.inputs, [copy.tensors[tensor] for tensor in chosen])
     axes = _axes(groups)
     totals: dict[TensorRef, Any] = dict.fromkeys(chosen, 0.0)
-    count = len(keras.tree.flatten(inputs)[0])
+    flat = keras.tree.flatten(inputs)
+    count = len(flat[0])
     for begin in range(0, count, _BATCH):
-        batch = keras.tree.map_structure(lambda array: array[begin : begin + _BATCH], inputs)  # noqa: B023
-        flat = [ops.convert_to_tensor(array) for array in keras.tree.flatten(batch)]
-        found = keras.tree.flatten(probe(flat, training=False))
+        batch = [ops.convert_to_tensor(array[begin : begin + _BATCH]) for array in flat]
+        found = keras.tree.flatten(probe(batch, training=False))
         for tensor, values in zip(chosen, found, strict=True):
-            array = np.abs(to_numpy(values).astype("float64"))
+            array = function(to_numpy(values).astype("float64"))
             others = tuple(i for i in range(1, array.ndim) if i != array.ndim + axes[tensor])
             totals[tensor] = totals[tensor] + array.mean(axis=others).sum(axis=0) / count
-    scores = {}
-    for group in prunable:
-        inside = [tensor for tensor in group.positions if tensor in totals]
-        scores[group.name] = _mean(
-            [totals[tensor][group.positions[tensor]].mean(axis=1) for tensor in inside]
-        )
-    return scores
+    return totals
 
 
 def _axes(groups: ChannelGroups) -> dict[TensorRef, int]:

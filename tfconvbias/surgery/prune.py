@@ -10,11 +10,19 @@ import keras
 import numpy as np
 
 from tfconvbias.analysis import inference_times, time_ratio
-from tfconvbias.graph import Call, Rebuilder
+from tfconvbias.graph import Call, Rebuilder, TensorRef
 from tfconvbias.graph.calls import map_tensors
+from tfconvbias.graph.facts import kind_of
 from tfconvbias.surgery.channel_groups import ChannelGroups, Space, channel_groups
 from tfconvbias.surgery.compact import without_penalties
-from tfconvbias.surgery.importance import ABSOLUTE, Importance, channel_scores, dataset_arrays
+from tfconvbias.surgery.importance import (
+    ABSOLUTE,
+    LOSS_CHANGES,
+    Importance,
+    channel_scores,
+    dataset_arrays,
+    mean_activations,
+)
 from tfconvbias.surgery.kernel_layers import to_numpy
 from tfconvbias.surgery.pruning_cost import PruningCost
 from tfconvbias.text_table import format_table
@@ -97,14 +105,14 @@ def prune(
     dataset: Any = None,
     loss: Any = None,
     seed: int = 0,
+    compensate: bool = False,
 ) -> Pruned:
     """Returns a smaller model without the channels that matter least, ready to be trained on.
 
     Channels that depend on each other are ranked and cut together (`channel_groups`). What is left
     of the layers is what they had: the pruned model equals the model in which all kernels that read
     a cut channel have zeros for it. Normalizations over channels (LayerNormalization,
-    GroupNormalization) take their statistics of the channels that are left. Nothing is carried
-    over; train the model on.
+    GroupNormalization) take their statistics of the channels that are left. Train the model on.
 
     Exactly one of the four budgets is given.
 
@@ -120,8 +128,9 @@ def prune(
             `"lamp"`, `"fpgm"`, `"activation"`, `"random"`, as `channel_scores` defines them, or a
             function of a `ChannelGroup` that returns one score for each of its channels.
         scope: `"global"`: all channels of the model in one ranking, where scores that are no
-            changes of the loss are divided by the mean of their group. `"layer"`: every group loses
-            the same share of its channels.
+            changes of the loss are divided by the mean of their group; a change of the loss
+            (`"taylor"`, `"fisher"`) is divided by what a channel of the group costs in the budget.
+            `"layer"`: every group loses the same share of its channels.
         ignore: Names or classes of layers whose outputs keep their width.
         round_to: Layers get widths that are multiples of it (the nearest one, but at least one
             time), or keep the width that they have.
@@ -129,6 +138,10 @@ def prune(
             an iterable of batches that fits into memory.
         loss: The loss for `"taylor"` and `"fisher"`. Defaults to that of the compiled model.
         seed: Seed of `"random"`.
+        compensate: Whether the convolution and dense layers that read a cut channel go on to get
+            its mean over `dataset`, added to their biases. The pruned model is nearer to the model
+            then, and needs less further training. (Layers without a bias get one; zero padding is
+            taken for padding with the mean.)
 
     Returns:
         `Pruned(model, report)`: a functional, uncompiled model without custom code of this package,
@@ -154,6 +167,11 @@ def prune(
         raise ValueError(f"`scope` must be 'global' or 'layer'. Received: scope={scope!r}")
     if not isinstance(round_to, int) or round_to < 1:
         raise ValueError(f"`round_to` must be an integer >= 1. Received: round_to={round_to}")
+    if compensate and dataset is None:
+        raise ValueError(
+            "`dataset` must be given for compensate=True, which measures means. "
+            "Received: dataset=None"
+        )
     groups = channel_groups(model, ignore)
     scores = channel_scores(model, groups, importance, dataset, loss, seed)
     if not scores:
@@ -165,8 +183,8 @@ def prune(
     for group in groups.prunable():
         if group.name not in scores:
             group.kept_because = f"{importance!r} says nothing of it"
-    choice = _Choice(groups, scores, scope, round_to, importance in ABSOLUTE)
     cost = PruningCost(groups)
+    choice = _Choice(groups, scores, scope, round_to, _units(scores, importance, cost, name))
     time_share = None
     if name == "seconds":
         images = _images(groups, dataset)
@@ -175,7 +193,10 @@ def prune(
         kept = choice.kept(budget)
     else:
         kept = _within(choice, cost, name, budget)
-    pruned = _Narrowing(groups, kept).model()
+    narrowing = _Narrowing(groups, kept)
+    if compensate:
+        narrowing.compensate(dataset_arrays(dataset)[0])
+    pruned = narrowing.model()
     counts = {group: int(keep.sum()) for group, keep in kept.items()}
     before, after = cost.multiply_adds(cost.full()), cost.multiply_adds(counts)
     report = PruningReport(
@@ -209,18 +230,31 @@ def _the_budget(budgets: Mapping[str, Any]) -> tuple[str, float]:
     return name, float(value)
 
 
+def _units(scores, importance, cost: PruningCost, budget: str) -> dict[str, float]:
+    """By what the scores of each group are divided, to compare with those of other groups."""
+    tiny = float(np.finfo(float).tiny)
+    if importance not in ABSOLUTE:
+        return {name: max(abs(values.mean()), tiny) for name, values in scores.items()}
+    count = cost.parameters if budget == "parameters" else cost.multiply_adds
+    full = count(cost.full())
+    if importance not in LOSS_CHANGES or budget == "ratio" or full is None:
+        return dict.fromkeys(scores, 1.0)
+    saved = {}
+    for name in scores:
+        one_less = count({**cost.full(), name: cost.full()[name] - 1})
+        saved[name] = max(float(full - (one_less or 0)), tiny)
+    return saved
+
+
 class _Choice:
     """Which channels are kept when a share of them is to be cut."""
 
-    def __init__(self, groups: ChannelGroups, scores, scope: str, round_to: int, absolute: bool):
+    def __init__(self, groups: ChannelGroups, scores, scope: str, round_to: int, units):
         self._groups = groups.prunable()
         self._orders = {name: np.argsort(-values, kind="stable") for name, values in scores.items()}
         self._scope = scope
         self._round_to = round_to
-        comparable = {
-            name: values if absolute else values / max(abs(values.mean()), np.finfo(float).tiny)
-            for name, values in scores.items()
-        }
+        comparable = {name: values / units[name] for name, values in scores.items()}
         names = list(comparable)
         all_scores = np.concatenate([comparable[name] for name in names])
         owners = np.repeat(np.arange(len(names)), [comparable[name].size for name in names])
@@ -349,6 +383,34 @@ class _Narrowing(Rebuilder):
         for group in groups.prunable():
             for space, positions in group.positions.items():
                 self._kept[space][positions[~kept[group.name]].reshape(-1)] = False
+        self._means: dict[TensorRef, np.ndarray] = {}
+
+    def compensate(self, inputs: Any) -> None:
+        """Measures the means that the cut channels have where layers with a bias read them.
+
+        Args:
+            inputs: Arrays in the structure of the model's inputs.
+        """
+        read = {
+            call.inputs[0]
+            for call in self.graph.calls
+            if kind_of(call.operation) in ("conv", "dense") and not self.graph.is_shared(call)
+        }
+        cut = {tensor for tensor in read if not self._kept[tensor].all()}
+        self._means = mean_activations(self._groups, cut, inputs)
+
+    def _lost(self, call: Call) -> np.ndarray | None:
+        """What the cut channels give to each output of a layer on average."""
+        means = self._means.get(call.inputs[0])
+        layer = call.operation
+        if means is None or kind_of(layer) not in ("conv", "dense") or self.graph.is_shared(call):
+            return None
+        lost = np.where(self._kept[call.inputs[0]], 0.0, means)
+        kernel = to_numpy(layer.kernel).astype("float64")
+        kernel = kernel.sum(axis=tuple(range(kernel.ndim - 2)))
+        groups = getattr(layer, "groups", 1)
+        parts = zip(np.split(lost, groups), np.split(kernel, groups, axis=1), strict=True)
+        return np.concatenate([part @ columns for part, columns in parts])
 
     def make(self, number: int, call: Call) -> Any:
         cut = self._groups.cuts[number]
@@ -367,6 +429,14 @@ class _Narrowing(Rebuilder):
                 if axis.weight is weight:
                     array = np.compress(kept[axis.space], array, axis=axis.axis)
             weights.append(array)
+        lost = self._lost(call)
+        if lost is not None:
+            lost = lost[kept["output"]]
+            if layer.use_bias:
+                weights[-1] = weights[-1] + lost
+            else:
+                config = {**config, "use_bias": True}
+                weights.append(lost)
         if cut.arguments is not None:
             call = Call(layer, call.name, cut.arguments(call.args, kept), call.kwargs, call.inputs)
         args, kwargs = self.arguments(call)
