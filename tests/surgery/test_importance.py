@@ -152,14 +152,14 @@ def test_the_lowest_scores_go(model):
 
 def test_changes_of_the_loss_are_weighed_against_what_a_channel_costs():
     model = keras.Sequential(
-        [keras.Input((3,)), layers.Dense(12, name="a"), layers.Dense(6, name="b"), layers.Dense(2)]
+        [keras.Input((3,)), layers.Dense(40, name="a"), layers.Dense(4, name="b"), layers.Dense(2)]
     )
     x, y = data()
     options = {"importance": "taylor", "dataset": (x, y), "loss": "mse"}
     found = channel_scores(model, channel_groups(model), **options)
-    # A channel of the first layer has 3 + 1 weights and is read by 6, one of the second 12 + 1, 2.
-    costs = {"a": 10, "b": 15}
-    report = prune(model, parameters=0.6, round_to=1, **options).report
+    # A channel of `a` has 3 + 1 weights and is read by 4, one of `b` 40 + 1 and 2.
+    costs = {"a": 8, "b": 43}
+    report = prune(model, parameters=0.5, round_to=1, **options).report
     cut, left = [], []
     for group in report.groups:
         for channel, score in enumerate(found.get(group.name, [])):
