@@ -8,9 +8,11 @@ from tfconvbias.callbacks.kernel_statistics import KernelCorrelation, LiveKernel
 from tfconvbias.callbacks.locality_score import LocalityScore
 from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.callbacks.nonzeros import NonZeros
+from tfconvbias.callbacks.prune_during_fit import PruneDuringFit
 from tfconvbias.callbacks.relu_units import ActiveUnits, GeneralizationGap, PathNorm
 from tfconvbias.callbacks.sharpness import Sharpness
 from tfconvbias.callbacks.snapshots import Snapshots, log_spaced_epochs
+from tfconvbias.callbacks.sparsity_schedule import SparsitySchedule
 
 __all__ = [
     "ActiveUnits",
@@ -25,8 +27,10 @@ __all__ = [
     "Measurement",
     "NonZeros",
     "PathNorm",
+    "PruneDuringFit",
     "Sharpness",
     "Snapshots",
+    "SparsitySchedule",
     "StopOnNonFiniteLoss",
     "log_spaced_epochs",
 ]

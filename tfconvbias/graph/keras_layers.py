@@ -105,8 +105,8 @@ _OPERATION_MERGES = {
 }
 
 _OPERATIONS: tuple[tuple[str, LayerFacts], ...] = (
-    ("Absolute Celu Elu Exp Expm1 Gelu HardSigmoid HardSilu HardTanh LeakyRelu Log1p LogSigmoid "
-     "Mish Negative Relu Relu6 Selu Sigmoid Silu Softplus Softsign Sqrt Square Tanh",
+    ("Absolute Cast Celu Clip Elu Exp Expm1 Gelu HardSigmoid HardSilu HardTanh LeakyRelu Log1p "
+     "LogSigmoid Mish Negative Relu Relu6 Selu Sigmoid Silu Softplus Softsign Sqrt Square Tanh",
      _ELEMENTWISE),
     ("Concatenate", LayerFacts("concatenate")),
     ("Mean Max", LayerFacts("reduction")),
