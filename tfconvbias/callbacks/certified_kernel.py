@@ -109,7 +109,9 @@ class CertifiedKernel:
         stored = self._stepped(self.values, gradients, sizes)
         counts.returned += int(np.count_nonzero(stored[was_zero]))
         limit = float(sizes.cutoff) / float(sizes.rate) if sizes.rate > 0 else np.inf
-        rows, units, found, num_checked = reaching_weights(inputs, gradient, limit, map_on_cores)
+        rows, units, found, num_checked = reaching_weights(
+            inputs, gradient, limit, map_on_cores, num_cores()
+        )
         self.values = stored
         arrived = self._insert(rows, units, found, sizes) if rows.size else 0
         dropped = self.values.size - np.count_nonzero(self.values)

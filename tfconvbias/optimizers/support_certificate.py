@@ -17,9 +17,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfconvbias.optimizers import integer_screen
+
 # Gradients of zeros are computed in blocks of at most so many, so that a batch on which the bound
 # says little costs time but no memory in proportion to the kernel.
 BLOCK_SIZE = 2**19
+# The part of the limit up to which a term may be taken off it instead of being looked at by weight.
+_SMALL_SHIFT = 0.1
 
 
 class ActivationBounds(NamedTuple):
@@ -36,16 +40,21 @@ class ActivationBounds(NamedTuple):
     norm: np.ndarray
 
 
-def input_bounds(inputs) -> ActivationBounds:
-    """The factors that the inputs `(inputs, batch)` contribute to the bound."""
-    mean = inputs.mean(axis=1)
-    return ActivationBounds(_norm(inputs - mean[:, None]), np.abs(mean), _norm(inputs))
-
-
-def unit_bounds(gradient) -> ActivationBounds:
-    """The factors that the gradients of the units' sums `(units, batch)` contribute."""
-    norm = _norm(gradient)
-    return ActivationBounds(norm, np.abs(gradient.sum(axis=1)), norm)
+def bounds(inputs, gradient, map_parts: Callable = map, num_parts: int = 1):
+    """The inputs' means, and the factors that the inputs and the units contribute to the bound."""
+    found = []
+    for runs in (inputs, gradient):
+        if integer_screen.compiled_loops() is not None:
+            found.append(integer_screen.statistics(runs, map_parts, num_parts))
+        else:
+            mean = runs.mean(axis=1)
+            found.append((mean, _norm(runs - mean[:, None]), _norm(runs)))
+    (mean, spread, norm), (unit_mean, _, unit_norm) = found
+    return (
+        mean,
+        ActivationBounds(spread, np.abs(mean), norm),
+        ActivationBounds(unit_norm, np.abs(unit_mean) * inputs.shape[1], unit_norm),
+    )
 
 
 def rounding_slack(batch: int, dtype) -> float:
@@ -70,30 +79,62 @@ def uncertain(asked: ActivationBounds, others: ActivationBounds, slack: float, l
     return np.flatnonzero(~(bound < limit))
 
 
-def reaching_weights(inputs, gradient, limit: float, map_blocks: Callable = map):
+def reaching_weights(
+    inputs, gradient, limit: float, map_parts: Callable = map, num_parts: int = 1
+):
     """All weights that could come back, with their gradients.
 
     Args:
         inputs: Array `(inputs, batch)`.
         gradient: Array `(units, batch)`.
         limit: A weight is returned if its |g| is not below this.
-        map_blocks: `map`, or a function like it that works on several cores.
+        map_parts: `map`, or a function like it that works on several cores.
+        num_parts: Number of parts to share the work in.
 
     Returns:
         A tuple `(rows, units, gradients, num_checked)`: input, unit and gradient of each weight
         whose gradient reaches the limit, zero or not, sorted by unit and input; and the number of
-        units for which gradients had to be computed.
+        units that the bound did not settle.
     """
     slack = rounding_slack(inputs.shape[1], inputs.dtype)
-    of_inputs, of_units = input_bounds(inputs), unit_bounds(gradient)
+    means, of_inputs, of_units = bounds(inputs, gradient, map_parts, num_parts)
     # The limit itself was rounded when it was divided by the learning rate.
     lowered = limit * (1 - slack)
     units = uncertain(of_units, of_inputs, slack, lowered)
-    empty = (np.empty(0, "int32"), np.empty(0, "int32"), np.empty(0, inputs.dtype))
     if not units.size:
-        return *empty, 0
-    asked = ActivationBounds(*(part[units] for part in of_units))
-    rows = uncertain(of_inputs, asked, slack, lowered)
+        empty = np.empty(0, "int32")
+        return empty, empty, np.empty(0, inputs.dtype), 0
+    of_units = ActivationBounds(*(part[units] for part in of_units))
+    rows = uncertain(of_inputs, of_units, slack, lowered)
+    of_inputs = ActivationBounds(*(part[rows] for part in of_inputs))
+    means = means[rows]
+    shift, norm = (
+        float(np.max(one, initial=0)) * float(np.max(other, initial=0))
+        for one, other in zip(of_inputs[1:], of_units[1:], strict=True)
+    )
+    spread = of_inputs.spread
+    if not shift <= _SMALL_SHIFT * limit:
+        # The mean cannot be left out: the integers are those of the inputs themselves.
+        means, shift, spread = np.zeros_like(means), 0.0, of_inputs.norm
+    least = lowered - (shift + slack * norm) * (1 + slack)
+    if (
+        integer_screen.compiled_loops() is not None
+        and np.isfinite(norm)
+        and least > 0
+        and inputs.shape[1] <= integer_screen.MOST_EXAMPLES
+    ):
+        runs = integer_screen.Runs(inputs, rows, means, spread), integer_screen.Runs(
+            gradient, units, np.zeros_like(of_units.norm), of_units.norm
+        )
+        found = integer_screen.screen(*runs, lowered, least, map_parts, num_parts)
+    else:
+        found = _reaching_in_blocks(inputs, gradient, rows, units, lowered, map_parts)
+    order = np.lexsort(found[:2])
+    return *(part[order] for part in found), int(units.size)
+
+
+def _reaching_in_blocks(inputs, gradient, rows, units, lowered, map_parts):
+    """The same weights, from all gradients of some inputs and units, in matrix products."""
     read = inputs if rows.size == inputs.shape[0] else inputs[rows]
 
     def reaching(some):
@@ -105,9 +146,9 @@ def reaching_weights(inputs, gradient, limit: float, map_blocks: Callable = map)
 
     num_at_once = max(1, BLOCK_SIZE // max(1, rows.size))
     blocks = [units[k : k + num_at_once] for k in range(0, units.size, num_at_once)]
-    found = [empty, *map_blocks(reaching, blocks)]
-    parts = [np.concatenate(part) for part in zip(*found, strict=True)]
-    return parts[0].astype("int32"), parts[1].astype("int32"), parts[2], int(units.size)
+    found = [*map_parts(reaching, blocks)]
+    rows, units, gradients = (np.concatenate(part) for part in zip(*found, strict=True))
+    return rows.astype("int32"), units.astype("int32"), gradients
 
 
 def _norm(runs):
