@@ -47,84 +47,82 @@ def pack_units(gradient, units, scales, packed):
             tile[b // 2, place, b % 2] = np.int16(np.rint(run[b] * scale))
 
 
-def screening(integer_product):
-    """The loop that finds weights, around a function that multiplies one tile."""
+def integer_product(products, words, tile):
+    """Multiply packed integers of inputs `(TILE_INPUTS, words)` and units `(words, TILE_UNITS)`.
 
-    def screen(
-        inputs, gradient, rows, units, words, tiles, row_limits, unit_limits, errors, limit, part
-    ):
-        """Inputs, units and gradients of the weights that may reach the limit.
-
-        Args:
-            inputs: Array `(inputs, batch)`.
-            gradient: Array `(units, batch)`.
-            rows: Indices of the inputs to screen, the one of largest norm first.
-            units: Indices of the units to screen, the one of largest norm first.
-            words: Packed inputs as 32-bit words `(rows rounded up, batch / 2)`.
-            tiles: Packed units as 32-bit words `(tiles, batch / 2, TILE_UNITS)`.
-            row_limits: Ascending; without rounding, the product of the integers of row i and unit
-                j would have to reach `row_limits[i] * unit_limits[j]`.
-            unit_limits: Ascending.
-            errors: `(margin, largest)`: how far rounding changes a product, and what none exceeds.
-            limit: What the magnitude of a gradient has to reach.
-            part: `(first, step)`: which of the tiles to do.
-        """
-        found = np.empty((2, 1024), np.int32)
-        gradients = np.empty(1024, inputs.dtype)
-        products = np.empty(TILE_INPUTS * TILE_UNITS, np.int32)
-        size, num = inputs.shape[1], 0
-        (first, step), (margin, largest) = part, errors
-        for tile in range(first, tiles.shape[0], step):
-            for top in range(0, rows.size, TILE_INPUTS):
-                needed = row_limits[top] * unit_limits[tile * TILE_UNITS] - margin
-                if needed > largest:
-                    break
-                integer_product(products, words[top : top + TILE_INPUTS], tiles[tile])
-                reached = np.int32(0)
-                for t in range(TILE_INPUTS * TILE_UNITS):
-                    reached = max(reached, abs(products[t]))
-                if reached < needed:
-                    continue
-                for t in range(TILE_INPUTS * TILE_UNITS):
-                    i, j = top + t // TILE_UNITS, tile * TILE_UNITS + t % TILE_UNITS
-                    if i >= rows.size or j >= units.size:
-                        continue
-                    if abs(products[t]) < row_limits[i] * unit_limits[j] - margin:
-                        continue
-                    source, pull = inputs[rows[i]], gradient[units[j]]
-                    total = inputs.dtype.type(0)
-                    for b in range(size):
-                        total += source[b] * pull[b]
-                    if abs(total) < limit:
-                        continue
-                    if num == gradients.size:
-                        found = np.concatenate((found, np.empty_like(found)), axis=1)
-                        gradients = np.concatenate((gradients, np.empty_like(gradients)))
-                    found[0, num], found[1, num], gradients[num] = rows[i], units[j], total
-                    num += 1
-        return found[0, :num], found[1, :num], gradients[:num]
-
-    return screen
-
-
-def plain_product(products, words, tile):
-    """What `compiled_product` computes, in NumPy."""
+    This is what runs without Numba; `compile_integer_product` gives Numba something faster.
+    """
     pairs = words.view(np.int16).astype(np.int32)
     examples = tile.view(np.int16).reshape(-1, TILE_UNITS, 2).transpose(0, 2, 1)
     products[:] = (pairs @ examples.reshape(-1, TILE_UNITS)).ravel()
 
 
-def compiled_product():
-    """A function of Numba's that multiplies a tile of 16-bit integers and adds in 32 bits.
+def screen(
+    inputs, gradient, rows, units, words, tiles, row_limits, unit_limits, errors, limit, part
+):
+    """Inputs, units and gradients of the weights that may reach the limit.
+
+    Args:
+        inputs: Array `(inputs, batch)`.
+        gradient: Array `(units, batch)`.
+        rows: Indices of the inputs to screen, the one of largest norm first.
+        units: Indices of the units to screen, the one of largest norm first.
+        words: Packed inputs as 32-bit words `(rows rounded up, batch / 2)`.
+        tiles: Packed units as 32-bit words `(tiles, batch / 2, TILE_UNITS)`.
+        row_limits: Ascending; without rounding, the product of the integers of row i and unit
+            j would have to reach `row_limits[i] * unit_limits[j]`.
+        unit_limits: Ascending.
+        errors: `(margin, largest)`: how far rounding changes a product, and what none exceeds.
+        limit: What the magnitude of a gradient has to reach.
+        part: `(first, step)`: which of the tiles to do.
+    """
+    found = np.empty((2, 1024), np.int32)
+    gradients = np.empty(1024, inputs.dtype)
+    products = np.empty(TILE_INPUTS * TILE_UNITS, np.int32)
+    size, num = inputs.shape[1], 0
+    (first, step), (margin, largest) = part, errors
+    for tile in range(first, tiles.shape[0], step):
+        for top in range(0, rows.size, TILE_INPUTS):
+            needed = row_limits[top] * unit_limits[tile * TILE_UNITS] - margin
+            if needed > largest:
+                break
+            integer_product(products, words[top : top + TILE_INPUTS], tiles[tile])
+            reached = np.int32(0)
+            for t in range(TILE_INPUTS * TILE_UNITS):
+                reached = max(reached, abs(products[t]))
+            if reached < needed:
+                continue
+            for t in range(TILE_INPUTS * TILE_UNITS):
+                i, j = top + t // TILE_UNITS, tile * TILE_UNITS + t % TILE_UNITS
+                if i >= rows.size or j >= units.size:
+                    continue
+                if abs(products[t]) < row_limits[i] * unit_limits[j] - margin:
+                    continue
+                source, pull = inputs[rows[i]], gradient[units[j]]
+                total = inputs.dtype.type(0)
+                for b in range(size):
+                    total += source[b] * pull[b]
+                if abs(total) < limit:
+                    continue
+                if num == gradients.size:
+                    found = np.concatenate((found, np.empty_like(found)), axis=1)
+                    gradients = np.concatenate((gradients, np.empty_like(gradients)))
+                found[0, num], found[1, num], gradients[num] = rows[i], units[j], total
+                num += 1
+    return found[0, :num], found[1, :num], gradients[:num]
+
+
+def compile_integer_product():
+    """Have Numba multiply a tile of 16-bit integers, adding in 32 bits, by vectors.
 
     Processors multiply two pairs of 16-bit integers and add both products in one instruction,
     twice as fast as they multiply floats. Loops of Numba's own do not become that instruction, so
     it is written in LLVM's vectors here, from which LLVM makes what the processor has.
     """
     from llvmlite import ir
-    from numba import njit, types
+    from numba import types
     from numba.core import cgutils
-    from numba.extending import intrinsic
+    from numba.extending import intrinsic, overload
 
     index, word = ir.IntType(64), ir.IntType(32)
     vector = ir.VectorType(word, _WORDS)
@@ -144,16 +142,17 @@ def compiled_product():
             context.make_array(kind)(context, builder, argument)
             for kind, argument in zip(signature.args, arguments, strict=True)
         ]
-        products, words, tile = (
-            builder.bitcast(array.data, word.as_pointer()) for array in arrays
-        )
+        products, words, tile = (builder.bitcast(array.data, word.as_pointer()) for array in arrays)
         num_words = cgutils.unpack_tuple(builder, arrays[1].shape)[1]
 
         def vector_at(base, place):
             return builder.bitcast(builder.gep(base, [place]), vector.as_pointer())
 
         sums = [
-            [cgutils.alloca_once_value(builder, ir.Constant(vector, None)) for _ in range(num_vectors)]
+            [
+                cgutils.alloca_once_value(builder, ir.Constant(vector, None))
+                for _ in range(num_vectors)
+            ]
             for _ in range(TILE_INPUTS)
         ]
         with cgutils.for_range(builder, num_words, intp=index) as loop:
@@ -180,7 +179,9 @@ def compiled_product():
         return context.get_dummy_value()
 
     @intrinsic
-    def integer_product(typing_context, products, words, tile):
+    def vector_product(typing_context, products, words, tile):
         return types.void(products, words, tile), generate
 
-    return njit(lambda products, words, tile: integer_product(products, words, tile))
+    @overload(integer_product)
+    def compiled(products, words, tile):
+        return lambda products, words, tile: vector_product(products, words, tile)

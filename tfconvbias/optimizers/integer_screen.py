@@ -49,12 +49,8 @@ def compiled_loops() -> Loops | None:
     # Without Python's lock, for several threads. Sums may be reordered, so that they run over
     # vectors; the other liberties of `fastmath` would let a NaN vanish.
     compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-    names = ("statistics", "pack_inputs", "pack_units")
-    screen = integer_loops.screening(integer_loops.compiled_product())
-    return Loops(
-        *(compiled(getattr(integer_loops, name)) for name in names),
-        numba.njit(nogil=True, fastmath={"reassoc", "contract"})(screen),
-    )
+    integer_loops.compile_integer_product()
+    return Loops(*(compiled(getattr(integer_loops, name)) for name in Loops._fields))
 
 
 class Runs(NamedTuple):

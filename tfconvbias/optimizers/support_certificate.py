@@ -79,9 +79,7 @@ def uncertain(asked: ActivationBounds, others: ActivationBounds, slack: float, l
     return np.flatnonzero(~(bound < limit))
 
 
-def reaching_weights(
-    inputs, gradient, limit: float, map_parts: Callable = map, num_parts: int = 1
-):
+def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, num_parts: int = 1):
     """All weights that could come back, with their gradients.
 
     Args:
@@ -123,8 +121,9 @@ def reaching_weights(
         and least > 0
         and inputs.shape[1] <= integer_screen.MOST_EXAMPLES
     ):
-        runs = integer_screen.Runs(inputs, rows, means, spread), integer_screen.Runs(
-            gradient, units, np.zeros_like(of_units.norm), of_units.norm
+        runs = (
+            integer_screen.Runs(inputs, rows, means, spread),
+            integer_screen.Runs(gradient, units, np.zeros_like(of_units.norm), of_units.norm),
         )
         found = integer_screen.screen(*runs, lowered, least, map_parts, num_parts)
     else:
