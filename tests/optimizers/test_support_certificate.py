@@ -126,6 +126,36 @@ def test_extreme_activations(dtype, shape, centered):
         assert found.size == len(_pairs(rows, units))
 
 
+def test_parallel_activations():
+    """Cauchy and Schwarz's bound is reached; no other gradient is near it."""
+    rng = np.random.default_rng(0)
+    inputs, gradient = rng.normal(size=(50, 64)), 0.01 * rng.normal(size=(80, 64))
+    inputs[7] -= inputs[7].mean()
+    gradient[9] = 3 * inputs[7]
+    every = inputs @ gradient.T
+    rows, units, *_ = reaching_weights(inputs, gradient, 0.99 * every.max())
+    assert _pairs(rows, units) == {(7, 9)}
+
+
+@pytest.mark.parametrize("part_of_mean", [0.05, 0.099, 0.3, 1.5])
+def test_the_mean_counts_where_gradients_do_not_sum_to_zero(loops, part_of_mean, monkeypatch):
+    """A gradient that reaches the limit only together with the mean of its input."""
+    if loops != "numpy":
+        monkeypatch.setattr(
+            support_certificate, "_reaching_in_blocks", lambda *_: pytest.fail("all gradients")
+        )
+    wave = np.tile([1.0, -1.0, 2.0, -2.0], 16)
+    for sign in (1, -1):
+        gradient = 0.01 * np.roll(wave, 1) * np.ones((3, 1))
+        gradient[1] = wave + 0.5 * sign
+        # The products of the waves, and of the means.
+        inputs = np.stack([(1 - part_of_mean) * wave / 160 + part_of_mean * sign / 32] * 2)
+        inputs[0] *= 0.5
+        assert inputs[1] @ gradient[1] == pytest.approx(1)
+        rows, units, found, _ = reaching_weights(inputs, gradient, 1 - 1e-6)
+        assert (rows, units, found) == (1, 1, pytest.approx(1))
+
+
 def test_more_weights_than_first_expected():
     rng = np.random.default_rng(0)
     inputs, gradient = rng.normal(size=(60, 8)), rng.normal(size=(80, 8))

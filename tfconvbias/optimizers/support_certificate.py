@@ -117,7 +117,7 @@ def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, 
     least = lowered - (shift + slack * norm) * (1 + slack)
     if (
         integer_screen.compiled_loops() is not None
-        and np.isfinite(norm)
+        # False where an activation is not finite.
         and least > 0
         and inputs.shape[1] <= integer_screen.MOST_EXAMPLES
     ):
