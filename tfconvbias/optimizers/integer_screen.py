@@ -78,22 +78,23 @@ class Runs(NamedTuple):
         return SCALE / self.norms.astype("float64")
 
 
-def statistics(runs, map_parts, num_parts):
+def statistics(loops: Loops, runs, map_parts, num_parts):
     """Mean, norm around the mean, and norm of each run of activations `(runs, batch)`."""
     found = np.empty((3, len(runs)), runs.dtype)
 
     def part(k):
         borders = _part(len(runs), k, num_parts)
-        compiled_loops().statistics(runs, borders.start, borders.stop, *found)
+        loops.statistics(runs, borders.start, borders.stop, *found)
 
     list(map_parts(part, range(num_parts)))
     return found
 
 
-def screen(inputs: Runs, units: Runs, limit, least, map_parts, num_parts):
+def screen(loops: Loops, inputs: Runs, units: Runs, limit, least, map_parts, num_parts):
     """The weights of some inputs and units whose gradient reaches a limit.
 
     Args:
+        loops: The compiled loops.
         inputs: The inputs.
         units: The units, whose centers are 0.
         limit: The magnitude that a gradient has to reach.
@@ -105,7 +106,6 @@ def screen(inputs: Runs, units: Runs, limit, least, map_parts, num_parts):
     Returns:
         A tuple `(rows, units, gradients)`, in no order.
     """
-    loops = compiled_loops()
     inputs, units = inputs.ordered(), units.ordered()
     scales, unit_scales = inputs.scales(), units.scales()
     batch = inputs.activations.shape[1]
@@ -116,12 +116,16 @@ def screen(inputs: Runs, units: Runs, limit, least, map_parts, num_parts):
 
     def pack(k):
         part = _part(inputs.chosen.size, k, num_parts)
-        chosen = inputs.chosen[part], inputs.centers[part], scales[part]
-        loops.pack_inputs(inputs.activations, *chosen, packed_inputs[part])
+        loops.pack_inputs(
+            inputs.activations,
+            inputs.chosen[part],
+            inputs.centers[part],
+            scales[part],
+            packed_inputs[part],
+        )
         part = _part(num_tiles, k, num_parts)
         own = slice(part.start * TILE_UNITS, part.stop * TILE_UNITS)
-        chosen = units.chosen[own], unit_scales[own]
-        loops.pack_units(units.activations, *chosen, packed_units[part])
+        loops.pack_units(units.activations, units.chosen[own], unit_scales[own], packed_units[part])
 
     list(map_parts(pack, range(num_parts)))
     # In the arithmetic of floats, a rounding to integers may be off by a little more than one half,

@@ -7,7 +7,9 @@ cutoff β λ. With `c_i` the mean of `x_i` over the batch, the Cauchy-Schwarz in
     |g_ij| <= ‖x_i - c_i‖₂ ‖d_j‖₂ + |c_i| |Σ_b d_bj|
 
 whose factors cost O(batch · (inputs + units)), against O(batch · inputs · units)
-for all gradients. Only weights whose bound reaches the cutoff have their gradients computed.
+for all gradients. Inputs and units that this leaves open go through `integer_screen`, which settles
+nearly all of their weights by products of 16-bit integers; the gradients of the rest are computed.
+Without Numba, all gradients of the inputs and units that are left open are computed.
 
 All arrays are NumPy's, and activations are transposed: `(inputs, batch)` and `(units, batch)`.
 """
@@ -42,10 +44,11 @@ class ActivationBounds(NamedTuple):
 
 def bounds(inputs, gradient, map_parts: Callable = map, num_parts: int = 1):
     """The inputs' means, and the factors that the inputs and the units contribute to the bound."""
+    loops = integer_screen.compiled_loops()
     found = []
     for runs in (inputs, gradient):
-        if integer_screen.compiled_loops() is not None:
-            found.append(integer_screen.statistics(runs, map_parts, num_parts))
+        if loops is not None:
+            found.append(integer_screen.statistics(loops, runs, map_parts, num_parts))
         else:
             mean = runs.mean(axis=1)
             found.append((mean, _norm(runs - mean[:, None]), _norm(runs)))
@@ -115,17 +118,22 @@ def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, 
         # The mean cannot be left out: the integers are those of the inputs themselves.
         means, shift, spread = np.zeros_like(means), 0.0, of_inputs.norm
     least = lowered - (shift + slack * norm) * (1 + slack)
+    loops = integer_screen.compiled_loops()
     if (
-        integer_screen.compiled_loops() is not None
+        loops is not None
         # False where an activation is not finite.
         and least > 0
         and inputs.shape[1] <= integer_screen.MOST_EXAMPLES
     ):
-        runs = (
+        found = integer_screen.screen(
+            loops,
             integer_screen.Runs(inputs, rows, means, spread),
             integer_screen.Runs(gradient, units, np.zeros_like(of_units.norm), of_units.norm),
+            lowered,
+            least,
+            map_parts,
+            num_parts,
         )
-        found = integer_screen.screen(*runs, lowered, least, map_parts, num_parts)
     else:
         found = _reaching_in_blocks(inputs, gradient, rows, units, lowered, map_parts)
     order = np.lexsort(found[:2])
