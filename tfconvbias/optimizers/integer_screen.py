@@ -26,6 +26,7 @@ from tfconvbias.optimizers import integer_loops
 from tfconvbias.optimizers.integer_loops import TILE_INPUTS, TILE_UNITS
 
 SCALE = 32000.0
+PACKED_BYTES = 2
 # More examples would let roundings add up to more than the integers hold.
 MOST_EXAMPLES = 2**16
 

@@ -42,6 +42,24 @@ class ActivationBounds(NamedTuple):
     norm: np.ndarray
 
 
+class Reaching(NamedTuple):
+    """The weights whose gradient reaches a limit, zero or not, sorted by unit and input.
+
+    Attributes:
+        rows: Input of each weight.
+        units: Unit of each weight.
+        gradients: Gradient of each weight.
+        num_checked: Number of units that the bound did not settle.
+        num_bytes: Memory that it took to settle them.
+    """
+
+    rows: np.ndarray
+    units: np.ndarray
+    gradients: np.ndarray
+    num_checked: int
+    num_bytes: int
+
+
 def bounds(inputs, gradient, map_parts: Callable = map, num_parts: int = 1):
     """The inputs' means, and the factors that the inputs and the units contribute to the bound."""
     loops = integer_screen.compiled_loops()
@@ -92,10 +110,6 @@ def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, 
         map_parts: `map`, or a function like it that works on several cores.
         num_parts: Number of parts to share the work in.
 
-    Returns:
-        A tuple `(rows, units, gradients, num_checked)`: input, unit and gradient of each weight
-        whose gradient reaches the limit, zero or not, sorted by unit and input; and the number of
-        units that the bound did not settle.
     """
     slack = rounding_slack(inputs.shape[1], inputs.dtype)
     means, of_inputs, of_units = bounds(inputs, gradient, map_parts, num_parts)
@@ -104,7 +118,7 @@ def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, 
     units = uncertain(of_units, of_inputs, slack, lowered)
     if not units.size:
         empty = np.empty(0, "int32")
-        return empty, empty, np.empty(0, inputs.dtype), 0
+        return Reaching(empty, empty, np.empty(0, inputs.dtype), 0, 0)
     of_units = ActivationBounds(*(part[units] for part in of_units))
     rows = uncertain(of_inputs, of_units, slack, lowered)
     of_inputs = ActivationBounds(*(part[rows] for part in of_inputs))
@@ -134,10 +148,13 @@ def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, 
             map_parts,
             num_parts,
         )
+        num_bytes = integer_screen.PACKED_BYTES * inputs.shape[1] * (rows.size + units.size)
     else:
         found = _reaching_in_blocks(inputs, gradient, rows, units, lowered, map_parts)
+        num_bytes = min(rows.size * units.size, num_parts * BLOCK_SIZE) * inputs.itemsize
     order = np.lexsort(found[:2])
-    return *(part[order] for part in found), int(units.size)
+    rows_found, units_found, gradients = (part[order] for part in found)
+    return Reaching(rows_found, units_found, gradients, int(units.size), num_bytes)
 
 
 def _reaching_in_blocks(inputs, gradient, rows, units, lowered, map_parts):
