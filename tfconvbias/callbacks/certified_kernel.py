@@ -26,8 +26,7 @@ class StepCounts:
 
     Attributes:
         steps: Steps that were taken.
-        units_checked: Units, summed over steps, for which the bound did not settle all zeros, so
-            that gradients of their zeros were computed.
+        units_checked: Units, summed over steps, for which the bound did not settle all zeros.
         returned: Zero weights, summed over steps, that came back.
         examples: Examples of the latest step.
         seconds: For each step, the time spent in the layer's products, update and check.
