@@ -17,8 +17,9 @@ this process, turn by turn:
   product where installed;
 - the size of the layer's `.keras` file.
 
-Times of steps are the lower quartiles of rounds in turn, other figures medians. Without Numba the
-sparse steps are slower; the header says which it is.
+Times of steps are the lower quartiles of rounds in turn, beside them the processor time of a step,
+summed over cores, of the best round, which other programs disturb less; other figures are medians.
+Without Numba the sparse steps are slower; the header says which it is.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from pathlib import Path
 
 BATCH = 128
 ROUNDS = 3
+WARM_UP = 5
 
 
 class Recorder:
@@ -67,12 +69,13 @@ def median_ms(run, seconds=1.0):
 
 
 def step_seconds(model, x, y, callbacks):
-    """The times of the training steps in one epoch of `fit`, without the first few."""
+    """Times of the training steps in one epoch of `fit`, and the mean processor time of a step."""
     import keras
 
-    begins, times = [0.0], []
+    begins, times, busy = [0.0], [], []
 
     def begin(batch, logs):
+        busy.append(time.process_time())
         begins[0] = time.perf_counter()
 
     def end(batch, logs):
@@ -80,22 +83,27 @@ def step_seconds(model, x, y, callbacks):
 
     timer = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_train_batch_end=end)
     model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[timer, *callbacks])
-    return times[4:]
+    # The first steps compile.
+    return times[WARM_UP:], (busy[-1] - busy[WARM_UP]) / (len(busy) - 1 - WARM_UP)
 
 
 def compare_steps(model, prepare, x, y):
-    """Dense and certified steps in turn: their times in ms, and the report of the last epoch."""
+    """Dense and certified steps in turn: times in ms, and the report of the last epoch."""
     from tfconvbias.callbacks import CertifiedSparsity
 
     times: dict[str, list[float]] = {"dense": [], "certified": []}
+    busy: dict[str, list[float]] = {"dense": [], "certified": []}
     for _ in range(ROUNDS):
         for name, taken in times.items():
             prepare(model)
             sparsity = CertifiedSparsity("conv1", choose="always", verbose=0)
             callbacks = [] if name == "dense" else [sparsity]
-            taken += step_seconds(model, x, y, callbacks)
+            some, mean = step_seconds(model, x, y, callbacks)
+            taken += some
+            busy[name].append(mean)
     quartiles = {name: 1e3 * statistics.quantiles(taken)[0] for name, taken in times.items()}
-    return quartiles, sparsity.report[0]
+    processor = {name: 1e3 * min(means) for name, means in busy.items()}
+    return quartiles, processor, sparsity.report[0]
 
 
 def inference(kernel):
@@ -209,12 +217,13 @@ def main():
             model.set_weights(weights)
 
         for name, other in measured.items():
-            times, done = compare_steps(other, prepare, x[:num_examples], y[:num_examples])
-            print(
-                f"  step of the model, augmentation {name:<10} dense {times['dense']:.2f} ms, "
-                f"certified {times['certified']:.2f} ms: "
-                f"{times['dense'] / times['certified']:.1f} times faster"
-            )
+            *times, done = compare_steps(other, prepare, x[:num_examples], y[:num_examples])
+            for kind, taken in zip(("time", "processor time"), times, strict=True):
+                print(
+                    f"  step of the model, augmentation {name:<10} {kind:<14} "
+                    f"dense {taken['dense']:.2f} ms, certified {taken['certified']:.2f} ms: "
+                    f"{taken['dense'] / taken['certified']:.1f} times less"
+                )
         shape, dtype = model.get_layer("conv1").kernel.shape, "float32"
         alone = 1e3 * dense_seconds(shape, dtype, BATCH, False)
         print(
