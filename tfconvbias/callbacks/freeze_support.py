@@ -75,7 +75,7 @@ class FreezeSupport(Measurement):
         >>> import keras
         >>> import numpy as np
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1, use_bias=False)])
-        >>> model.layers[0].kernel.assign([[1.0], [0.0]])
+        >>> _ = model.layers[0].kernel.assign([[1.0], [0.0]])
         >>> model.compile(keras.optimizers.Adam(0.1), "mse")
         >>> x, y = np.ones((4, 2)), np.full((4, 1), 3.0)
         >>> freeze = FreezeSupport(x, y, limit=0.1)
