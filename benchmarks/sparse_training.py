@@ -1,20 +1,25 @@
 """Certified sparse training and inference of S-FC against the dense model, on weights it trained.
 
     python benchmarks/sparse_training.py [--data FOLDER] [--epochs 8] [--base-channels 8]
+        [--l1 4e-4] [--beta 5] [--densities 0.05 0.01 0.003] [--augment none]
 
 S-FC is trained by β-LASSO on `--data` (an image folder as `tfconvbias.data.load` takes it; the
 embedded motifs without one), dense, and its weights are kept after every epoch. The first layer's
-weights of the epoch whose density is nearest to each of 5, 1 and 0.3 % are then measured, all in
+weights of the epoch whose density is nearest to each of `--densities` are then measured, all in
 this process, turn by turn:
 
 - the time of a training step, with and without `CertifiedSparsity`, at the weights and the learning
-  rate of that epoch, and the part of the units whose zeros had to be checked;
+  rate of that epoch, with `--augment` and without augmentation, and the part of the units that the
+  bound did not settle;
+- the time of the first layer's products, gradients and update in such a step;
 - the memory of the first layer's weights and gradients;
 - inference of that layer at batch 1 and 256: `Dense`, `SparseDense`, SciPy, and PyTorch's CSR
   product where installed;
 - the size of the layer's `.keras` file.
 
-Every figure is a median. Without Numba the sparse steps are slower; the header says which it is.
+Times of steps are the lower quartiles of rounds in turn, beside them the processor time of a step,
+summed over cores, of the best round, which other programs disturb less; other figures are medians.
+Without Numba the sparse steps are slower; the header says which it is.
 """
 
 import argparse
@@ -26,7 +31,8 @@ import time
 from pathlib import Path
 
 BATCH = 128
-DENSITIES = (0.05, 0.01, 0.003)
+ROUNDS = 3
+WARM_UP = 5
 
 
 class Recorder:
@@ -62,13 +68,14 @@ def median_ms(run, seconds=1.0):
     return 1e3 * statistics.median(times)
 
 
-def step_ms(model, x, y, callbacks):
-    """Median time of a training step in one epoch of `fit`."""
+def step_seconds(model, x, y, callbacks):
+    """Times of the training steps in one epoch of `fit`, and the mean processor time of a step."""
     import keras
 
-    begins, times = [0.0], []
+    begins, times, busy = [0.0], [], []
 
     def begin(batch, logs):
+        busy.append(time.process_time())
         begins[0] = time.perf_counter()
 
     def end(batch, logs):
@@ -76,7 +83,27 @@ def step_ms(model, x, y, callbacks):
 
     timer = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_train_batch_end=end)
     model.fit(x, y, batch_size=BATCH, verbose=0, callbacks=[timer, *callbacks])
-    return 1e3 * statistics.median(times[2:])
+    # The first steps compile.
+    return times[WARM_UP:], (busy[-1] - busy[WARM_UP]) / (len(busy) - 1 - WARM_UP)
+
+
+def compare_steps(model, prepare, x, y):
+    """Dense and certified steps in turn: times in ms, and the report of the last epoch."""
+    from tfconvbias.callbacks import CertifiedSparsity
+
+    times: dict[str, list[float]] = {"dense": [], "certified": []}
+    busy: dict[str, list[float]] = {"dense": [], "certified": []}
+    for _ in range(ROUNDS):
+        for name, taken in times.items():
+            prepare(model)
+            sparsity = CertifiedSparsity("conv1", choose="always", verbose=0)
+            callbacks = [] if name == "dense" else [sparsity]
+            some, mean = step_seconds(model, x, y, callbacks)
+            taken += some
+            busy[name].append(mean)
+    quartiles = {name: 1e3 * statistics.quantiles(taken)[0] for name, taken in times.items()}
+    processor = {name: 1e3 * min(means) for name, means in busy.items()}
+    return quartiles, processor, sparsity.report[0]
 
 
 def inference(kernel):
@@ -135,28 +162,32 @@ def main():
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--l1", type=float, default=4e-4, help="of layer 1; a quarter elsewhere")
     parser.add_argument("--beta", type=float, default=5.0)
+    parser.add_argument("--densities", type=float, nargs="+", default=(0.05, 0.01, 0.003))
+    parser.add_argument("--augment", default="flip_crop", help="in the measured steps")
     arguments = parser.parse_args()
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
 
     from tfconvbias import data, models
-    from tfconvbias.callbacks import CertifiedSparsity
+    from tfconvbias.callbacks.layer_costs import dense_seconds
     from tfconvbias.layers.sparse_products import compiled_products
     from tfconvbias.optimizers import BetaLasso
 
     keras.utils.set_random_seed(0)
     dataset = data.load(arguments.data)
     x, y = dataset.x_train, dataset.y_train
-    model = models.SConv(
-        arguments.base_channels,
-        "dense",
-        input_shape=dataset.image_shape,
-        classes=dataset.num_classes,
-        preprocessing=data.preprocessing(dataset, augment="flip_crop", seed=0),
-    )
 
-    def compile_model(rate):
+    def build(augment):
+        return models.SConv(
+            arguments.base_channels,
+            "dense",
+            input_shape=dataset.image_shape,
+            classes=dataset.num_classes,
+            preprocessing=data.preprocessing(dataset, augment=augment, seed=0),
+        )
+
+    def compile_model(model, rate):
         optimizer = BetaLasso(
             rate, arguments.l1 / 4, arguments.beta, l1_overrides={"conv1": arguments.l1}
         )
@@ -170,25 +201,34 @@ def main():
         f"{arguments.l1:g} in layer 1, β = {arguments.beta:g}; {os.cpu_count()} cores, "
         f"{'with' if compiled_products() else 'without'} Numba"
     )
-    compile_model(keras.optimizers.schedules.CosineDecay(0.1, steps * arguments.epochs))
+    model = build("flip_crop")
+    compile_model(model, keras.optimizers.schedules.CosineDecay(0.1, steps * arguments.epochs))
     recorder = Recorder(keras, "conv1")
     model.fit(x, y, BATCH, arguments.epochs, verbose=0, callbacks=[recorder.callback])
 
-    num_examples = BATCH * min(60, steps)
-    for wanted in DENSITIES:
+    num_examples = BATCH * min(40, steps)
+    measured = {name: build(name) for name in dict.fromkeys((arguments.augment, "none"))}
+    for wanted in arguments.densities:
         density, rate, weights = min(recorder.snapshots, key=lambda s: abs(s[0] - wanted))
         print(f"\nlayer 1 at {density:.2%} (nearest to {wanted:.1%}), learning rate {rate:.4f}")
-        times = {}
-        sparsity = CertifiedSparsity("conv1", choose="always", verbose=0)
-        for name, callbacks in (("dense", []), ("certified", [sparsity])):
-            compile_model(rate)
+
+        def prepare(model, rate=rate, weights=weights):
+            compile_model(model, rate)
             model.set_weights(weights)
-            times[name] = step_ms(model, x[:num_examples], y[:num_examples], callbacks)
-        done = sparsity.report[0]
+
+        for name, other in measured.items():
+            *times, done = compare_steps(other, prepare, x[:num_examples], y[:num_examples])
+            for kind, taken in zip(("time", "processor time"), times, strict=True):
+                print(
+                    f"  step of the model, augmentation {name:<10} {kind:<14} "
+                    f"dense {taken['dense']:.2f} ms, certified {taken['certified']:.2f} ms: "
+                    f"{taken['dense'] / taken['certified']:.1f} times less"
+                )
+        shape, dtype = model.get_layer("conv1").kernel.shape, "float32"
+        alone = 1e3 * dense_seconds(shape, dtype, BATCH, False)
         print(
-            f"  step of the model  dense {times['dense']:.2f} ms, certified "
-            f"{times['certified']:.2f} ms: {times['dense'] / times['certified']:.1f} times faster; "
-            f"layer 1 alone {done.sparse_ms:.2f} ms"
+            f"  layer 1 alone  dense {alone:.2f} ms, certified {done.sparse_ms:.2f} ms: "
+            f"{alone / done.sparse_ms:.1f} times faster"
         )
         print(f"  units checked {done.checked:.2%}, zeros that came back {done.returned}")
         ratio = done.dense_bytes / done.sparse_bytes

@@ -3,6 +3,7 @@
 from tfconvbias.callbacks.certified_sparsity import CertifiedSparsity, LayerEpoch
 from tfconvbias.callbacks.epoch_seeds import EpochSeeds
 from tfconvbias.callbacks.finite_loss import StopOnNonFiniteLoss
+from tfconvbias.callbacks.freeze_support import FreezeAudit, FreezeSupport
 from tfconvbias.callbacks.generalization_bound import GeneralizationBound
 from tfconvbias.callbacks.kernel_statistics import KernelCorrelation, LiveKernels
 from tfconvbias.callbacks.locality_score import LocalityScore
@@ -18,6 +19,8 @@ __all__ = [
     "ActiveUnits",
     "CertifiedSparsity",
     "EpochSeeds",
+    "FreezeAudit",
+    "FreezeSupport",
     "GeneralizationBound",
     "GeneralizationGap",
     "KernelCorrelation",

@@ -14,7 +14,7 @@ from tfconvbias.layers.sparse_products import (
     weight_gradient,
 )
 from tfconvbias.optimizers import StepSizes
-from tfconvbias.optimizers.support_certificate import BLOCK_SIZE, reaching_weights
+from tfconvbias.optimizers.support_certificate import Reaching, reaching_weights
 
 # Stored weights that have become zero are dropped once they are this part of all that is stored.
 _DROPPED_AT = 0.1
@@ -26,8 +26,7 @@ class StepCounts:
 
     Attributes:
         steps: Steps that were taken.
-        units_checked: Units, summed over steps, for which the bound did not settle all zeros, so
-            that gradients of their zeros were computed.
+        units_checked: Units, summed over steps, for which the bound did not settle all zeros.
         returned: Zero weights, summed over steps, that came back.
         examples: Examples of the latest step.
         seconds: For each step, the time spent in the layer's products, update and check.
@@ -109,9 +108,9 @@ class CertifiedKernel:
         stored = self._stepped(self.values, gradients, sizes)
         counts.returned += int(np.count_nonzero(stored[was_zero]))
         limit = float(sizes.cutoff) / float(sizes.rate) if sizes.rate > 0 else np.inf
-        rows, units, found, num_checked = reaching_weights(inputs, gradient, limit, map_on_cores)
+        reaching = reaching_weights(inputs, gradient, limit, map_on_cores, num_cores())
         self.values = stored
-        arrived = self._insert(rows, units, found, sizes) if rows.size else 0
+        arrived = self._insert(reaching, sizes) if reaching.rows.size else 0
         dropped = self.values.size - np.count_nonzero(self.values)
         if dropped > _DROPPED_AT * self.values.size:
             keep = np.flatnonzero(self.values)
@@ -120,11 +119,10 @@ class CertifiedKernel:
             self._store(self.rows[keep], units)
         counts.steps += 1
         counts.examples = inputs.shape[1]
-        counts.units_checked += num_checked
+        counts.units_checked += reaching.num_checked
         counts.returned += arrived
         held = self.values.nbytes + self.rows.nbytes + self.starts.nbytes + gradients.nbytes
-        checked = min(num_checked * self.shape[0], num_cores() * BLOCK_SIZE) * self.values.itemsize
-        counts.peak_bytes = max(counts.peak_bytes, held + checked)
+        counts.peak_bytes = max(counts.peak_bytes, held + reaching.num_bytes)
         counts.seconds.append(self._seconds + time.perf_counter() - begin)
         self._seconds = 0.0
 
@@ -143,8 +141,9 @@ class CertifiedKernel:
         stepped[np.abs(stepped) < cutoff] = 0
         return stepped
 
-    def _insert(self, rows, units, gradients, sizes):
+    def _insert(self, reaching: Reaching, sizes):
         """Store those of the given zero weights that the step makes non-zero; how many."""
+        rows, units, gradients = reaching[:3]
         arriving = self._stepped(np.zeros_like(gradients), gradients, sizes)
         moved = np.flatnonzero(arriving)
         num_inputs = self.shape[0]

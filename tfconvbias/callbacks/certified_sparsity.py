@@ -33,9 +33,9 @@ class LayerEpoch:
         reason: Why.
         density: Part of the weights that were not zero when the epoch began.
         steps: Steps taken on the non-zeros; 0 where the layer was dense, like all that follows.
-        checked: Part of the units, over all steps, whose zeros had their gradients computed.
+        checked: Part of the units, over all steps, for which the bound did not settle all zeros.
         returned: Zero weights that came back, summed over steps.
-        sparse_ms: Mean time of the layer's products, update and checks in a step.
+        sparse_ms: Median time of the layer's products, update and checks in a step.
         dense_ms: Time of the same work with the whole kernel, measured once.
         sparse_bytes: Most memory that weights, indices and gradients took.
         dense_bytes: Memory of the whole kernel and its gradient.
@@ -71,13 +71,22 @@ class CertifiedSparsity(keras.callbacks.Callback):
     |g_ij| <= ‖x_i - c_i‖₂ ‖d_j‖₂ + |c_i| |Σ_b d_bj|
     ```
 
-    which, widened by what rounding can do, proves for most units that all of their zeros stay. The
-    remaining units have the gradients of their zeros computed in every step, and weights that come
-    back join the others. The second term is small where a `BatchNormalization` follows the layer.
+    which, widened by what rounding can do, proves for many units that all of their zeros stay. The
+    zeros of the other units go through products of 16-bit integers, exact but for the rounding of
+    activations to integers, which the same inequality bounds: that settles nearly all of them at a
+    fraction of the time of their gradients. The few that are left have their gradients computed,
+    and weights that come back join the others. Without Numba, all zeros of units that the bound
+    does not settle have their gradients computed. The second term is small where a
+    `BatchNormalization` follows the layer.
+
+    Steps are fastest when the learning rate is small, since the bound then settles all units. At a
+    large rate it may settle none, and the integers are what a step mostly costs. What a step costs
+    outside the sparse layers (other layers, augmentation) stays as it is and limits the gain: with
+    a few hundred weights in a layer nothing is gained at all, which `choose="measured"` finds out.
 
     Before each epoch every layer is timed, with its whole kernel and with its non-zeros, and takes
     the faster form. A layer whose first steps then turn out slower than dense ones, since too many
-    units had to be checked, is dense for the rest of the epoch. `report` and `summary()` say for
+    zeros had to be checked, is dense for the rest of the epoch. `report` and `summary()` say for
     every epoch which form was chosen, why, and what it saved.
 
     The model stays the object that was compiled, and after each epoch, before validation and the
@@ -89,7 +98,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
     (NaN while the layer is dense); put it before callbacks that write them.
 
     Numba, if installed (`pip install tfconvbias[sparse]`), makes the sparse steps several times
-    faster.
+    faster; at a large learning rate they do not pay without it.
 
     Args:
         layers: A regular expression, searched for in the names of the dense layers: these are
