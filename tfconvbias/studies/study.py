@@ -133,6 +133,8 @@ def mean(results: Sequence[RunResult], column: str) -> float:
 
 def percent(results: Sequence[RunResult], column: str) -> str:
     """A column of fractions in %: its mean over seeds, with the standard deviation of several."""
+    if any(result.row[column] is None for result in results):
+        return "–"
     values = [100 * result.row[column] for result in results]
     if len(values) == 1:
         return f"{values[0]:.2f}"

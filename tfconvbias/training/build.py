@@ -51,9 +51,7 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
         config: the run's configuration.
         steps: steps of the whole run, over which the cosine schedule falls to 0.
     """
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, decay_steps=steps)
+    rate = learning_rate(config, steps)
     if config.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=config.momentum)
     return BetaLasso(
@@ -64,6 +62,13 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
         momentum=config.momentum,
         l1_overrides=None if config.family == "three_fc" else {CONV_LAYERS: config.l1_conv},
     )
+
+
+def learning_rate(config: RunConfig, steps: int) -> Any:
+    """The configured rate as an optimizer takes it: a number, or a schedule over all steps."""
+    if config.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(config.learning_rate, decay_steps=steps)
+    return config.learning_rate
 
 
 def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:

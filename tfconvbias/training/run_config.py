@@ -51,6 +51,11 @@ class RunConfig(DataConfig, Execution):
 
     epochs: int = option(400, "passes over the training images")
     batch_size: int = option(512, "images per step; the last, partial batch of an epoch is dropped")
+    train_on_all: bool = option(
+        False,
+        "train on the validation images, too: a last step, once all choices are made; the test "
+        "images are then measured after every epoch, and the last model counts",
+    )
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = option(
         "float32",
         "compute precision; variables stay float32; auto: mixed_bfloat16 on an accelerator, else "
