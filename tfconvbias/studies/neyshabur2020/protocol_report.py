@@ -235,7 +235,7 @@ def _figures(outcomes: Sequence[Outcome], localities: Mapping[str, analysis.Loca
         panels = {
             "test accuracy, %": accuracy,
             "gap, points": gaps,
-            "spread of layer 1 by that on permuted pixels": spread,
+            "spread of layer 1 ÷ permuted": spread,
         }
         name = dataset_label(dataset)
         figures[f"gaps {name}"] = (
