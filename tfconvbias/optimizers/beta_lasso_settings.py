@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
-_MOST_POINTS = 2000
+_MOST_POINTS = 100
 
 
 class BetaLassoSettings(NamedTuple):
@@ -19,7 +19,7 @@ def total_learning_rate(learning_rate: Any, steps: int) -> float:
 
     Args:
         learning_rate: A number, or a `keras.optimizers.schedules.LearningRateSchedule`. Of a
-            schedule 2,000 steps at equal distances are read, or all where there are fewer.
+            schedule 100 steps at equal distances are read, or all where there are fewer.
         steps: Steps of the run.
 
     Raises:
