@@ -38,7 +38,7 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
             axis.plot(history["epoch"], values, marker=marker, label=name)
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize="small")
+    axes[-1].legend(*axes[0].get_legend_handles_labels(), fontsize="small")
     if title:
         figure.suptitle(title)
     return figure
