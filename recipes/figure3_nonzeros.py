@@ -6,7 +6,7 @@
 
 Target: layer 1 ends between S-CONV's and S-LOCAL's number of weights, or below. The paper's final
 counts on CIFAR-10 are 125,000 / 4.103 M / 35,520, of layers that fit α = 230; the report states
-both shares. SVHN's digits don't bear a flip: give --augment crop.
+both shares. --include-extra trains on SVHN's extra images, too.
 """
 
 from tfconvbias import studies, training
@@ -16,7 +16,7 @@ CONFIG = studies.neyshabur2020.NonzeroStudy(
     datasets=("cifar10", "cifar100", "svhn"),
     run=training.RunConfig(
         base_channels=150,
-        augment="flip_crop_cutout",
+        augment="fast_autoaugment",
         l1_conv=2e-5,
         l1=5e-6,
         beta=50.0,

@@ -21,7 +21,13 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
         ConfigError: If the augmentation is unknown.
     """
     try:
-        preprocessing = data.preprocessing(dataset, augment=config.augment, seed=config.seed)
+        preprocessing = data.preprocessing(
+            dataset,
+            augment=config.augment,
+            seed=config.seed,
+            permute_pixels=config.permute_pixels,
+            cutout_length=config.cutout_length,
+        )
     except ValueError as error:
         raise ConfigError(f"augment: {error}") from error
     arguments: dict[str, Any] = {

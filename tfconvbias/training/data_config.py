@@ -33,7 +33,9 @@ class DataConfig(Config):
         None, "seed of the draw of images for --num-train, --num-test; none: that of --seed"
     )
     permute_pixels: int | None = option(
-        None, "seed of one fixed permutation of all pixels; none: leave them in place"
+        None,
+        "seed of one fixed permutation of all pixels, which the model applies after the "
+        "augmentation; none: leave them in place",
     )
     seed: int = option(0, "seed of subsets, initial weights, batch order, augmentation and dropout")
 
@@ -56,7 +58,10 @@ class DataConfig(Config):
 
 
 def build_dataset(config: DataConfig) -> data.ImageDataset:
-    """Load the configured data set: resized, cut to subsets and permuted as asked for.
+    """Load the configured data set: resized and cut to subsets as asked for.
+
+    Pixels are permuted by the model, see `data.preprocessing`.
+
 
     Raises:
         ConfigError: If there is no such data set, it has fewer images than asked for, or a folder
@@ -74,8 +79,6 @@ def build_dataset(config: DataConfig) -> data.ImageDataset:
         dataset = dataset.limit(config.num_train, num_test=config.num_test, seed=config.drawn_with)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    if config.permute_pixels is not None:
-        dataset = data.permute_pixels(dataset, seed=config.permute_pixels)
     return dataset
 
 

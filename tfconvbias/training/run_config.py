@@ -35,6 +35,9 @@ class RunConfig(DataConfig, Execution):
     dropout_rate: float = option(0.0, "dropout before the last two dense layers")
 
     augment: str = option("none", "augmentation policy, see tfconvbias.data.augmentation")
+    cutout_length: int | None = option(
+        None, "side of the square that cutout removes; none: 20 for svhn, 16 otherwise"
+    )
     optimizer: Literal["sgd", "beta_lasso"] = option("sgd", "sgd or beta_lasso")
     learning_rate: float = option(0.1, "initial learning rate")
     schedule: Literal["cosine", "constant"] = option(
@@ -67,7 +70,7 @@ class RunConfig(DataConfig, Execution):
     def __post_init__(self):
         super().__post_init__()
         self._positive("base_channels", "hidden_units", "epochs", "batch_size")
-        self._positive("kernel_size", optional=True)
+        self._positive("kernel_size", "cutout_length", optional=True)
         self._at_least_zero("learning_rate", "weight_decay", "l1", "l1_conv", "beta")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum must be in [0, 1). Received: momentum={self.momentum}")

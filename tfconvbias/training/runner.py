@@ -117,7 +117,8 @@ def _row(
         "model": config.model_name,
         "width": config.width,
         "optimizer": config.optimizer,
-        "dataset": dataset.name,
+        "dataset": dataset.name
+        + ("" if config.permute_pixels is None else f"-permuted{config.permute_pixels}"),
         "num_train": len(dataset.x_train),
         "epochs": config.epochs,
         "batch_size": config.batch_size,

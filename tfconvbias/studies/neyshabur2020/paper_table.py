@@ -100,7 +100,7 @@ class PaperTable(Study):
             KeyError: If there is no such row.
         """
         definition = self.definitions[name]
-        return self.run.replace(dataset=dataset, **definition, **self._width(definition))
+        return self.on(dataset).replace(**definition, **self._width(definition))
 
     def _with_settings(self, chosen: Chosen, cell: Cell, config: RunConfig) -> RunConfig:
         fields = settings_of(chosen, cell.row, config)

@@ -101,9 +101,7 @@ class ProtocolRuns:
         for name in protocol.table.datasets:
             # The images are the same for all seeds.
             drawn_with = protocol.table.run.drawn_with
-            dataset = build_dataset(
-                protocol.table.run.replace(dataset=name, subset_seed=drawn_with)
-            )
+            dataset = build_dataset(protocol.table.on(name).replace(subset_seed=drawn_with))
             candidates = {row: protocol.grid(row).settings() for row in protocol.table.rows}
             for place, epochs in enumerate(protocol.epochs_list):
                 kept = protocol.num_settings(place)

@@ -16,7 +16,7 @@ from tfconvbias.training import RunConfig
 
 _RUN = RunConfig(
     base_channels=150,
-    augment="flip_crop_cutout",
+    augment="fast_autoaugment",
     momentum=0.9,
     weight_decay=5e-4,
     l1_conv=2e-5,
