@@ -2,6 +2,7 @@
 
     python recipes/figure3_nonzeros.py                 three data sets, 4000 epochs (GPU, weeks)
     python recipes/figure3_nonzeros.py --datasets FOLDER --base-channels 8 --epochs 20
+    python recipes/figure3_nonzeros.py --base-channels 230 --hidden-ratio 25   the paper's layers
     python recipes/figure3_nonzeros.py --demo          embedded data, offline
 
 Target: layer 1 ends between S-CONV's and S-LOCAL's number of weights, or below. The paper's final

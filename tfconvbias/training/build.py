@@ -46,8 +46,10 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
         arguments["kernel_size"] = config.kernel_size
     if config.family == "resnet18":
         return models.ResNet18(**arguments)
-    family = models.SConv if config.family == "s" else models.DConv
-    return family(dropout_rate=config.dropout_rate, **arguments)
+    arguments["dropout_rate"] = config.dropout_rate
+    if config.family == "s":
+        return models.SConv(hidden_ratio=config.hidden_ratio, **arguments)
+    return models.DConv(**arguments)
 
 
 def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:

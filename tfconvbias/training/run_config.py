@@ -30,6 +30,7 @@ class RunConfig(DataConfig, Execution):
         "conv", "conv, local (no weight sharing) or dense (no locality either)"
     )
     base_channels: int = option(16, "α: channels of the first layer (s, d, resnet18)")
+    hidden_ratio: int = option(24, "units of fc1 by α (s)")
     hidden_units: int = option(512, "units of each hidden layer (three_fc)")
     kernel_size: int | None = option(None, "side of the receptive fields; none: the family's own")
     dropout_rate: float = option(0.0, "dropout before the last two dense layers")
@@ -69,7 +70,7 @@ class RunConfig(DataConfig, Execution):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("base_channels", "hidden_units", "epochs", "batch_size")
+        self._positive("base_channels", "hidden_units", "hidden_ratio", "epochs", "batch_size")
         self._positive("kernel_size", "cutout_length", optional=True)
         self._at_least_zero("learning_rate", "weight_decay", "l1", "l1_conv", "beta")
         if not 0 <= self.momentum < 1:

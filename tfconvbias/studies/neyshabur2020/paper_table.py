@@ -168,7 +168,9 @@ class PaperTable(Study):
             derived = max(1, round(self.run.base_channels / _S_TO_D))
             return {"base_channels": self.d_base_channels or derived}
         if family == "three_fc":
-            budget = models.num_kernel_parameters("s_fc", self.run.base_channels)
+            budget = models.num_kernel_parameters(
+                "s_fc", self.run.base_channels, hidden_ratio=self.run.hidden_ratio
+            )
             derived = models.base_channels_for_budget("three_fc", budget)
             return {"hidden_units": self.three_fc_units or derived}
         return {}
