@@ -3,7 +3,8 @@
     python recipes/protocol.py                          CIFAR-10, α = 150, 400 epochs (GPU, weeks)
     python recipes/protocol.py --epochs-list 400 4000   the gap against the length of training
     python recipes/protocol.py --datasets FOLDER --image-size 16 --num-train 10000 --base-channels 8
-        --batch-size 128 --augment flip_crop --epochs-list 30 90 300 --num-kept 6 3 --device-epochs
+        --batch-size 128 --augment flip_crop --epochs-list 30 90 300 --num-kept 6 3
+        --device-epochs on
     python recipes/protocol.py --demo                   embedded data, offline
 
 S-CONV, S-LOCAL and S-FC with SGD, and S-FC with β-LASSO (--rows also takes d-conv, d-local, d-fc
