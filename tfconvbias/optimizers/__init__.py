@@ -1,13 +1,13 @@
 """Optimizers that learn sparse connectivity."""
 
 from tfconvbias.optimizers.beta_lasso import BetaLasso, PenalizedVariable, StepSizes
-from tfconvbias.optimizers.beta_lasso_settings import (
+from tfconvbias.optimizers.penalized import choose_penalized, is_kernel
+from tfconvbias.optimizers.proximal import Proximal
+from tfconvbias.optimizers.total_pull import (
     BetaLassoSettings,
     beta_lasso_settings,
     total_learning_rate,
 )
-from tfconvbias.optimizers.penalized import choose_penalized, is_kernel
-from tfconvbias.optimizers.proximal import Proximal
 
 __all__ = [
     "BetaLasso",
