@@ -69,8 +69,8 @@ def beta_lasso_settings(
         ValueError: If `pull` is not positive, `cutoff` is negative, or Σ η is 0.
 
     Example:
-        >>> beta_lasso_settings(pull=0.5, cutoff=0.01, learning_rate=0.1, steps=50)
-        BetaLassoSettings(l1=0.1, beta=0.1)
+        >>> beta_lasso_settings(pull=0.5, cutoff=0.25, learning_rate=0.125, steps=32)
+        BetaLassoSettings(l1=0.125, beta=2.0)
     """
     if not 0 < pull < float("inf"):
         raise ValueError(f"`pull` must be a positive number. Received: pull={pull}")

@@ -240,6 +240,7 @@ def test_settings_of_another_beta_are_not_a_rows_own(tmp_path):
     table = TABLE_2.replace(settings=str(file), datasets=("cifar10",), rows=("S-FC β=50",))
     ((_, config),) = table.runs().values()
     assert config.l1_conv == 1e-5
+    assert f"own settings, from {file}" in table._remarks(True)[0]
     with pytest.raises(training.ConfigError, match=r"beta=50.0.*own is 1.0"):
         table.replace(rows=("S-FC β=1",)).runs()
 

@@ -178,13 +178,17 @@ class PaperTable(Study):
     def _remarks(self, beside: bool) -> list[str]:
         if not beside:
             return []
+        run = self.run
+        settings = (
+            f"learning rate {run.learning_rate}, momentum {run.momentum} and weight decay "
+            f"{run.weight_decay} with SGD, none with β-LASSO, λ {run.l1_conv} (layers that stand "
+            f"for convolutions) and {run.l1} (others), dropout {run.dropout_rate}"
+        )
+        if self.settings is not None:
+            settings = f"each row's own settings, from {self.settings}"
         return [
             "The paper's widths are α = 150 (S), α = 15 (D) and 14,540 hidden units (3-FC); it "
             "picks learning rate, momentum, weight decay, the two λ and dropout for each row by "
             "validation accuracy and augments with Fast AutoAugment. Here: "
-            f"α = {self.run.base_channels}, augment {self.run.augment}, learning rate "
-            f"{self.run.learning_rate}, momentum {self.run.momentum} and weight decay "
-            f"{self.run.weight_decay} with SGD, none with β-LASSO, "
-            f"λ {self.run.l1_conv} (layers that stand for convolutions) and {self.run.l1} "
-            f"(others), dropout {self.run.dropout_rate}."
+            f"α = {run.base_channels}, augment {run.augment}, {settings}."
         ]
