@@ -22,7 +22,7 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["tfconvbias", "tfconvbias.*"]),
-    package_data={"tfconvbias": ["py.typed"]},
+    package_data={"tfconvbias": ["py.typed", "data/policies/*"]},
     install_requires=[
         "filelock>=3.13",
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it

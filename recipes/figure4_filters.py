@@ -6,8 +6,8 @@
 
 Target: β-LASSO's filters look local, SGD's don't. Beside the pictures the report states it in
 numbers, the weights' spread and their share in the best window, against the same weights on
-permuted pixels: ratios of 1 where place means nothing. SVHN's digits don't bear a flip: give
---augment crop.
+permuted pixels: ratios of 1 where place means nothing. --include-extra
+trains on SVHN's extra images, too.
 """
 
 from tfconvbias import studies, training
@@ -17,7 +17,7 @@ CONFIG = studies.neyshabur2020.FilterStudy(
     datasets=("cifar10", "cifar100", "svhn"),
     run=training.RunConfig(
         base_channels=150,
-        augment="flip_crop_cutout",
+        augment="fast_autoaugment",
         l1_conv=2e-5,
         l1=5e-6,
         beta=50.0,

@@ -6,10 +6,12 @@
     python recipes/table2.py --demo                    embedded data, offline
 
 The same command with --resume reads finished rows from disk and goes on with the others; rows of
---rows may be added to a folder at any time. SVHN's digits don't bear a flip: give --augment crop.
+--rows may be added to a folder at any time. Images are augmented with Fast AutoAugment's published
+pipeline; --include-extra trains on SVHN's 531,131 extra images, too, as that pipeline does.
 Target: the paper's accuracies stand in the report, for S-FC on CIFAR-10 78.63 with SGD and 82.45,
 82.52, 85.19 with β = 0, 1, 50. The paper picks the two λ for each row on a grid; the defaults are
-those of a public reproduction of β = 50 on CIFAR-10. Fewer steps need a larger λ.
+those of a public reproduction of β = 50 on CIFAR-10, and --settings takes a file with each row's
+own, as protocol.py writes it. Fewer steps need a larger λ.
 """
 
 from tfconvbias import studies, training

@@ -109,3 +109,18 @@ def test_permuted_pixels_stand_beside_plain_ones(recipe, tmp_path):
     assert "pixels permuted" in shown
     assert len(list((tmp_path / "run").glob("*-permuted-motifs10-seed-0"))) == 3
     assert figures == ["permutation-motifs10"]
+
+
+def test_the_protocol_reports_every_length_and_feeds_a_table(recipe, tmp_path):
+    small = [
+        *("--demo", "--base-channels", "1", "--num-train", "256", "--num-test", "100"),
+        *("--rows", "s-fc-beta-lasso", "--pulls", "0.1", "--cutoffs", "0.1", "--seeds", "1"),
+        *("--momenta", "0.9", "--epochs-list", "1"),
+    ]
+    shown, page, figures = recipe("protocol", *small)
+    assert "[2/2]" in shown
+    assert "pull 0.1, cutoff 0.1, dropout 0" in page
+    assert figures == ["gaps-motifs10"]
+    tests = (tmp_path / "run" / "tests.csv").read_text().splitlines()
+    assert len(tests) == 2
+    assert tests[0].startswith("row,dataset,epochs,setting,num_settings,seed,val_accuracy")

@@ -10,7 +10,7 @@ import pytest
 from keras import ops
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
-from tfconvbias.data import FastAutoAugment, ImageOperation, augmentation
+from tfconvbias.data import PUBLISHED_POLICIES, FastAutoAugment, ImageOperation, augmentation
 from tfconvbias.data.augmentation_policy import OPERATIONS, magnitude
 from tfconvbias.data.image_operations import apply_operations
 from tfconvbias.data.operation_tables import operation_tables
@@ -330,13 +330,40 @@ def test_a_policy_file_is_an_augmentation(tmp_path):
     assert [type(layer).__name__ for layer in after] == ["Cutout"]
 
 
-@pytest.mark.parametrize("name", ["faa_cifar10.json", "faa_svhn.json"])
-def test_published_policies(name, photos):
-    if SHARED is None or not (Path(SHARED) / name).exists():
-        pytest.skip(f"TFCONVBIAS_SHARED_DATA names no folder with {name}")
-    layer = FastAutoAugment(Path(SHARED) / name, seed=0)
-    assert len(layer.policy) == {"faa_cifar10.json": 493, "faa_svhn.json": 497}[name]
+@pytest.mark.parametrize(("name", "size"), [("cifar10", 493), ("svhn", 497)])
+def test_published_policies(name, size, photos):
+    layer = FastAutoAugment(PUBLISHED_POLICIES[name], seed=0)
+    assert len(layer.policy) == size
     assert (augmented(layer, photos) != photos).any((1, 2, 3)).mean() > 0.5
+
+
+@pytest.mark.parametrize("name", ["cifar10", "svhn"])
+def test_published_policies_are_as_published(name):
+    if SHARED is None or not (Path(SHARED) / f"faa_{name}.json").exists():
+        pytest.skip(f"TFCONVBIAS_SHARED_DATA names no folder with faa_{name}.json")
+    published = json.loads((Path(SHARED) / f"faa_{name}.json").read_text())
+    assert json.loads(PUBLISHED_POLICIES[name].read_text()) == published
+
+
+@pytest.mark.parametrize(("dataset", "size", "length"), [("cifar100", 493, 16), ("svhn", 497, 20)])
+def test_the_published_pipeline_goes_by_the_data_set(dataset, size, length):
+    before, (cutout,) = augmentation("fast_autoaugment", dataset=dataset, seed=1)
+    assert [type(layer).__name__ for layer in before] == [
+        "FastAutoAugment",
+        "PadCrop",
+        "RandomFlip",
+    ]
+    assert (len(before[0].policy), cutout.length) == (size, length)
+    _, (shorter,) = augmentation("fast_autoaugment", dataset=dataset, cutout_length=8)
+    assert shorter.length == 8
+
+
+def test_policies_are_part_of_the_package_with_their_licence():
+    licence = (PUBLISHED_POLICIES["svhn"].parent / "LICENSE.txt").read_text(encoding="utf-8")
+    assert "MIT License" in licence
+    assert "kakaobrain/fast-autoaugment" in licence
+    setup = (Path(__file__).parents[2] / "setup.py").read_text(encoding="utf-8")
+    assert '"data/policies/*"' in setup
 
 
 @pytest.mark.parametrize(

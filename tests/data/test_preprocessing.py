@@ -8,9 +8,11 @@ from tfconvbias.data import (
     Cutout,
     Normalize,
     PadCrop,
+    PermutePixels,
     Preprocessing,
     augmentation,
     make_motifs,
+    permute_pixels,
     preprocessing,
 )
 
@@ -185,3 +187,23 @@ def test_preprocessing_layer_round_trip():
     again = Preprocessing.from_config(layer.get_config())
     assert kinds(again.layers) == ["PadCrop", "Normalize", "Cutout"]
     assert (run(again, images()) == run(layer, images())).all()
+
+
+@pytest.mark.parametrize("augment", ["none", "flip_crop_cutout"])
+@pytest.mark.parametrize("training", [False, True])
+def test_pixels_are_permuted_after_the_augmentation(augment, training):
+    plain = preprocessing((MEAN, STD), augment=augment, seed=3)
+    permuted = preprocessing((MEAN, STD), augment=augment, seed=3, permute_pixels=7)
+    x = images()
+    expected = permute_pixels(run(plain, x, training), 7)
+    np.testing.assert_array_equal(run(permuted, x, training), expected)
+    again = Preprocessing.from_config(permuted.get_config())
+    assert kinds(again.layers)[-1] == "PermutePixels"
+    assert again.layers[-1].seed == 7
+
+
+def test_permutations_need_a_seed_and_a_size():
+    with pytest.raises(ValueError, match="seed=-1"):
+        PermutePixels(-1)
+    with pytest.raises(ValueError, match="known size"):
+        PermutePixels(0).build((None, None, None, 3))

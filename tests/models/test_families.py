@@ -94,6 +94,14 @@ def test_counts_of_the_paper_in_millions():
     assert round(count("d_fc", 15) / 1e6) == 282
 
 
+def test_layers_of_figure_3():
+    """Its reference lines: 3072·256α, 256α·25α and 25α·10 with α = 230."""
+    count = models.num_kernel_parameters("s_fc", 230, hidden_ratio=25)
+    assert count == 180_879_360 + 338_560_000 + 57_500
+    small = models.SConv(2, "dense", input_shape=SHAPE, classes=CLASSES, hidden_ratio=25)
+    assert small.get_layer("fc1").units == 50
+
+
 def test_resnet18_has_the_published_count():
     trainable = sum(int(np.prod(v.shape)) for v in models.ResNet18().trainable_variables)
     assert trainable == 11_173_962

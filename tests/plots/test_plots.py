@@ -63,3 +63,19 @@ def test_no_filter_is_said_in_words():
 def test_other_images_are_refused():
     with pytest.raises(ValueError, match=r"\(2, 4, 4, 2\)"):
         plots.filter_images(np.zeros((2, 4, 4, 2)))
+
+
+def test_means_stand_with_their_bars_at_their_epochs():
+    measured = {
+        "accuracy": {"one": {30: (50.0, 1.0), 300: (60.0, 2.0)}},
+        "gap": {"two": {30: (-1.0, 0.5), 300: (1.0, 0.5)}},
+    }
+    first, second = plots.spread_curves(measured).axes
+    (bars,) = first.containers
+    line, _, (vertical,) = bars
+    assert [float(x) for x in line.get_xdata()] == [30, 300]
+    assert [float(y) for y in line.get_ydata()] == [50, 60]
+    ends = [segment[:, 1].tolist() for segment in vertical.get_segments()]
+    assert ends == [[49, 51], [58, 62]]
+    assert [label.get_text() for label in first.get_xticklabels()] == ["30", "300"]
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["two"]

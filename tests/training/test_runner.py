@@ -310,3 +310,63 @@ def test_a_short_run_is_evaluated_with_statistics_of_its_own(tiny_config, tiny_d
     logits = keras.ops.convert_to_numpy(model(tiny_dataset.x_test))
     accuracy = np.mean(logits.argmax(-1) == tiny_dataset.y_test)
     assert result.row["test_accuracy"] == pytest.approx(accuracy, abs=0.1)
+
+
+def test_a_trial_reads_no_test_image_and_keeps_no_model(tiny_config, tiny_dataset, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a trial was measured on test images")
+
+    monkeypatch.setattr(runner, "evaluate", refuse)
+    config = dataclasses.replace(tiny_config, epochs=2)
+    found = training.run(config, tiny_dataset, is_trial=True)
+    assert not [name for name in found.row if "test" in name]
+    assert found.row["val_accuracy"] == found.history["val_accuracy"][-1]
+    assert not list(found.folder.path.glob("*.keras"))
+    assert not list(found.folder.path.glob("checkpoint*"))
+    again = dataclasses.replace(config, resume=True)
+    assert training.run(again, tiny_dataset, is_trial=True).row == found.row
+
+
+def test_training_on_all_images_has_no_validation(tiny_config, tiny_dataset):
+    config = dataclasses.replace(tiny_config, epochs=1, train_on_all=True)
+    found = training.run(config, tiny_dataset)
+    assert found.row["num_train"] == 96 + 24
+    assert found.row["val_accuracy"] is found.row["best_epoch"] is None
+    assert found.row["test_accuracy"] == pytest.approx(found.history["test_accuracy"][-1])
+    assert "val_accuracy" not in found.history
+    page = training.write_report({"all": found.folder}, found.folder.path / "report.html", "all")
+    assert "<td>–</td>" in page.read_text(encoding="utf-8")
+
+
+def test_sizes_and_extra_images_reach_the_loader_and_one_draw_serves_all_seeds(
+    monkeypatch, tiny_dataset
+):
+    asked = []
+    monkeypatch.setattr(
+        "tfconvbias.data.load", lambda name, **options: asked.append(options) or tiny_dataset
+    )
+    config = training.RunConfig(
+        dataset="svhn", image_size=16, include_extra=True, num_train=20, subset_seed=5
+    )
+    one, two = (training.build_dataset(dataclasses.replace(config, seed=seed)) for seed in (0, 1))
+    assert asked[0] == {"data_dir": None, "image_size": (16, 16), "include_extra": True}
+    assert one.digest == two.digest
+    other = training.build_dataset(dataclasses.replace(config, subset_seed=None, seed=1))
+    assert other.digest != one.digest
+    names = ("image_size", "include_extra", "subset_seed")
+    assert [config.identity()[name] for name in names] == [16, True, 5]
+
+
+@pytest.mark.parametrize("changes", [{"image_size": 8}, {"num_train": 20, "subset_seed": 3}])
+def test_rows_of_other_images_are_not_given_the_first_rows_images(
+    changes, tiny_config, monkeypatch, tmp_path, tiny_dataset
+):
+    built = []
+    monkeypatch.setattr(
+        comparison, "build_dataset", lambda config: built.append(config) or tiny_dataset
+    )
+    monkeypatch.setattr(comparison, "run", lambda config, dataset, deadline: None)
+    rows = {"one": tiny_config, "two": dataclasses.replace(tiny_config, **changes)}
+    rows["three"] = dataclasses.replace(rows["two"], seed=1)
+    training.compare(rows, tmp_path)
+    assert len(built) == 2

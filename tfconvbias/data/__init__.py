@@ -1,6 +1,6 @@
 """Named data sets as uint8 arrays, image folders, embedded data and augmentation layers."""
 
-from tfconvbias.data.augmentation_policy import OPERATIONS
+from tfconvbias.data.augmentation_policy import OPERATIONS, PUBLISHED_POLICIES
 from tfconvbias.data.cutout import Cutout
 from tfconvbias.data.fast_auto_augment import FastAutoAugment, ImageOperation
 from tfconvbias.data.image_dataset import (
@@ -15,6 +15,7 @@ from tfconvbias.data.motifs import make_motifs
 from tfconvbias.data.named import DatasetUnavailableError
 from tfconvbias.data.normalize import PUBLISHED_STATISTICS, Normalize, channel_statistics
 from tfconvbias.data.pad_crop import PadCrop
+from tfconvbias.data.permuted_pixels import PermutePixels
 from tfconvbias.data.preprocessing import (
     AUGMENTATIONS,
     AugmentationLayers,
@@ -36,6 +37,7 @@ __all__ = [
     "DATASET_NAMES",
     "EVALUATION_BATCH_SIZE",
     "OPERATIONS",
+    "PUBLISHED_POLICIES",
     "PUBLISHED_STATISTICS",
     "AugmentationLayers",
     "ConvTeacher",
@@ -47,6 +49,7 @@ __all__ = [
     "ImageOperation",
     "Normalize",
     "PadCrop",
+    "PermutePixels",
     "Preprocessing",
     "SphereRegression",
     "augmentation",

@@ -36,6 +36,13 @@ OPERATIONS = {
 }
 """The operations of policies and their magnitudes."""
 
+PUBLISHED_POLICIES = {
+    name: Path(__file__).parent / "policies" / f"fast_autoaugment_{name}.json"
+    for name in ("cifar10", "svhn")
+}
+"""The policies published with Fast AutoAugment, found on CIFAR-10 and SVHN; `policies/LICENSE.txt`
+states whose they are."""
+
 Step = tuple[str, float, float]
 Policy = tuple[tuple[Step, ...], ...]
 

@@ -146,6 +146,20 @@ class ImageDataset:
             arrays[f"x_{split}"], arrays[f"y_{split}"] = x[chosen], y[chosen]
         return dataclasses.replace(self, **arrays)
 
+    def join_validation(self) -> "ImageDataset":
+        """Returns the data set whose training images include the validation images.
+
+        For a last training once all choices are made: its validation split is empty.
+        """
+        x, y = self.split("validation")
+        return dataclasses.replace(
+            self,
+            x_train=np.concatenate([self.x_train, x]),
+            y_train=np.concatenate([self.y_train, y]),
+            x_validation=x[:0],
+            y_validation=y[:0],
+        )
+
     def describe(self) -> str:
         """Returns a few lines of text: name, source, image shape, classes, size of each split."""
         height, width, channels = self.image_shape

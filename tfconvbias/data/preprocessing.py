@@ -6,11 +6,13 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from tfconvbias.data.augmentation_policy import PUBLISHED_POLICIES
 from tfconvbias.data.cutout import Cutout
 from tfconvbias.data.fast_auto_augment import FastAutoAugment
 from tfconvbias.data.image_dataset import ImageDataset
 from tfconvbias.data.normalize import PUBLISHED_STATISTICS, Normalize
 from tfconvbias.data.pad_crop import PadCrop
+from tfconvbias.data.permuted_pixels import PermutePixels
 
 
 class AugmentationLayers(NamedTuple):
@@ -21,6 +23,7 @@ class AugmentationLayers(NamedTuple):
 
 
 class _Options(NamedTuple):
+    dataset: str
     padding: int
     cutout_length: int
     num_operations: int
@@ -53,12 +56,21 @@ def _cutout(options: _Options, seed: int | None) -> keras.layers.Layer:
     return Cutout(options.cutout_length, seed=seed)
 
 
-# In the order in which they run; the normalisation stands before "cutout".
+def _fast_auto_augment(options: _Options, seed: int | None) -> keras.layers.Layer:
+    return FastAutoAugment(PUBLISHED_POLICIES[_policy_of(options.dataset)], seed=seed)
+
+
+def _policy_of(dataset: str) -> str:
+    return "svhn" if dataset == "svhn" else "cifar10"
+
+
+# A stage's seed depends on its place here: a new one comes last.
 _STAGES: dict[str, Callable[[_Options, int | None], keras.layers.Layer]] = {
     "randaugment": _rand_augment,
     "crop": _crop,
     "flip": _flip,
     "cutout": _cutout,
+    "fast_autoaugment": _fast_auto_augment,
 }
 _AFTER_NORMALIZATION = frozenset({"cutout"})
 
@@ -70,15 +82,20 @@ AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "flip_crop_cutout": ("crop", "flip", "cutout"),
     "randaugment": ("randaugment", "crop", "flip"),
     "randaugment_cutout": ("randaugment", "crop", "flip", "cutout"),
+    "fast_autoaugment": ("fast_autoaugment", "crop", "flip", "cutout"),
 }
 """The named augmentations and their stages, in order."""
+
+CUTOUT_LENGTHS = {"cifar10": 16, "svhn": 20}
+"""Side of Cutout's square that was published with each policy."""
 
 
 def augmentation(
     policy: str | keras.layers.Layer = "flip_crop",
     *,
+    dataset: str = "cifar10",
     padding: int = 4,
-    cutout_length: int = 16,
+    cutout_length: int | None = None,
     num_operations: int = 2,
     factor: float = 0.5,
     seed: int | None = None,
@@ -92,12 +109,16 @@ def augmentation(
 
     Args:
         policy: A key of `AUGMENTATIONS`: `"none"`, `"flip"`, `"crop"`, `"flip_crop"`,
-            `"flip_crop_cutout"`, `"randaugment"`, `"randaugment_cutout"`; the last two crop and
-            flip as well. Or a Keras layer from images to images with values 0…255, after which
-            come crop, flip and cutout; the path of a `.json` file stands for `FastAutoAugment` of
-            the policy in it.
+            `"flip_crop_cutout"`, `"randaugment"`, `"randaugment_cutout"`, `"fast_autoaugment"`; the
+            last three crop and flip as well, and the last is the published pipeline: policy,
+            crop, flip, normalisation, cutout, on SVHN's digits too. Or a Keras layer from images to
+            images with values 0…255, after which come crop, flip and cutout; the path of a `.json`
+            file stands for `FastAutoAugment` of the policy in it.
+        dataset: What is augmented: `"svhn"` has the policy found on SVHN, everything else the one
+            found on CIFAR-10.
         padding: Pixels of zeros that `PadCrop` adds on each side.
-        cutout_length: Side of `Cutout`'s square, in pixels.
+        cutout_length: Side of `Cutout`'s square, in pixels; by default 20 for SVHN and 16
+            otherwise, as published. On images smaller than 32×32 take less.
         num_operations: Number of operations of `RandAugment`.
         factor: Strength of `RandAugment`, 0…1.
         seed: Non-negative integer from which each layer gets a seed of its own, or `None`.
@@ -128,7 +149,9 @@ def augmentation(
             f"`policy` must be one of {', '.join(AUGMENTATIONS)}, a .json file, or a Keras layer. "
             f"Received: policy={policy!r}"
         )
-    options = _Options(padding, cutout_length, num_operations, factor)
+    if cutout_length is None:
+        cutout_length = CUTOUT_LENGTHS[_policy_of(dataset)]
+    options = _Options(dataset, padding, cutout_length, num_operations, factor)
     seeds: dict[str, int | None] = dict.fromkeys(_STAGES)
     if seed is not None:
         # 31 bits, as a Keras seed must fit in an int32.
@@ -208,13 +231,15 @@ def preprocessing(
     augment: str | keras.layers.Layer = "none",
     *,
     seed: int | None = None,
+    permute_pixels: int | None = None,
     name: str = "preprocessing",
     **options,
 ) -> Preprocessing:
     """Makes the layer that stands in front of a network: uint8 images in, normalised images out.
 
-    The order is policy → crop → flip → normalise → cutout. At inference only the normalisation is
-    active. The output has the compute dtype of the global dtype policy.
+    The order is policy → crop → flip → normalise → cutout → permutation of the pixels. At inference
+    only the normalisation and the permutation are active. The output has the compute dtype of the
+    global dtype policy.
 
     Args:
         statistics: Mean and deviation of the channels: a key of `PUBLISHED_STATISTICS`; an
@@ -223,6 +248,7 @@ def preprocessing(
         augment: Augmentation policy: a key of `AUGMENTATIONS`, a Keras layer from images to images,
             or the path of a `.json` file with a policy for `FastAutoAugment`.
         seed: Non-negative integer from which each layer gets a seed of its own, or `None`.
+        permute_pixels: Seed of a fixed permutation of all pixels; `None` leaves them in place.
         name: The layer's name.
         **options: Further arguments of `augmentation`.
 
@@ -252,10 +278,12 @@ def preprocessing(
         normalize = Normalize(*PUBLISHED_STATISTICS[statistics])
     elif isinstance(statistics, ImageDataset):
         normalize = Normalize.from_data(statistics.x_train)
+        options = {"dataset": statistics.name, **options}
     elif isinstance(statistics, Normalize):
         normalize = statistics
     else:
         mean, std = statistics
         normalize = Normalize(mean, std)
     before, after = augmentation(augment, seed=seed, **options)
-    return Preprocessing([*before, normalize, *after], name=name)
+    last = () if permute_pixels is None else (PermutePixels(permute_pixels),)
+    return Preprocessing([*before, normalize, *after, *last], name=name)

@@ -27,6 +27,7 @@ def num_kernel_parameters(
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     kernel_size: int | None = None,
+    hidden_ratio: int = 24,
 ) -> int:
     """Count the entries of a family's kernels, without biases and BatchNorm.
 
@@ -37,6 +38,7 @@ def num_kernel_parameters(
         input_shape: `(rows, cols, channels)`.
         classes: Number of logits.
         kernel_size: Side of the receptive fields. Defaults to 9 for the S- family and 3 otherwise.
+        hidden_ratio: Units of fc1 by α in the S- family.
 
     Returns:
         The exact count, also for odd image sizes, where the paper's formulas are approximate.
@@ -54,7 +56,7 @@ def num_kernel_parameters(
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Tables 3 and 4. The paper's
         D-LOCAL column repeats the factors of D-FC; the count here is that of the layers themselves.
     """
-    check_positive(width=width, classes=classes)
+    check_positive(width=width, classes=classes, hidden_ratio=hidden_ratio)
     rows, cols, channels = input_shape
     if family == "three_fc":
         return (rows * cols * channels + width + classes) * width
@@ -63,7 +65,7 @@ def num_kernel_parameters(
     prefix, connectivity = _parse(family)
     layers: tuple[tuple[int, int], ...]
     if prefix == "s":
-        layers, fc1, size = ((1, 2),), 24 * width, kernel_size or 9
+        layers, fc1, size = ((1, 2),), hidden_ratio * width, kernel_size or 9
     else:
         layers, fc1, size = CHANNELS_AND_STRIDES, 64 * width, kernel_size or 3
     total = 0

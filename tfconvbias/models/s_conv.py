@@ -14,6 +14,7 @@ def SConv(
     classes: int = 10,
     dropout_rate: float = 0.0,
     kernel_size: int = 9,
+    hidden_ratio: int = 24,
     preprocessing: keras.layers.Layer | None = None,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,
@@ -39,6 +40,7 @@ def SConv(
         classes: c, the number of logits.
         dropout_rate: Rate of the dropout before fc1 and before fc2; 0 adds no layer.
         kernel_size: Side of the receptive field; no effect on `"dense"`.
+        hidden_ratio: fc1's units by α. The layers of the paper's Figure 3 fit 25, with α = 230.
         preprocessing: Layer from uint8 images to network input, or `None` for float input.
         kernel_initializer: Initializer of every kernel. The paper names none; this is Keras'.
         kernel_regularizer: Regularizer of every kernel.
@@ -59,6 +61,7 @@ def SConv(
     """
     blocks.check_connectivity(connectivity)
     blocks.check_positive(base_channels=base_channels, classes=classes, kernel_size=kernel_size)
+    blocks.check_positive(hidden_ratio=hidden_ratio)
     blocks.check_dropout_rate(dropout_rate)
     options = {
         "kernel_initializer": kernel_initializer,
@@ -75,7 +78,11 @@ def SConv(
         **options,
     )
     x = blocks.hidden_dense(
-        volume.flat(), 24 * base_channels, name="fc1", dropout_rate=dropout_rate, **options
+        volume.flat(),
+        hidden_ratio * base_channels,
+        name="fc1",
+        dropout_rate=dropout_rate,
+        **options,
     )
     logits = blocks.classifier(x, classes, name="fc2", dropout_rate=dropout_rate, **options)
     return keras.Model(inputs, logits, name=name or blocks.family_name("s", connectivity))

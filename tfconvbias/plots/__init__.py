@@ -23,6 +23,7 @@ from tfconvbias.plots.scaling import (
     accuracy_pairs,
     parameter_curves,
 )
+from tfconvbias.plots.spread_curves import spread_curves
 from tfconvbias.plots.stability_curves import (
     against_patch_size,
     gap_against_size,
@@ -53,6 +54,7 @@ __all__ = [
     "path_curves",
     "sharpness_and_accuracy",
     "sharpness_curves",
+    "spread_curves",
     "switch_time_curves",
     "width_snakes",
 ]

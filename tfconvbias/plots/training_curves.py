@@ -16,7 +16,7 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
 
     Args:
         histories: Label of a run → column → one value per epoch, with the columns epoch, loss,
-            accuracy and val_accuracy (fractions).
+            accuracy and, where there were validation images, val_accuracy (fractions).
         title: Text above the panels.
 
     Returns:
@@ -30,13 +30,15 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
     )
     for axis, (column, label, scale) in zip(axes, columns, strict=True):
         for name, history in histories.items():
+            if column not in history:
+                continue
             # A line through one point cannot be seen.
             marker = "o" if len(history["epoch"]) == 1 else None
             values = [scale * v for v in history[column]]
             axis.plot(history["epoch"], values, marker=marker, label=name)
         axis.set(xlabel="epoch", ylabel=label)
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize="small")
+    axes[-1].legend(*axes[0].get_legend_handles_labels(), fontsize="small")
     if title:
         figure.suptitle(title)
     return figure

@@ -85,12 +85,17 @@ class Study(Config):
         """Tables and figures of the finished runs."""
         raise NotImplementedError
 
+    def on(self, dataset: str) -> RunConfig:
+        """What all runs on a data set share; extra images are SVHN's alone."""
+        is_svhn = dataset == "svhn"
+        return self.run.replace(dataset=dataset, include_extra=self.run.include_extra and is_svhn)
+
     def runs(self) -> dict[str, tuple[Cell, RunConfig]]:
         """Label → cell and configuration of every run, one data set after the other."""
         return {
             f"{row}, {dataset_label(dataset)}, seed {seed}": (
                 Cell(row, dataset),
-                self.run.replace(dataset=dataset, seed=seed, **changes),
+                self.on(dataset).replace(seed=seed, **changes),
             )
             for dataset in self.datasets
             for row, changes in self.variants().items()
@@ -133,6 +138,8 @@ def mean(results: Sequence[RunResult], column: str) -> float:
 
 def percent(results: Sequence[RunResult], column: str) -> str:
     """A column of fractions in %: its mean over seeds, with the standard deviation of several."""
+    if any(result.row[column] is None for result in results):
+        return "–"
     values = [100 * result.row[column] for result in results]
     if len(values) == 1:
         return f"{values[0]:.2f}"

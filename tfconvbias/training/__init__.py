@@ -8,6 +8,7 @@ from tfconvbias.training.build import (
     build_optimizer,
     compile_classifier,
     compile_model,
+    learning_rate,
     with_precision,
     xla_pays,
 )
@@ -37,6 +38,7 @@ from tfconvbias.training.report import (
     MIN_NONZEROS,
     Comparison,
     first_layer_images,
+    locality_cells,
     report_comparison,
     report_run,
     write_report,
@@ -44,7 +46,7 @@ from tfconvbias.training.report import (
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
-from tfconvbias.training.table import table_rows
+from tfconvbias.training.table import label, table_rows
 from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
@@ -87,6 +89,9 @@ __all__ = [
     "format_table",
     "guarded",
     "hardware",
+    "label",
+    "learning_rate",
+    "locality_cells",
     "main",
     "option",
     "read_json",

@@ -21,7 +21,13 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
         ConfigError: If the augmentation is unknown.
     """
     try:
-        preprocessing = data.preprocessing(dataset, augment=config.augment, seed=config.seed)
+        preprocessing = data.preprocessing(
+            dataset,
+            augment=config.augment,
+            seed=config.seed,
+            permute_pixels=config.permute_pixels,
+            cutout_length=config.cutout_length,
+        )
     except ValueError as error:
         raise ConfigError(f"augment: {error}") from error
     arguments: dict[str, Any] = {
@@ -40,8 +46,10 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
         arguments["kernel_size"] = config.kernel_size
     if config.family == "resnet18":
         return models.ResNet18(**arguments)
-    family = models.SConv if config.family == "s" else models.DConv
-    return family(dropout_rate=config.dropout_rate, **arguments)
+    arguments["dropout_rate"] = config.dropout_rate
+    if config.family == "s":
+        return models.SConv(hidden_ratio=config.hidden_ratio, **arguments)
+    return models.DConv(**arguments)
 
 
 def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
@@ -51,9 +59,7 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
         config: the run's configuration.
         steps: steps of the whole run, over which the cosine schedule falls to 0.
     """
-    rate: Any = config.learning_rate
-    if config.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(config.learning_rate, decay_steps=steps)
+    rate = learning_rate(config, steps)
     if config.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=config.momentum)
     return BetaLasso(
@@ -64,6 +70,13 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
         momentum=config.momentum,
         l1_overrides=None if config.family == "three_fc" else {CONV_LAYERS: config.l1_conv},
     )
+
+
+def learning_rate(config: RunConfig, steps: int) -> Any:
+    """The configured rate as an optimizer takes it: a number, or a schedule over all steps."""
+    if config.schedule == "cosine":
+        return keras.optimizers.schedules.CosineDecay(config.learning_rate, decay_steps=steps)
+    return config.learning_rate
 
 
 def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:

@@ -54,10 +54,9 @@ def compare(
 
 def _images(config: RunConfig) -> tuple:
     """What decides which images a configuration loads."""
-    names = sorted(field_names(DataConfig()))
-    if config.num_train is None and config.num_test is None:
-        names.remove("seed")
-    return tuple(getattr(config, name) for name in names)
+    names = field_names(DataConfig()) - {"seed", "subset_seed"}
+    is_whole = config.num_train is None is config.num_test
+    return (*(getattr(config, name) for name in sorted(names)), is_whole or config.drawn_with)
 
 
 def slug(name: str) -> str:

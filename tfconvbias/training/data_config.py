@@ -25,28 +25,43 @@ class DataConfig(Config):
         decides=False,
     )
     data_dir: str | None = option(None, "where TensorFlow Datasets keeps its files", decides=False)
+    image_size: int | None = option(None, "resize images to squares of this side; none: as is")
+    include_extra: bool = option(False, "train on svhn's 531,131 extra images, too")
     num_train: int | None = option(None, "train on this many images, drawn by class; none: all")
     num_test: int | None = option(None, "measure on this many test images; none: all")
+    subset_seed: int | None = option(
+        None, "seed of the draw of images for --num-train, --num-test; none: that of --seed"
+    )
     permute_pixels: int | None = option(
-        None, "seed of one fixed permutation of all pixels; none: leave them in place"
+        None,
+        "seed of one fixed permutation of all pixels, which the model applies after the "
+        "augmentation; none: leave them in place",
     )
     seed: int = option(0, "seed of subsets, initial weights, batch order, augmentation and dropout")
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("num_train", "num_test", optional=True)
-        for name in ("seed", "permute_pixels"):
+        self._positive("image_size", "num_train", "num_test", optional=True)
+        for name in ("seed", "subset_seed", "permute_pixels"):
             value = getattr(self, name)
-            if value is None and name == "permute_pixels":
+            if value is None and name != "seed":
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
                 raise ConfigError(
                     f"{name} must be an integer from 0 to 2³² − 1. Received: {name}={value}"
                 )
 
+    @property
+    def drawn_with(self) -> int:
+        """The seed of the subsets."""
+        return self.seed if self.subset_seed is None else self.subset_seed
+
 
 def build_dataset(config: DataConfig) -> data.ImageDataset:
-    """Load the configured data set, cut to `num_train` and `num_test`, permuted where asked for.
+    """Load the configured data set: resized and cut to subsets as asked for.
+
+    Pixels are permuted by the model, see `data.preprocessing`.
+
 
     Raises:
         ConfigError: If there is no such data set, it has fewer images than asked for, or a folder
@@ -54,12 +69,16 @@ def build_dataset(config: DataConfig) -> data.ImageDataset:
         data.DatasetUnavailableError: If a named data set is not available.
     """
     try:
-        dataset = data.load(config.dataset, data_dir=config.data_dir)
-        dataset = dataset.limit(config.num_train, num_test=config.num_test, seed=config.seed)
+        side = config.image_size
+        dataset = data.load(
+            config.dataset,
+            data_dir=config.data_dir,
+            image_size=None if side is None else (side, side),
+            include_extra=config.include_extra,
+        )
+        dataset = dataset.limit(config.num_train, num_test=config.num_test, seed=config.drawn_with)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         raise ConfigError(str(error)) from error
-    if config.permute_pixels is not None:
-        dataset = data.permute_pixels(dataset, seed=config.permute_pixels)
     return dataset
 
 

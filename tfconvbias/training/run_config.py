@@ -30,11 +30,15 @@ class RunConfig(DataConfig, Execution):
         "conv", "conv, local (no weight sharing) or dense (no locality either)"
     )
     base_channels: int = option(16, "α: channels of the first layer (s, d, resnet18)")
+    hidden_ratio: int = option(24, "units of fc1 by α (s)")
     hidden_units: int = option(512, "units of each hidden layer (three_fc)")
     kernel_size: int | None = option(None, "side of the receptive fields; none: the family's own")
     dropout_rate: float = option(0.0, "dropout before the last two dense layers")
 
     augment: str = option("none", "augmentation policy, see tfconvbias.data.augmentation")
+    cutout_length: int | None = option(
+        None, "side of the square that cutout removes; none: 20 for svhn, 16 otherwise"
+    )
     optimizer: Literal["sgd", "beta_lasso"] = option("sgd", "sgd or beta_lasso")
     learning_rate: float = option(0.1, "initial learning rate")
     schedule: Literal["cosine", "constant"] = option(
@@ -51,6 +55,11 @@ class RunConfig(DataConfig, Execution):
 
     epochs: int = option(400, "passes over the training images")
     batch_size: int = option(512, "images per step; the last, partial batch of an epoch is dropped")
+    train_on_all: bool = option(
+        False,
+        "train on the validation images, too: a last step, once all choices are made; the test "
+        "images are then measured after every epoch, and the last model counts",
+    )
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = option(
         "float32",
         "compute precision; variables stay float32; auto: mixed_bfloat16 on an accelerator, else "
@@ -61,8 +70,8 @@ class RunConfig(DataConfig, Execution):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("base_channels", "hidden_units", "epochs", "batch_size")
-        self._positive("kernel_size", optional=True)
+        self._positive("base_channels", "hidden_units", "hidden_ratio", "epochs", "batch_size")
+        self._positive("kernel_size", "cutout_length", optional=True)
         self._at_least_zero("learning_rate", "weight_decay", "l1", "l1_conv", "beta")
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum must be in [0, 1). Received: momentum={self.momentum}")

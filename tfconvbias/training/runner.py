@@ -31,13 +31,21 @@ def run(
     config: RunConfig,
     dataset: data.ImageDataset | None = None,
     deadline: Deadline | None = None,
+    *,
+    is_trial: bool = False,
 ) -> RunResult:
     """Train the configured network, or continue it, and store all that a table needs.
 
+    With `config.train_on_all` there are no validation images: the test images are measured after
+    every epoch instead, and what the row says of validation is `None`.
+
     Args:
         config: What to run, and where to keep it (`runs/<name>` when `run_dir` is `None`).
-        dataset: The configured data set where the caller has loaded it already.
+        dataset: The configured data set where the caller has loaded it already, its validation
+            images still apart.
         deadline: When to stop; by default `config.max_minutes` from now on.
+        is_trial: Whether the run is one of a search, judged on validation images alone. Its row
+            says nothing of the test images, and its folder holds no model.
 
     Returns:
         The finished run. A run that was complete before is read from its folder.
@@ -53,6 +61,8 @@ def run(
     config = with_precision(config)
     if dataset is None:
         dataset = build_dataset(config)
+    if config.train_on_all:
+        dataset = dataset.join_validation()
     folder = RunFolder(config.run_dir or f"runs/{config.default_run_name()}")
     folder.check(config, config.resume, dataset)
     finished = folder.result()
@@ -64,8 +74,10 @@ def run(
     try:
         keras.utils.set_random_seed(config.seed)
         check_batch_size(config.batch_size, len(dataset.x_train))
-        if not len(dataset.x_validation) or not len(dataset.x_test):
-            raise ConfigError(f"Data set {dataset.name} has no validation or no test images.")
+        if not len(dataset.x_validation) and not config.train_on_all:
+            raise ConfigError(f"Data set {dataset.name} has no validation images.")
+        if not len(dataset.x_test) and not is_trial:
+            raise ConfigError(f"Data set {dataset.name} has no test images.")
         model = build_model(config, dataset)
         steps = config.epochs * (len(dataset.x_train) // config.batch_size)
         compile_model(config, model, steps)
@@ -79,12 +91,16 @@ def run(
             epochs=config.epochs,
             batch_size=config.batch_size,
             seed=config.seed,
-            keep_best=True,
+            measured_on="test" if config.train_on_all else "validation",
+            keep_best=not config.train_on_all and not is_trial,
             watchers=[callbacks.NonZeros()],
             execution=config,
             deadline=deadline,
         )
-        row = _measure(config, dataset, folder, model, history)
+        row = _row(config, dataset, model, history)
+        if not is_trial:
+            folder.save_model(model, folder.last_model)
+            row |= _test(dataset, folder, model, row)
     finally:
         keras.config.set_dtype_policy(policy)
     folder.write_result(row)
@@ -92,44 +108,47 @@ def run(
     return RunResult(folder, row, history)
 
 
-def _measure(
-    config: RunConfig,
-    dataset: data.ImageDataset,
-    folder: RunFolder,
-    model: keras.Model,
-    history: History,
+def _row(
+    config: RunConfig, dataset: data.ImageDataset, model: keras.Model, history: History
 ) -> dict[str, Any]:
-    """The results row: the last model's and the best model's accuracy on the test images."""
-    folder.save_model(model, folder.last_model)
-    test = dataset.split("test")
-    best = max(range(config.epochs), key=history["val_accuracy"].__getitem__)
-    last_test = best_test = evaluate(model, test)
-    nonzeros = analysis.num_nonzeros(model)
-    if best + 1 < config.epochs:
-        # Into this model, whose evaluation is compiled; the last weights are on disk.
-        model.load_weights(folder.best_model)
-        best_test = evaluate(model, test)
+    """The results row without test figures."""
+    validation = history.get("val_accuracy")
     return {
         "model": config.model_name,
         "width": config.width,
         "optimizer": config.optimizer,
-        "dataset": dataset.name,
+        "dataset": dataset.name
+        + ("" if config.permute_pixels is None else f"-permuted{config.permute_pixels}"),
         "num_train": len(dataset.x_train),
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "seed": config.seed,
-        "test_accuracy": last_test["accuracy"],
-        "test_loss": last_test["loss"],
-        "best_epoch": best + 1,
-        "best_epoch_test_accuracy": best_test["accuracy"],
-        "val_accuracy": history["val_accuracy"][-1],
+        "best_epoch": validation and 1 + max(range(config.epochs), key=validation.__getitem__),
+        "val_accuracy": validation and validation[-1],
         "train_accuracy": history["accuracy"][-1],
         "train_loss": history["loss"][-1],
         "parameters": model.count_params(),
         "kernel_parameters": {
             name: math.prod(kernel.shape) for name, kernel in analysis.kernels(model).items()
         },
-        "nonzeros": nonzeros,
+        "nonzeros": analysis.num_nonzeros(model),
         "seconds": round(sum(history["seconds"]), 1),
         "hardware": hardware(),
+    }
+
+
+def _test(
+    dataset: data.ImageDataset, folder: RunFolder, model: keras.Model, row: dict[str, Any]
+) -> dict[str, float | None]:
+    """The last model's and the best model's accuracy on the test images."""
+    test = dataset.split("test")
+    last = best = evaluate(model, test)
+    if row["best_epoch"] not in (None, row["epochs"]):
+        # Into this model, whose evaluation is compiled; the last weights are on disk.
+        model.load_weights(folder.best_model)
+        best = evaluate(model, test)
+    return {
+        "test_accuracy": last["accuracy"],
+        "test_loss": last["loss"],
+        "best_epoch_test_accuracy": None if row["best_epoch"] is None else best["accuracy"],
     }

@@ -21,10 +21,10 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
             "kernel weights": f"{sum(row['kernel_parameters'].values()):,}",
             "non-zero": f"{sum(row['nonzeros'].values()):,}",
             "non-zero, first layer": _share(row),
-            "train, %": f"{100 * row['train_accuracy']:.2f}",
-            "validation, %": f"{100 * row['val_accuracy']:.2f}",
-            "test, %": f"{100 * row['test_accuracy']:.2f}",
-            "test at best epoch, %": f"{100 * row['best_epoch_test_accuracy']:.2f}",
+            "train, %": percent(row["train_accuracy"]),
+            "validation, %": percent(row["val_accuracy"]),
+            "test, %": percent(row["test_accuracy"]),
+            "test at best epoch, %": percent(row["best_epoch_test_accuracy"]),
             "data set": row["dataset"],
             "epochs": str(row["epochs"]),
             "seed": str(row["seed"]),
@@ -32,6 +32,11 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
         }
         for name, row in results.items()
     ]
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction in %, or a dash where there is none."""
+    return "–" if fraction is None else f"{100 * fraction:.2f}"
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -26,7 +26,7 @@ class SearchConfig(Config):
 
     fixed = (
         *("momentum", "weight_decay", "l1", "l1_conv", "learning_rate", "dropout_rate"),
-        *("checkpoint_every", "max_minutes", "device_epochs", "tensorboard"),
+        *("train_on_all", "checkpoint_every", "max_minutes", "device_epochs", "tensorboard"),
     )
 
     run: RunConfig = RunConfig()

@@ -31,7 +31,7 @@ def tiny_dataset():
 
 @pytest.fixture
 def config(tiny_dataset, tmp_path, monkeypatch):
-    def load(name, data_dir):
+    def load(name, **_):
         return dataclasses.replace(tiny_dataset, name=name)
 
     monkeypatch.setattr(data, "load", load)
@@ -113,7 +113,7 @@ def test_other_images_are_another_configuration(config, tiny_dataset, tmp_path, 
     monkeypatch.setattr(images, "CONNECTIVITIES", ())
     run_stability_images(config)
     darker = dataclasses.replace(tiny_dataset, name="cifar10", x_train=tiny_dataset.x_train // 2)
-    monkeypatch.setattr(data, "load", lambda name, data_dir: darker)
+    monkeypatch.setattr(data, "load", lambda name, **_: darker)
     with pytest.raises(training.RunFolderError, match=r"images: 'cifar10 [0-9a-f]+' there"):
         run_stability_images(config.replace(resume=True))
 

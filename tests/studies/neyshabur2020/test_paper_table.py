@@ -4,6 +4,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tfconvbias import data, studies, training
@@ -239,3 +240,28 @@ def test_rows_of_beta_lasso_have_neither_momentum_nor_decay():
         is_sgd = config.optimizer == "sgd"
         assert (config.momentum, config.weight_decay) == ((0.9, 5e-4) if is_sgd else (0.0, 0.0))
     assert sum(TABLE_2.row(n, "cifar10").optimizer == "sgd" for n in TABLE_2.rows) == 4
+
+
+def test_svhn_has_its_published_pipeline_and_its_extra_images_on_request(monkeypatch):
+    def load_tfds(name, data_dir, *, include_extra=False):
+        assert name == "svhn"
+        num = 60 if include_extra else 30
+        generator = np.random.default_rng(0)
+        arrays = {"class_names": tuple("0123456789"), "source": "fake"}
+        for split, size in (("train", num), ("test", 10)):
+            arrays[f"x_{split}"] = generator.integers(0, 256, (size, 32, 32, 3), dtype=np.uint8)
+            arrays[f"y_{split}"] = np.arange(size) % 10
+        return arrays
+
+    monkeypatch.setattr("tfconvbias.data.loading.load_tfds", load_tfds)
+    table = TABLE_1.replace(datasets=("cifar10", "svhn"), rows=("S-FC",), base_channels=1)
+    # Of each class one image becomes a validation image.
+    for extra, num_train in ((False, 20), (True, 50)):
+        chosen = table.replace(include_extra=extra)
+        runs = {cell.dataset: config for cell, config in chosen.runs().values()}
+        assert (runs["cifar10"].include_extra, runs["svhn"].include_extra) == (False, extra)
+        dataset = training.build_dataset(runs["svhn"])
+        assert len(dataset.x_train) == num_train
+    layers = training.build_model(runs["svhn"], dataset).get_layer("preprocessing").layers
+    assert len(layers[0].policy) == 497
+    assert layers[-1].length == 20

@@ -131,7 +131,7 @@ def build_cnn(config: SwitchTimeConfig, dataset: data.ImageDataset) -> keras.Mod
     arguments: dict[str, Any] = {
         "input_shape": dataset.image_shape,
         "classes": dataset.num_classes,
-        "preprocessing": data.preprocessing(dataset),
+        "preprocessing": data.preprocessing(dataset, permute_pixels=config.permute_pixels),
     }
     if config.network == "alexnet":
         return models.AlexNet(**arguments)

@@ -124,7 +124,9 @@ def _network(config: StabilityImages, connectivity: str, dataset: data.ImageData
         connectivity,
         input_shape=dataset.image_shape,
         classes=dataset.num_classes,
-        preprocessing=data.preprocessing(dataset, augment="none", seed=config.seed),
+        preprocessing=data.preprocessing(
+            dataset, seed=config.seed, permute_pixels=config.permute_pixels
+        ),
     )
     models.match_statistics_momentum(model, config.steps)
     return model

@@ -16,11 +16,20 @@ from tfconvbias.studies.neyshabur2020.parameter_scaling import (
     report_parameter_scaling,
 )
 from tfconvbias.studies.neyshabur2020.permutation_study import PermutationStudy
+from tfconvbias.studies.neyshabur2020.protocol import Protocol
+from tfconvbias.studies.neyshabur2020.protocol_report import report_protocol
+from tfconvbias.studies.neyshabur2020.protocol_runs import Outcome, ProtocolRuns, Trial
 from tfconvbias.studies.neyshabur2020.search import SEARCH
-from tfconvbias.studies.neyshabur2020.tables import S_FC_BETA_LASSO, TABLE_1, TABLE_2
+from tfconvbias.studies.neyshabur2020.tables import (
+    PROTOCOL,
+    S_FC_BETA_LASSO,
+    TABLE_1,
+    TABLE_2,
+)
 from tfconvbias.studies.neyshabur2020.width_study import WidthStudy
 
 __all__ = [
+    "PROTOCOL",
     "SEARCH",
     "S_FC_BETA_LASSO",
     "TABLE_1",
@@ -29,13 +38,18 @@ __all__ = [
     "FilterStudy",
     "KernelSizeStudy",
     "NonzeroStudy",
+    "Outcome",
     "PaperTable",
     "ParameterScaling",
     "PermutationStudy",
+    "Protocol",
+    "ProtocolRuns",
+    "Trial",
     "WidthStudy",
     "description_rows",
     "paper_targets",
     "parameter_counts",
     "report_description_lengths",
     "report_parameter_scaling",
+    "report_protocol",
 ]

@@ -84,15 +84,18 @@ def reference_counts(
     model = keras.saving.load_model(result.folder.last_model, compile=False)
     rest = {layer: size for layer, size in sizes.items() if layer != "conv1"}
 
-    def first_layer(family: str) -> int:
-        total = models.num_kernel_parameters(
+    def count(family: str) -> int:
+        return models.num_kernel_parameters(
             family,
             base_channels,
             input_shape=tuple(model.input_shape[1:]),
             classes=model.output_shape[-1],
             kernel_size=kernel_size,
         )
-        return total - sum(rest.values())
+
+    def first_layer(family: str) -> int:
+        # The other layers are those of S-FC.
+        return count(family) - count("s_fc") + sizes["conv1"]
 
     return {
         "conv1": {"S-CONV": first_layer("s_conv"), "S-LOCAL": first_layer("s_local")},

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfconvbias import models, plots
+from tfconvbias.studies.neyshabur2020.chosen_settings import Chosen, read_settings, settings_of
 from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS, Accuracies
 from tfconvbias.studies.study import (
     Cell,
@@ -50,6 +51,11 @@ class PaperTable(Study):
         None, "hidden units of 3-FC; none: as many as give it S-FC's number of weights"
     )
     rows: tuple[str, ...] = option((), "rows of the table, case and punctuation aside")
+    settings: str | None = option(
+        None,
+        "file of settings for each row, data set and number of epochs, as protocol.py writes it; "
+        "none: the same for all",
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -72,14 +78,40 @@ class PaperTable(Study):
             if name in self.rows
         }
 
+    def runs(self) -> dict[str, tuple[Cell, RunConfig]]:
+        """Label → cell and configuration of every run, with the row's own settings if asked for.
+
+        Raises:
+            ConfigError: If a row has no settings in the file.
+        """
+        planned = super().runs()
+        if self.settings is None:
+            return planned
+        chosen = read_settings(self.settings)
+        return {
+            name: (cell, self._with_settings(chosen, cell, config))
+            for name, (cell, config) in planned.items()
+        }
+
     def row(self, name: str, dataset: str) -> RunConfig:
-        """The run of one row on one data set, as the table trains it.
+        """The run of one row on one data set, as the table trains it without `settings`.
 
         Raises:
             KeyError: If there is no such row.
         """
         definition = self.definitions[name]
-        return self.run.replace(dataset=dataset, **definition, **self._width(definition))
+        return self.on(dataset).replace(**definition, **self._width(definition))
+
+    def _with_settings(self, chosen: Chosen, cell: Cell, config: RunConfig) -> RunConfig:
+        fields = settings_of(chosen, cell.row, config)
+        kept = {"family", "connectivity", "optimizer", "beta"} & self.definitions[cell.row].keys()
+        for name in kept & fields.keys():
+            if fields[name] != getattr(config, name):
+                raise ConfigError(
+                    f"The settings of {cell.row} have {name}={fields[name]!r}, but the row's own "
+                    f"is {getattr(config, name)!r}. A row needs settings under its own name."
+                )
+        return config.replace(**fields)
 
     def findings(self, results: Results) -> Findings:
         """One table, and the curves of each data set."""
@@ -136,7 +168,9 @@ class PaperTable(Study):
             derived = max(1, round(self.run.base_channels / _S_TO_D))
             return {"base_channels": self.d_base_channels or derived}
         if family == "three_fc":
-            budget = models.num_kernel_parameters("s_fc", self.run.base_channels)
+            budget = models.num_kernel_parameters(
+                "s_fc", self.run.base_channels, hidden_ratio=self.run.hidden_ratio
+            )
             derived = models.base_channels_for_budget("three_fc", budget)
             return {"hidden_units": self.three_fc_units or derived}
         return {}
@@ -144,13 +178,17 @@ class PaperTable(Study):
     def _remarks(self, beside: bool) -> list[str]:
         if not beside:
             return []
+        run = self.run
+        settings = (
+            f"learning rate {run.learning_rate}, momentum {run.momentum} and weight decay "
+            f"{run.weight_decay} with SGD, none with β-LASSO, λ {run.l1_conv} (layers that stand "
+            f"for convolutions) and {run.l1} (others), dropout {run.dropout_rate}"
+        )
+        if self.settings is not None:
+            settings = f"each row's own settings, from {self.settings}"
         return [
             "The paper's widths are α = 150 (S), α = 15 (D) and 14,540 hidden units (3-FC); it "
             "picks learning rate, momentum, weight decay, the two λ and dropout for each row by "
             "validation accuracy and augments with Fast AutoAugment. Here: "
-            f"α = {self.run.base_channels}, augment {self.run.augment}, learning rate "
-            f"{self.run.learning_rate}, momentum {self.run.momentum} and weight decay "
-            f"{self.run.weight_decay} with SGD, none with β-LASSO, "
-            f"λ {self.run.l1_conv} (layers that stand for convolutions) and {self.run.l1} "
-            f"(others), dropout {self.run.dropout_rate}."
+            f"α = {run.base_channels}, augment {run.augment}, {settings}."
         ]

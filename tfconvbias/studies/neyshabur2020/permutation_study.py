@@ -30,8 +30,7 @@ class PermutationStudy(Study):
 
     A dense layer's initial weights are drawn alike for every pixel, so that S-FC's accuracy on
     permuted images has the same distribution; with the same seed it differs as two seeds differ.
-    Augmentation moves and hides neighbours, and images are permuted before it: only `augment` none
-    leaves S-FC's problem unchanged.
+    Pixels are permuted after the augmentation, so that S-FC's problem stays the same with any.
     """
 
     fixed = (*Study.fixed, "family", "connectivity", "optimizer", "hidden_units")

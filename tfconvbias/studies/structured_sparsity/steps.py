@@ -69,7 +69,12 @@ def build_network(
     """
     keras.utils.set_random_seed(config.seed)
     try:
-        preprocessing = data.preprocessing(dataset, augment=config.augment, seed=config.seed)
+        preprocessing = data.preprocessing(
+            dataset,
+            augment=config.augment,
+            seed=config.seed,
+            permute_pixels=config.permute_pixels,
+        )
     except ValueError as error:
         raise ConfigError(f"augment: {error}") from error
     decay = keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
