@@ -7,6 +7,7 @@ from setuptools import find_packages, setup
 TEST = [
     "jax>=0.6",
     "mypy>=1.15",
+    "numba>=0.61",
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.11",
