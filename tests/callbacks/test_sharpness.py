@@ -27,7 +27,7 @@ def test_the_last_value_is_that_of_the_trained_model():
     model = _model()
     callback = Sharpness(X, Y, k=2, include_gradient_norm=True, batch_size=4, tolerance=1e-6)
     history = model.fit(X, Y, epochs=4, batch_size=6, verbose=0, callbacks=[callback]).history
-    derivatives = LossDerivatives(model, "mse", X, Y)
+    derivatives = LossDerivatives(model, X, Y, "mse")
     hessian = np.stack([derivatives.product(row) for row in np.eye(derivatives.size)])
     expected = np.linalg.eigvalsh(hessian)[::-1]
     np.testing.assert_allclose(history["sharpness"][-1], expected[0], rtol=1e-3)
