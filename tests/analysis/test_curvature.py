@@ -212,6 +212,16 @@ def test_weights_are_read_at_each_call():
         np.testing.assert_allclose(derivatives.gradient(), [2 * weight])
 
 
+def test_an_overtaking_direction_is_found_from_the_old_vector():
+    """The start is an exact eigenvector that another one has overtaken."""
+    model = _saddle()
+    derivatives = LossDerivatives(model, np.ones((4, 1)), np.zeros((4, 1)), lambda y, z: z - y)
+    low = top_hessian_eigenvalues(derivatives, which="smallest")
+    np.testing.assert_allclose(low.values, [-6.0], rtol=1e-4)
+    found = top_hessian_eigenvalues(derivatives, start=low)
+    np.testing.assert_allclose(found.values, [2.0], rtol=1e-4)
+
+
 def test_a_search_that_does_not_converge_says_so():
     model, (x, y) = _net(), _data()
     with pytest.warns(RuntimeWarning, match=r"Lanczos found \d of 5 eigenvalues with 9 products"):

@@ -70,10 +70,9 @@ def largest_eigenpairs(
         else:
             return values[:k], space.vectors(rotation[:, :k]), residuals, count, True
         if space.count == size:  # the whole space: what is left is rounding
-            residuals = [
-                np.linalg.norm(space.residual(values[i], rotation[:, i])) for i in range(k)
-            ]
-            return values[:k], space.vectors(rotation[:, :k]), np.array(residuals), count, True
+            rest = [space.residual(values[i], rotation[:, i]) for i in range(k)]
+            residuals = np.linalg.norm(rest, axis=1)
+            return values[:k], space.vectors(rotation[:, :k]), residuals, count, True
         if count >= max_products:
             break
         wanted = [residual]

@@ -42,7 +42,7 @@ def hutch_plus_plus(
 ) -> TraceEstimate:
     r"""Hutch++: the trace on a space that holds most of A, and Hutchinson's estimate beside it.
 
-    $$\mathrm{tr}\,A = \mathrm{tr}(Q^\top A Q) + \mathrm{tr}\big((I - QQ^\top) A (I - QQ^\top)\big)$$
+    $$\mathrm{tr}\,A = \mathrm{tr}(Q^\top A Q) + \mathrm{tr}(P A P), \qquad P = I - QQ^\top$$
 
     with Q an orthonormal basis of A S for a third of the products' vectors S of random signs.
     Where few eigenvalues carry most of the trace, the second term is small, and so is its error.

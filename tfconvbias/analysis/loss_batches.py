@@ -117,7 +117,7 @@ class LossBatches:
         shares = None
         if weights is not None:
             totals = [
-                _as_array(w).sum() / t
+                _as_array(w).sum() / t if t else 0.0
                 for w, t in zip(keras.tree.flatten(weights), self._totals, strict=True)
             ]
             shares = keras.tree.pack_sequence_as(weights, [self._scalar(t) for t in totals])
@@ -129,7 +129,8 @@ class LossBatches:
 
     def _count(self) -> tuple[int, list[float], int]:
         """Samples, the sum of each array of weights, and batches."""
-        num_samples, num_batches, totals = 0, 0, []
+        num_samples, num_batches = 0, 0
+        totals: list[float] = []
         for parts in self._parts():
             weights = [] if parts[2] is None else keras.tree.flatten(parts[2])
             sums = [float(_as_array(weight).sum()) for weight in weights]

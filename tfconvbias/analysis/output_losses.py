@@ -28,8 +28,8 @@ class OutputLosses:
     def __init__(self, model: keras.Model, loss: Any, loss_weights: Any, dtype: str):
         if loss is None:
             loss = getattr(model, "loss", None)
-            if loss_weights is None:
-                loss_weights = getattr(model, "loss_weights", None)
+            if loss is not None and loss_weights is None:
+                loss_weights = _compiled_weights(model)
         if loss is None:
             raise ValueError(
                 "`loss` must be given for a model that is not compiled with one. "
@@ -114,6 +114,18 @@ class _FunctionLoss(keras.losses.Loss):
 
     def call(self, y_true, y_pred):
         return self.function(y_true, y_pred)
+
+
+def _compiled_weights(model: keras.Model) -> Any:
+    """The `loss_weights` of `compile`."""
+    try:
+        config = model.get_compile_config() or {}
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            "The model's `compile` has arguments that Keras cannot serialize, so that its loss "
+            f"weights cannot be read: give `loss` and `loss_weights`. Received: {error}"
+        ) from error
+    return keras.saving.deserialize_keras_object(config.get("loss_weights"))
 
 
 def _as_loss(loss: LossLike, dtype: str) -> keras.losses.Loss:

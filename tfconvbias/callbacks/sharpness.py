@@ -119,7 +119,9 @@ class Sharpness(Measurement):
 
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Measure after the step that completes a multiple of `every_steps`."""
-        before, self._step = self._step, self._epoch_start + batch + 1
+        # Keras counts the last execution of an epoch in full, also where it was cut short.
+        steps = min(batch + 1, self.params.get("steps") or batch + 1)
+        before, self._step = self._step, self._epoch_start + steps
         if self.every_steps and self._step // self.every_steps > before // self.every_steps:
             self.measure({})
 

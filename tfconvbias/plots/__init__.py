@@ -8,6 +8,7 @@ from tfconvbias.plots.architectures import (
     width_snakes,
 )
 from tfconvbias.plots.depth_curves import depth_and_spectrum
+from tfconvbias.plots.eigenvalue_density import eigenvalue_density
 from tfconvbias.plots.embedding import (
     against_switch_time,
     deviation_panels,
@@ -42,6 +43,7 @@ __all__ = [
     "against_switch_time",
     "depth_and_spectrum",
     "deviation_panels",
+    "eigenvalue_density",
     "filter_images",
     "gap_against_size",
     "interpolation_panels",
