@@ -162,17 +162,17 @@ def test_a_data_set_and_executions_of_several_steps():
 
 def test_a_search_from_the_last_vectors_is_short(monkeypatch):
     counts = []
-    product = LossDerivatives.product
+    split = LossDerivatives.split
 
-    def counted(self, *arguments):
+    def counted(self, vector):  # once for each product
         counts[-1] += 1
-        return product(self, *arguments)
+        return split(self, vector)
 
     class Count(keras.callbacks.Callback):
         def on_epoch_end(self, epoch, logs=None):
             counts.append(0)
 
-    monkeypatch.setattr(LossDerivatives, "product", counted)
+    monkeypatch.setattr(LossDerivatives, "split", counted)
     counts.append(0)
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((40, 6)).astype("float32"), rng.standard_normal((40, 1))

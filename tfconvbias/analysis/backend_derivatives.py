@@ -1,13 +1,15 @@
 """Gradients and curvature products of one batch's loss, one function a backend.
 
 `keras.ops` has no gradient, so this private module is the one place of the package where a backend
-is called by name. Each function returns the same five callables, which take the weights as they
+is called by name. Each function returns the same callables, which take the weights as they
 stand at the time of the call:
 
 - `value(batch)`: the scalar loss,
 - `gradient(batch)`: its gradient, one tensor a variable,
 - `hessian(batch, tangents)`, `ggn(batch, tangents)`, `fisher(batch, tangents)`: a curvature matrix
-  applied to `tangents`, one tensor a variable.
+  applied to `tangents`, one tensor a variable,
+- `hessian_at(batch)`: `hessian` of this batch at the present weights as a function of `tangents`,
+  which holds the graph of the gradient; `None` where a compiled step leaves nothing to hold.
 
 The loss is `losses(outputs, batch) + penalty(penalties, batch)`. Gauss–Newton products take the
 outputs' tangents forward, multiply them by the Hessian of `losses` by the outputs, and pull the
@@ -29,6 +31,7 @@ class Derivatives(NamedTuple):
     hessian: Callable[[Any, list], list]
     ggn: Callable[[Any, list], list]
     fisher: Callable[[Any, list], list]
+    hessian_at: Callable[[Any], Callable[[list], list]] | None = None
 
 
 def build(model, variables, losses, penalty, training, jit_compile) -> Derivatives:
@@ -223,6 +226,10 @@ def _torch(model, variables, losses, penalty, training, jit_compile) -> Derivati
         gradients = differentiate([loss(batch)], weights, create_graph=True)
         return differentiate(gradients, weights, tangents)
 
+    def hessian_at(batch):
+        gradients = differentiate([loss(batch)], weights, create_graph=True)
+        return lambda tangents: differentiate(gradients, weights, tangents, retain_graph=True)
+
     def gauss_newton(batch, tangents, expected):
         outputs = outputs_of(batch)
         flat = keras.tree.flatten(outputs)
@@ -248,4 +255,5 @@ def _torch(model, variables, losses, penalty, training, jit_compile) -> Derivati
         hessian,
         partial(gauss_newton, expected=False),
         partial(gauss_newton, expected=True),
+        hessian_at,
     )

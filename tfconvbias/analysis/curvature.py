@@ -443,10 +443,11 @@ def _derivatives(model, x, y, loss, options) -> LossDerivatives:
 
 def _multiplier(derivatives, curvature, verbose=0) -> Callable[[Array], Array]:
     """Products that are finite, with their number shown."""
+    product = derivatives.fixed_product(curvature)
     progress = keras.utils.Progbar(None, unit_name="product") if verbose else None
 
     def multiply(vector):
-        result = derivatives.product(vector, curvature)
+        result = product(vector)
         if not np.isfinite(result).all():
             raise FloatingPointError("A Hessian-vector product is not finite.")
         if progress is not None:

@@ -156,12 +156,22 @@ class LossDerivatives:
         Method".
         """
         one_of("curvature", curvature, CURVATURES)
-        tangents = [
-            ops.convert_to_tensor(part, dtype=variable.dtype)
-            for part, variable in zip(self.split(vector), self.variables, strict=True)
-        ]
-        function = getattr(self._derivatives, curvature)
+        tangents, function = self._tangents(vector), getattr(self._derivatives, curvature)
         return self._sum(lambda batch: function(batch, tangents))
+
+    def fixed_product(self, curvature: Curvature = "hessian") -> Callable[[Array], Array]:
+        """`product` as a function of the vector alone, at the weights of this moment.
+
+        For many products at the same weights: on PyTorch the graph of the gradient of a single
+        batch is then made once and held as long as the function lives.
+        """
+        one_of("curvature", curvature, CURVATURES)
+        at = self._derivatives.hessian_at
+        if curvature != "hessian" or at is None or self.training or self._batches.num_batches > 1:
+            return lambda vector: self.product(vector, curvature)
+        batches = list(self._batches)
+        held = at(batches[0])
+        return lambda vector: self._sum(lambda _: held(self._tangents(vector)), batches)
 
     def split(self, vector: Array) -> list[Array]:
         """A flat vector as one array a variable."""
@@ -173,6 +183,12 @@ class LossDerivatives:
         sizes = [int(np.prod(variable.shape)) for variable in self.variables]
         parts = np.split(vector, np.cumsum(sizes)[:-1])
         return [part.reshape(v.shape) for part, v in zip(parts, self.variables, strict=True)]
+
+    def _tangents(self, vector: Array) -> list:
+        return [
+            ops.convert_to_tensor(part, dtype=variable.dtype)
+            for part, variable in zip(self.split(vector), self.variables, strict=True)
+        ]
 
     def _sum(
         self, function: Callable[[Batch], list], batches: Iterable[Batch] | None = None

@@ -31,6 +31,9 @@ class StabilityRun(DescentConfig):
     seed: int = training.option(0, "seed of data, teacher and initial weights")
     dimension: int = training.option(40, "d of the inputs")
     noise: float = training.option(1.0, "standard deviation σ of the training noise")
+    inputs: Literal["sphere", "product"] = training.option(
+        "sphere", "points on one sphere, or each patch on a sphere of its own"
+    )
     num_test: int = training.option(4000, "clean test points")
     teacher_width: int = training.option(20, "units of the teacher")
 
@@ -59,7 +62,7 @@ def stability_row(run: StabilityRun) -> Row:
     """Train one network and measure it on the way.
 
     Returns:
-        `config`, `history` (column → one value each `measure_every` steps, with `step`), the last
+        `config`, `history` (column → values as `descend` gives them), the last
         value of each column under its name, `relative_sharpness` (the upper median of λη/2 over the
         last ten measurements, because the sharpness swings around the edge), `seconds` and
         `environment`.
@@ -74,6 +77,7 @@ def stability_row(run: StabilityRun) -> Row:
         noise=run.noise,
         num_test=run.num_test,
         teacher_width=run.teacher_width,
+        inputs=run.inputs,
         seed=run.seed,
     )
     x, y = points.x_train, points.y_train
