@@ -27,6 +27,7 @@ from tfconvbias.plots.scaling import (
 from tfconvbias.plots.stability_curves import (
     against_patch_size,
     gap_against_size,
+    gap_curves,
     sharpness_and_accuracy,
     sharpness_curves,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "eigenvalue_density",
     "filter_images",
     "gap_against_size",
+    "gap_curves",
     "interpolation_panels",
     "kernel_size_histograms",
     "log_weight_images",
