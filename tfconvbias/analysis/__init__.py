@@ -1,14 +1,11 @@
 """Measurements on arrays and models: numbers out, no training."""
 
 from tfconvbias.analysis.curvature import (
-    HessianEigenvalues,
     gradient_norm,
     hessian_trace,
     hessian_vector_product,
-    layer_sharpness,
     sam_sharpness,
     spectral_density,
-    top_hessian_eigenvalues,
 )
 from tfconvbias.analysis.description_length import (
     DescriptionLength,
@@ -22,6 +19,11 @@ from tfconvbias.analysis.filters import (
     nonzeros_per_unit,
     num_units,
     random_units,
+)
+from tfconvbias.analysis.hessian_eigenvalues import (
+    HessianEigenvalues,
+    layer_sharpness,
+    top_hessian_eigenvalues,
 )
 from tfconvbias.analysis.hessian_trace import TraceEstimate
 from tfconvbias.analysis.inference_time import inference_times, time_ratio

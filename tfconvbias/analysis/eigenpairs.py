@@ -83,7 +83,7 @@ def largest_eigenpairs(
         f"Lanczos found {num} of {k} eigenvalues with {count} products: raise `max_products`, "
         "`num_lanczos` or `tolerance`.",
         RuntimeWarning,
-        stacklevel=5,
+        stacklevel=4,
     )
     return values[:num], space.vectors(rotation[:, :num]), residuals[:num], count, False
 
