@@ -1,6 +1,8 @@
 """A Hessian-vector product against a gradient, in one run: target ≤ 4 gradients.
 
 python benchmarks/curvature.py [--rounds N]          (KERAS_BACKEND chooses the backend)
+
+`curvature_peers.py` compares whole measurements with other libraries.
 """
 
 import argparse

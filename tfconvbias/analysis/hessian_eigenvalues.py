@@ -150,9 +150,9 @@ def layer_sharpness(
     Example:
     >>> import keras, numpy as np
     >>> layers = [keras.layers.Dense(1, name="one"), keras.layers.Dense(1, name="two")]
-    >>> model = keras.Sequential([keras.Input((3,)), *layers])
+    >>> model = keras.Sequential([keras.Input((3,)), *layers], name="net")
     >>> list(layer_sharpness(model, np.ones((2, 3)), np.ones((2, 1)), "mse"))
-    ['one', 'two']
+    ['net/one', 'net/two']
     """
     derivatives = as_derivatives(model, x, y, loss, options)
     one_of("curvature", curvature, CURVATURES)
