@@ -1,6 +1,8 @@
 """A Hessian-vector product against a gradient, in one run: target ≤ 4 gradients.
 
 python benchmarks/curvature.py [--rounds N]          (KERAS_BACKEND chooses the backend)
+
+`curvature_peers.py` compares whole measurements with other libraries.
 """
 
 import argparse
@@ -38,7 +40,7 @@ def convolutional_network():
     rng = np.random.default_rng(0)
     x, y = rng.random((256, 32, 32, 3), "float32"), rng.integers(0, 10, 256)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    return LossDerivatives(model, loss, x, y, batch_size=128)
+    return LossDerivatives(model, x, y, loss, batch_size=128)
 
 
 def sphere_network():
@@ -46,7 +48,7 @@ def sphere_network():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((256, 40), "float32"), rng.standard_normal((256, 1), "float32")
     model = TwoLayerReLU("conv", 40, 128, patch_size=4)
-    return LossDerivatives(model, HalfMeanSquaredError(), x, y)
+    return LossDerivatives(model, x, y, HalfMeanSquaredError())
 
 
 def seconds(function):

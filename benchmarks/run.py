@@ -7,6 +7,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ON_DEMAND = {
+    "curvature_peers": "needs PyHessian, curvlinops and the PyTorch backend",
     "real_scale": "trains for minutes to hours, and needs a data set",
     "sparse_inference": "trains for minutes",
     "sparse_training": "trains for minutes",

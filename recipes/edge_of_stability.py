@@ -4,17 +4,18 @@
     python recipes/edge_of_stability.py --experiments architectures
     python recipes/edge_of_stability.py --demo                 fewer steps, under two minutes
     python recipes/edge_of_stability.py --experiments architectures --dimension 80 --patch-size 10
-        --conv-width 1024 --num-train 512 --steps 50000 --run-dir runs/edge-of-stability-wide
-                                                               conv interpolates, too (GPU)
+        --conv-width 1024 --num-train 512 --steps 50000 --inputs product
+        --run-dir runs/edge-of-stability-flat                  flat interpolation, not run yet
 
 "The Inductive Bias of CNNs: Locality and Weight Sharing Reshape Implicit Regularization",
 arXiv 2603.04807. Full-batch gradient descent at η = 0.4 on half the mean squared error, so that the
-edge is at sharpness 5; d = 40, patches of 4, 256 points, noise 1. All three networks end at the
-edge: the dense one interpolates the noise, the local one nearly, the convolutional one does not.
+edge is at sharpness 5; d = 40, patches of 4, 256 points, noise 1. All three networks train at the
+edge: the dense one interpolates the noise at once, the local one later, the convolutional one so
+slowly that its gap is a transient of the stopping time. Compare at equal ηt: the page has curves.
 
 architectures  dense, local and conv
-controls       conv twice as wide; all three at η = 0.05
-sizes          gap against the number of points, dense and conv
+controls       conv twice as wide; all three at η = 0.05 for the same ηt, so 80,000 steps
+sizes          gap against the number of points, all three
 patch_sizes    conv, from patches of one number to the whole input
 
 The same command with --resume continues a stopped sweep. Experiments, seeds and sizes can be added

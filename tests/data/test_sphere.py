@@ -89,3 +89,13 @@ def test_errors_name_the_argument():
         conv_teacher(3, 2, uniform_sphere(10, 4))
     with pytest.raises(ValueError, match="constant on the sample"):
         conv_teacher(3, 2, uniform_sphere(1, 3))
+
+
+def test_each_patch_may_have_a_sphere_of_its_own():
+    found = sphere_regression(50, 12, 3, inputs="product")
+    for x in (found.x_train, found.x_test):
+        np.testing.assert_allclose(np.linalg.norm(x.reshape(-1, 3), axis=1), 1, rtol=1e-5)
+    whole = sphere_regression(50, 12, 3).x_train
+    assert np.linalg.norm(whole.reshape(-1, 3), axis=1).std() > 0.1
+    with pytest.raises(ValueError, match="inputs='cube'"):
+        sphere_regression(5, 12, 3, inputs="cube")

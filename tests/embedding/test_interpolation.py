@@ -121,7 +121,7 @@ def test_the_string_follows_the_loss_with_the_statistics_of_each_point():
     middle = embed(a)
     pairs = zip(middle.get_weights(), b.get_weights(), strict=True)
     middle.set_weights([(u + v) / 2 for u, v in pairs])
-    gradient = LossDerivatives(middle, LOSS, x, y)
+    gradient = LossDerivatives(middle, x, y, LOSS)
     slope = gradient.gradient()
     path = interpolate(
         a, b, {"train": (x, y)}, "string", 3, stiffness=0.0, learning_rate=0.05, num_epochs=1,

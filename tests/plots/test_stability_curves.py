@@ -56,3 +56,21 @@ def test_depth_and_spectrum(tmp_path):
     depth, spectrum = _drawn(plots.depth_and_spectrum({"cloud": cloud}), tmp_path / "a.png")
     np.testing.assert_array_equal(depth.lines[0].get_ydata(), cloud.curve)
     np.testing.assert_allclose(spectrum.lines[0].get_ydata()[-1], 1)
+
+
+def test_ticks_are_the_sizes_used_and_two_sizes_have_no_error():
+    gaps = {"conv": {64: [1.0], 300: [0.5]}}
+    (axis,) = plots.gap_against_size(gaps, {"conv": (-0.45, float("nan"))}).axes
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["64", "300"]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["conv"]
+    assert axis.get_title() == "gap and training points"
+
+
+def test_gap_curves_stand_over_time(tmp_path):
+    curves = {"conv": [([0, 4, 8], [1.0, 0.2, 0.5]), ([0, 4, 8], [1.0, 0.3, 0.4])]}
+    figure = plots.gap_curves(curves | {"dense": [([0, 8], [1.0, 2.0])]})
+    (axis,) = _drawn(figure, tmp_path / "a.png")
+    np.testing.assert_array_equal(axis.lines[1].get_ydata(), [1.0, 0.3, 0.4])
+    assert axis.lines[0].get_color() == axis.lines[1].get_color() != axis.lines[2].get_color()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["conv", "dense"]

@@ -1,11 +1,11 @@
 """Measurements on arrays and models: numbers out, no training."""
 
 from tfconvbias.analysis.curvature import (
-    HessianEigenvalues,
-    LossDerivatives,
     gradient_norm,
+    hessian_trace,
     hessian_vector_product,
-    top_hessian_eigenvalues,
+    sam_sharpness,
+    spectral_density,
 )
 from tfconvbias.analysis.description_length import (
     DescriptionLength,
@@ -20,6 +20,12 @@ from tfconvbias.analysis.filters import (
     num_units,
     random_units,
 )
+from tfconvbias.analysis.hessian_eigenvalues import (
+    HessianEigenvalues,
+    layer_sharpness,
+    top_hessian_eigenvalues,
+)
+from tfconvbias.analysis.hessian_trace import TraceEstimate
 from tfconvbias.analysis.inference_time import inference_times, time_ratio
 from tfconvbias.analysis.kernel_correlation import kernel_correlation, pairwise_correlation
 from tfconvbias.analysis.locality import (
@@ -29,6 +35,7 @@ from tfconvbias.analysis.locality import (
     spatial_spread,
     window_share,
 )
+from tfconvbias.analysis.loss_derivatives import LossDerivatives
 from tfconvbias.analysis.patches import (
     ImagePoints,
     ImageTiles,
@@ -40,6 +47,7 @@ from tfconvbias.analysis.patches import (
 from tfconvbias.analysis.path_norm import active_share, path_norm_bound, weighted_path_norm
 from tfconvbias.analysis.point_geometry import PointGeometry, point_geometry
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
+from tfconvbias.analysis.spectral_density import SpectralDensity
 from tfconvbias.analysis.window_coverage import (
     WindowCoverage,
     best_windows,
@@ -58,12 +66,15 @@ __all__ = [
     "LossDerivatives",
     "Normalization",
     "PointGeometry",
+    "SpectralDensity",
+    "TraceEstimate",
     "WindowCoverage",
     "active_share",
     "best_windows",
     "description_length",
     "generalization_bound",
     "gradient_norm",
+    "hessian_trace",
     "hessian_vector_product",
     "image_patches",
     "image_tiles",
@@ -72,6 +83,7 @@ __all__ = [
     "kernel_correlation",
     "kernels",
     "layer_locality",
+    "layer_sharpness",
     "layer_window_coverage",
     "locality",
     "nonzeros_per_unit",
@@ -81,8 +93,10 @@ __all__ = [
     "path_norm_bound",
     "point_geometry",
     "random_units",
+    "sam_sharpness",
     "sharing_bits",
     "spatial_spread",
+    "spectral_density",
     "time_ratio",
     "top_hessian_eigenvalues",
     "weighted_path_norm",

@@ -1,301 +1,75 @@
-r"""Gradient norm, Hessian-vector products and top Hessian eigenvalues of a model's loss.
+"""Measurements of a model's loss from few derivatives: gradient, products, trace, density, SAM.
 
-The loss is that of a whole data set, summed over batches, so that nothing larger than one batch's
-activations is held. The Hessian is never formed: $H v = \nabla_\theta \langle \nabla_\theta L,
-v\rangle$ costs two to three gradients.
+Each takes a model with its data, or a `LossDerivatives` of both. The latter compiles once, and
+serves a whole training run.
 """
 
-import dataclasses
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, TypeAlias
+import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.analysis import loss_derivatives
+from tfconvbias.analysis.arguments import one_of, positive_number, whole_number
+from tfconvbias.analysis.curvature_products import as_derivatives, finite_products
+from tfconvbias.analysis.hessian_trace import (
+    TraceEstimate,
+    TraceMethod,
+    hutch_plus_plus,
+    hutchinson,
+)
+from tfconvbias.analysis.loss_derivatives import CURVATURES, Curvature, LossDerivatives
+from tfconvbias.analysis.spectral_density import SpectralDensity, lanczos_quadrature
 
 Array = np.ndarray
-LossLike: TypeAlias = str | keras.losses.Loss | Callable
 
 
-@dataclasses.dataclass(frozen=True)
-class HessianEigenvalues:
-    """Top eigenvalues of a Hessian and how well they are known.
-
-    Attributes:
-        values: `(k,)`, largest first. NaN where Lanczos didn't converge.
-        vectors: `(k, parameters)`, the unit eigenvectors, in the order of `values`.
-        residuals: `(k,)`, ‖Hv − λv‖, from one more product each.
-        num_products: Hessian-vector products taken.
-        converged: Whether all k reached the tolerance.
-    """
-
-    values: Array
-    vectors: Array
-    residuals: Array
-    num_products: int
-    converged: bool
-
-
-class LossDerivatives:
-    r"""The loss of a model on a data set, as a function of its weights, with derivatives.
-
-    Vectors are flat: the variables one after another, each in row-major order, float64. Batches
-    are weighted so that the result equals one large batch, also when the last one is smaller and
-    when samples are weighted:
-
-    $$L(\theta) = \frac1N \sum_i w_i\,\ell(f_\theta(x_i), y_i) + \sum \text{penalties}$$
-
-    The compiled functions are kept, and the weights are read at each call, so that one instance
-    serves a whole training run.
-
-    Args:
-        model: A built Keras model with one output.
-        loss: Name, `keras.losses.Loss` or function `(y_true, y_pred) -> values`, as for `compile`.
-        x: Inputs: an array, or a list or dictionary of arrays as the model takes them.
-        y: Targets, an array.
-        sample_weight: Optional `(N,)` array.
-        batch_size: Samples per batch.
-        training: With the default `False`, BatchNormalization uses its moving statistics and
-            Dropout is off. With `True`, batch statistics and Dropout act, with the same random
-            numbers at each call; the model's statistics and seeds are put back afterwards.
-        include_penalties: Whether the model's regularization losses count.
-        variables: Trainable variables to differentiate; all by default.
-        jit_compile: TensorFlow only: compile with XLA. JAX always compiles, PyTorch never does.
-
-    Raises:
-        ValueError: For an unbuilt model, arrays of unequal lengths, a loss without reduction or a
-            variable that is not one of the model's trainable ones.
-
-    Example:
-    >>> import keras, numpy as np
-    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
-    >>> x = np.eye(3, dtype="float32")
-    >>> derivatives = LossDerivatives(model, "mse", x, np.zeros((3, 1)))
-    >>> derivatives.product(np.ones(derivatives.size)).round(3).tolist()
-    [1.333, 1.333, 1.333, 4.0]
-    """
-
-    def __init__(
-        self,
-        model: keras.Model,
-        loss: LossLike,
-        x: Any,
-        y: Any,
-        *,
-        sample_weight: Any = None,
-        batch_size: int = 256,
-        training: bool = False,
-        include_penalties: bool = True,
-        variables: Sequence[keras.Variable] | None = None,
-        jit_compile: bool = False,
-    ):
-        if not model.built:
-            raise ValueError(f"The model must be built. Received: model={model!r}")
-        if int(batch_size) < 1:
-            raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
-        self.model = model
-        self.variables = _checked_variables(model, variables)
-        # Wide enough for every weight: what scales the batches must not cap their accuracy.
-        dtypes = {keras.backend.standardize_dtype(v.dtype) for v in self.variables}
-        self._dtype = "float64" if "float64" in dtypes else "float32"
-        self.loss = _as_loss(loss, self._dtype)
-        self.batch_size = int(batch_size)
-        self.training = bool(training)
-        arrays = (x, y) if sample_weight is None else (x, y, sample_weight)
-        self._arrays = keras.tree.map_structure(np.asarray, arrays)
-        lengths = sorted({len(array) for array in keras.tree.flatten(self._arrays)})
-        if len(lengths) != 1 or lengths[0] == 0:
-            raise ValueError(
-                "`x`, `y` and `sample_weight` must hold equally many samples, at least one. "
-                f"Received: lengths {lengths}"
-            )
-        self.num_samples = lengths[0]
-
-        def batch_loss(outputs, penalties, batch):
-            _, target, weight, data_scale, penalty_scale = batch
-            total = self.loss(target, outputs, sample_weight=weight)
-            total = ops.cast(total, self._dtype) * data_scale
-            if include_penalties:
-                for penalty in penalties:
-                    total = total + ops.cast(penalty, self._dtype) * penalty_scale
-            return total
-
-        self._derivatives = loss_derivatives.build(
-            model, self.variables, batch_loss, self.training, jit_compile
-        )
-
-    @property
-    def size(self) -> int:
-        """Number of parameters: the length of the flat vectors."""
-        return sum(int(np.prod(variable.shape)) for variable in self.variables)
-
-    def value(self) -> float:
-        """The loss."""
-        return float(self._sum(lambda batch: [self._derivatives.value(batch)])[0])
-
-    def gradient(self, rows: Array | None = None) -> Array:
-        """The gradient of the loss, flat.
-
-        Args:
-            rows: Positions of the samples of a mini-batch, whose gradient estimates that of all;
-                `None` for all samples.
-        """
-        if rows is None:
-            return self._sum(self._derivatives.gradient)
-        share = len(rows) / self.num_samples
-        return self._sum(self._derivatives.gradient, [self._batch(rows, share)]) / share
-
-    def product(self, vector: Array) -> Array:
-        """The Hessian of the loss applied to a flat vector."""
-        tangents = [
-            ops.convert_to_tensor(part, dtype=variable.dtype)
-            for part, variable in zip(self.split(vector), self.variables, strict=True)
-        ]
-        return self._sum(lambda batch: self._derivatives.product(batch, tangents))
-
-    def split(self, vector: Array) -> list[Array]:
-        """A flat vector as one array a variable."""
-        vector = np.asarray(vector)
-        if vector.shape != (self.size,):
-            raise ValueError(
-                f"`vector` must have shape ({self.size},). Received: vector.shape={vector.shape}"
-            )
-        sizes = [int(np.prod(variable.shape)) for variable in self.variables]
-        parts = np.split(vector, np.cumsum(sizes)[:-1])
-        return [part.reshape(v.shape) for part, v in zip(parts, self.variables, strict=True)]
-
-    def top_eigenvalues(
-        self,
-        k: int = 1,
-        *,
-        tolerance: float = 1e-4,
-        start: Array | None = None,
-        max_restarts: int = 100,
-        num_lanczos: int | None = None,
-        verbose: int = 0,
-    ) -> HessianEigenvalues:
-        """The k algebraically largest eigenvalues and their vectors."""
-        if not 1 <= k <= self.size:
-            raise ValueError(
-                f"`k` must lie between 1 and the {self.size} parameters. Received: k={k}"
-            )
-        progress = keras.utils.Progbar(None, unit_name="product") if verbose else None
-        count = 0
-
-        def multiply(vector):
-            nonlocal count
-            count += 1
-            result = self.product(np.ravel(vector))
-            if not np.isfinite(result).all():
-                raise FloatingPointError("A Hessian-vector product is not finite.")
-            if progress is not None:
-                progress.update(count)
-            return result
-
-        if num_lanczos is None:
-            num_lanczos = max(2 * k + 1, 20)
-        if self.size <= num_lanczos:
-            # The Krylov space would be the whole space.
-            hessian = np.stack([multiply(row) for row in np.eye(self.size)])
-            values, vectors = np.linalg.eigh((hessian + hessian.T) / 2)
-            converged = True
-        else:
-            if start is None:
-                start = np.random.default_rng(0).standard_normal(self.size)
-            values, vectors, converged = _lanczos(
-                multiply, self.size, k, tolerance, start, max_restarts, num_lanczos
-            )
-        order = np.argsort(values)[::-1][:k]
-        values, vectors = values[order], vectors[:, order].T
-        products = np.stack([multiply(vector) for vector in vectors]) if len(vectors) else vectors
-        residuals = np.linalg.norm(products - values[:, None] * vectors, axis=1)
-        missing = k - len(values)
-        return HessianEigenvalues(
-            values=np.pad(values, (0, missing), constant_values=np.nan),
-            vectors=np.pad(vectors, ((0, missing), (0, 0)), constant_values=np.nan),
-            residuals=np.pad(residuals, (0, missing), constant_values=np.nan),
-            num_products=count,
-            converged=converged,
-        )
-
-    def _batches(self) -> Iterator[tuple]:
-        """The batches as tensors, with the scales that make their losses add up."""
-        for begin in range(0, self.num_samples, self.batch_size):
-            end = min(begin + self.batch_size, self.num_samples)
-            yield self._batch(slice(begin, end), (end - begin) / self.num_samples)
-
-    def _batch(self, rows: slice | Array, share: float) -> tuple:
-        weights = self._arrays[2] if len(self._arrays) == 3 else None
-        tensors = keras.tree.map_structure(
-            lambda array: ops.convert_to_tensor(array[rows]), self._arrays
-        )
-        if self.loss.reduction == "sum":
-            data_scale = 1.0
-        elif self.loss.reduction == "mean_with_sample_weight" and weights is not None:
-            data_scale = float(weights[rows].sum() / weights.sum())
-        else:
-            data_scale = share
-        scales = [ops.convert_to_tensor(scale, self._dtype) for scale in (data_scale, share)]
-        return (tensors[0], tensors[1], None if weights is None else tensors[2], *scales)
-
-    def _sum(
-        self, function: Callable[[tuple], list], batches: Iterable[tuple] | None = None
-    ) -> Array:
-        """The sum of a function over the batches, flat and in float64."""
-        # With `training=True` a call moves statistics and seeds: each batch starts from the same.
-        state = []
-        if self.training:
-            state = [(v, np.array(v)) for v in self.model.non_trainable_variables]
-        total: Any = 0.0
-        for batch in self._batches() if batches is None else batches:
-            try:
-                parts = function(batch)
-            finally:
-                for variable, value in state:
-                    variable.assign(value)
-            flat = [np.ravel(ops.convert_to_numpy(part)) for part in parts]
-            total = total + np.concatenate(flat).astype("float64")
-        return total
-
-
-def gradient_norm(model: keras.Model, loss: LossLike, x: Any, y: Any, **options: Any) -> float:
+def gradient_norm(
+    model: keras.Model | LossDerivatives, x: Any = None, y: Any = None, loss: Any = None,
+    **options: Any,
+) -> float:  # fmt: skip
     r"""The Euclidean norm $\|\nabla_\theta L\|$ of the loss gradient over a whole set.
 
     Args:
-        model: A built Keras model with one output.
-        loss: Name, `keras.losses.Loss` or function, as for `compile`.
-        x: Inputs.
+        model: A built Keras model, or a `LossDerivatives` alone.
+        x: Inputs, or a data set.
         y: Targets.
+        loss: Loss; the compiled one by default.
         **options: Those of `LossDerivatives`: `sample_weight`, `batch_size`, `training`, ….
 
     Reference: d'Ascoli et al. 2019, Figure 3.
     """
-    return float(np.linalg.norm(LossDerivatives(model, loss, x, y, **options).gradient()))
+    return float(np.linalg.norm(as_derivatives(model, x, y, loss, options).gradient()))
 
 
 def hessian_vector_product(
-    model: keras.Model, loss: LossLike, x: Any, y: Any, vector: Any, **options: Any
+    model: keras.Model | LossDerivatives,
+    x: Any = None,
+    y: Any = None,
+    loss: Any = None,
+    *,
+    vector: Any,
+    curvature: Curvature = "hessian",
+    **options: Any,
 ) -> Any:
     r"""The Hessian of the loss over a whole set, applied to a vector: $\nabla^2_\theta L\,v$.
 
     Args:
-        model: A built Keras model with one output.
-        loss: Name, `keras.losses.Loss` or function, as for `compile`.
-        x: Inputs.
+        model: A built Keras model, or a `LossDerivatives` alone.
+        x: Inputs, or a data set.
         y: Targets.
-        vector: Flat, `(parameters,)`, or a list with one array a variable. For many products keep
-            a `LossDerivatives`, which compiles once.
+        loss: Loss; the compiled one by default.
+        vector: Flat, `(parameters,)`, or a list with one array a variable.
+        curvature: `"hessian"`, `"ggn"` or `"fisher"`, as in `LossDerivatives.product`.
         **options: Those of `LossDerivatives`: `sample_weight`, `batch_size`, `training`, ….
 
     Returns:
         The product in the form of `vector`: flat, or a list.
     """
-    derivatives = LossDerivatives(model, loss, x, y, **options)
+    derivatives = as_derivatives(model, x, y, loss, options)
     if not isinstance(vector, list | tuple):
-        return derivatives.product(vector)
+        return derivatives.product(vector, curvature)
     shapes = [np.shape(part) for part in vector]
     expected = [tuple(variable.shape) for variable in derivatives.variables]
     if shapes != expected:
@@ -304,132 +78,179 @@ def hessian_vector_product(
             f"Received: shapes {shapes}"
         )
     flat = np.concatenate([np.ravel(part) for part in vector])
-    return derivatives.split(derivatives.product(flat))
+    return derivatives.split(derivatives.product(flat, curvature))
 
 
-def top_hessian_eigenvalues(
-    model: keras.Model,
-    loss: LossLike,
-    x: Any,
-    y: Any,
-    k: int = 1,
+def hessian_trace(
+    model: keras.Model | LossDerivatives,
+    x: Any = None,
+    y: Any = None,
+    loss: Any = None,
     *,
-    tolerance: float = 1e-4,
-    start: Array | None = None,
-    max_restarts: int = 100,
-    num_lanczos: int | None = None,
-    verbose: int = 0,
+    num_products: int = 100,
+    method: TraceMethod = "hutchinson",
+    curvature: Curvature = "hessian",
+    seed: int = 0,
     **options: Any,
-) -> HessianEigenvalues:
-    """The k algebraically largest Hessian eigenvalues of the loss over a whole set, by Lanczos.
+) -> TraceEstimate:
+    r"""The trace of the Hessian of the loss over a whole set, estimated from random products.
 
-    The largest one is the sharpness. Power iteration would find the largest |λ|, which may be a
-    negative eigenvalue.
+    - `"hutchinson"`: the mean of $g^\top H g$ over vectors g of random signs. The error falls with
+      the square root of the number of products.
+    - `"hutch++"`: two thirds of the products give the trace on the space that holds most of H
+      exactly, a third estimates the rest. It is better where few eigenvalues carry most of the
+      trace, and holds two vectors for every three products.
 
     Args:
-        model: A built Keras model with one output.
-        loss: Name, `keras.losses.Loss` or function, as for `compile`.
-        x: Inputs.
+        model: A built Keras model, or a `LossDerivatives` alone.
+        x: Inputs, or a data set.
         y: Targets.
-        k: Number of eigenvalues.
-        tolerance: Relative accuracy at which Lanczos stops. Float32 products carry about 1e-6.
-        start: Start vector, flat; by default a fixed pseudo-random one.
-        max_restarts: Lanczos restarts after which the search gives up.
-        num_lanczos: Vectors held, each of `8 × parameters` bytes; `max(2 k + 1, 20)` by default.
-        verbose: 1 shows the number of products taken.
+        loss: Loss; the compiled one by default.
+        num_products: Products to take: 2 or more, 6 or more for `"hutch++"`.
+        method: `"hutchinson"` or `"hutch++"`.
+        curvature: `"hessian"`, `"ggn"` or `"fisher"`, as in `LossDerivatives.product`.
+        seed: Seed of the random vectors.
         **options: Those of `LossDerivatives`: `sample_weight`, `batch_size`, `training`, ….
 
     Returns:
-        `HessianEigenvalues`. Without convergence a `RuntimeWarning` is given, `converged` is
-        `False` and the missing values are NaN.
+        `TraceEstimate`: value, standard error, products taken.
 
     Raises:
         FloatingPointError: If a product is not finite (a diverged model).
 
     Example:
     >>> import keras, numpy as np
-    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
-    >>> x, y = np.array([[-1.0], [1.0]]), np.zeros((2, 1))
-    >>> top_hessian_eigenvalues(model, "mse", x, y, k=2).values.round(3).tolist()
-    [2.0, 2.0]
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    >>> found = hessian_trace(model, np.eye(3), np.zeros((3, 1)), "mse")  # H = 2/3 · I
+    >>> round(found.value, 3)
+    2.0
 
-    Reference: d'Ascoli et al. 2019, Figure 3; `scipy.sparse.linalg.eigsh` does the Lanczos part.
+    Reference: Hutchinson 1990; Meyer, Musco, Musco & Woodruff 2021, "Hutch++: Optimal Stochastic
+    Trace Estimation", Algorithm 1.
     """
-    return LossDerivatives(model, loss, x, y, **options).top_eigenvalues(
-        k,
-        tolerance=tolerance,
-        start=start,
-        max_restarts=max_restarts,
-        num_lanczos=num_lanczos,
-        verbose=verbose,
+    derivatives = as_derivatives(model, x, y, loss, options)
+    one_of("method", method, ("hutchinson", "hutch++"))
+    one_of("curvature", curvature, CURVATURES)
+    whole_number("num_products", num_products, 2 if method == "hutchinson" else 6)
+    estimate = hutchinson if method == "hutchinson" else hutch_plus_plus
+    return estimate(
+        finite_products(derivatives, curvature),
+        derivatives.size,
+        num_products,
+        np.random.default_rng(whole_number("seed", seed, 0)),
     )
 
 
-def _lanczos(multiply, size, k, tolerance, start, max_restarts, num_lanczos):
-    """Eigenvalues, eigenvectors in columns, and whether all k converged."""
-    from scipy.sparse import linalg
+def spectral_density(
+    model: keras.Model | LossDerivatives,
+    x: Any = None,
+    y: Any = None,
+    loss: Any = None,
+    *,
+    num_steps: int = 50,
+    num_probes: int = 3,
+    curvature: Curvature = "hessian",
+    seed: int = 0,
+    **options: Any,
+) -> SpectralDensity:
+    """The density of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
 
-    operator = linalg.LinearOperator((size, size), matvec=multiply, dtype=np.float64)
+    `plots.eigenvalue_density` draws it.
+
+    Args:
+        model: A built Keras model, or a `LossDerivatives` alone.
+        x: Inputs, or a data set.
+        y: Targets.
+        loss: Loss; the compiled one by default.
+        num_steps: Products for each probe, and vectors held: the resolution.
+        num_probes: Random probes: the mean over them is the density of all eigenvalues.
+        curvature: `"hessian"`, `"ggn"` or `"fisher"`, as in `LossDerivatives.product`.
+        seed: Seed of the probes.
+        **options: Those of `LossDerivatives`: `sample_weight`, `batch_size`, `training`, ….
+
+    Raises:
+        FloatingPointError: If a product is not finite (a diverged model).
+
+    Example:
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
+    >>> found = spectral_density(model, np.eye(3), np.zeros((3, 1)), "mse")
+    >>> round(found.mean(lambda eigenvalues: eigenvalues), 3)
+    0.667
+
+    Reference: Ghorbani, Krishnan & Xiao 2019, "An Investigation into Neural Net Optimization via
+    Hessian Eigenvalue Density".
+    """
+    derivatives = as_derivatives(model, x, y, loss, options)
+    one_of("curvature", curvature, CURVATURES)
+    return lanczos_quadrature(
+        finite_products(derivatives, curvature),
+        derivatives.size,
+        num_steps=whole_number("num_steps", num_steps),
+        num_probes=whole_number("num_probes", num_probes),
+        dtype=derivatives.dtype,
+        rng=np.random.default_rng(whole_number("seed", seed, 0)),
+    )
+
+
+def sam_sharpness(
+    model: keras.Model | LossDerivatives,
+    x: Any = None,
+    y: Any = None,
+    loss: Any = None,
+    *,
+    radius: float = 0.05,
+    adaptive: bool = False,
+    **options: Any,
+) -> float:
+    r"""How much the loss rises within a ball around the weights, by one step of ascent.
+
+    $$\max_{\|\epsilon\| \le \rho} L(\theta + \epsilon) - L(\theta) \approx
+    L\big(\theta + \rho\, g / \|g\|\big) - L(\theta), \qquad g = \nabla L(\theta)$$
+
+    The adaptive ball is $\|\epsilon / |\theta|\, \| \le \rho$, which does not change when layers
+    are rescaled against each other; its step is $\rho\, \theta^2 g / \| \theta g \|$. Gradient and
+    loss are those of the whole set, while training with SAM takes one batch at a time. The weights
+    are put back.
+
+    Args:
+        model: A built Keras model, or a `LossDerivatives` alone.
+        x: Inputs, or a data set.
+        y: Targets.
+        loss: Loss; the compiled one by default.
+        radius: ρ.
+        adaptive: Whether each weight moves in proportion to its size.
+        **options: Those of `LossDerivatives`: `sample_weight`, `batch_size`, `training`, ….
+
+    Returns:
+        The rise; 0 where the gradient is 0, NaN for a diverged model.
+
+    Example:
+    >>> import keras, numpy as np
+    >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False)])
+    >>> model.set_weights([np.array([[3.0]])])
+    >>> round(sam_sharpness(model, np.ones((1, 1)), np.zeros((1, 1)), "mse", radius=0.1), 3)
+    0.61
+
+    Reference: Foret et al. 2021, "Sharpness-Aware Minimization for Efficiently Improving
+    Generalization", Equation 2; Kwon et al. 2021, "ASAM", Equation 8.
+    """
+    derivatives = as_derivatives(model, x, y, loss, options)
+    radius = positive_number("radius", radius)
+    kept = [ops.convert_to_numpy(variable).copy() for variable in derivatives.variables]
+    theta = np.concatenate([np.ravel(part) for part in kept]).astype("float64")
+    before, gradient = derivatives.value(), derivatives.gradient()
+    scale = np.abs(theta) if adaptive else 1.0
+    norm = float(np.linalg.norm(scale * gradient))
+    if norm == 0:
+        return 0.0
+    if not math.isfinite(norm):
+        return math.nan
     try:
-        values, vectors = linalg.eigsh(
-            operator,
-            k=k,
-            which="LA",
-            v0=start,
-            tol=tolerance,
-            maxiter=max_restarts,
-            ncv=min(num_lanczos, size),
-        )
-    except linalg.ArpackNoConvergence as error:
-        values, vectors = error.eigenvalues, error.eigenvectors
-        warnings.warn(
-            f"Lanczos found {len(values)} of {k} eigenvalues in {max_restarts} restarts: raise "
-            "`max_restarts`, `num_lanczos` or `tolerance`.",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-        return values, vectors.reshape(size, len(values)), False
-    return values, vectors, True
-
-
-class _FunctionLoss(keras.losses.Loss):
-    """A function `(y_true, y_pred) -> values` with the mean reduction and weights of `compile`."""
-
-    def __init__(self, function, dtype):
-        super().__init__(name="function_loss", dtype=dtype)
-        self.function = function
-
-    def call(self, y_true, y_pred):
-        return self.function(y_true, y_pred)
-
-
-def _as_loss(loss: LossLike, dtype: str) -> keras.losses.Loss:
-    if not isinstance(loss, keras.losses.Loss):
-        loss = keras.losses.get(loss)
-        if isinstance(loss, keras.losses.Loss) and dtype != keras.config.floatx():
-            loss = type(loss).from_config({**loss.get_config(), "dtype": dtype})
-    if not isinstance(loss, keras.losses.Loss):
-        if not callable(loss):
-            raise ValueError(f"`loss` must be one loss, not a structure. Received: loss={loss!r}")
-        loss = _FunctionLoss(loss, dtype)
-    if loss.reduction in (None, "none"):
-        raise ValueError(
-            f"`loss` must be reduced to a scalar. Received: reduction={loss.reduction}"
-        )
-    return loss
-
-
-def _checked_variables(model, variables):
-    if variables is None:
-        chosen = list(model.trainable_variables)
-    else:
-        chosen = list(variables)
-        known = {id(variable) for variable in model.trainable_variables}
-        unknown = [variable.path for variable in chosen if id(variable) not in known]
-        if unknown:
-            raise ValueError(
-                f"`variables` must be trainable variables of the model. Received: {unknown}"
-            )
-    if not chosen:
-        raise ValueError("There is no trainable variable to differentiate.")
-    return chosen
+        moved = theta + radius * scale**2 * gradient / norm
+        for variable, part in zip(derivatives.variables, derivatives.split(moved), strict=True):
+            variable.assign(part)
+        return derivatives.value() - before
+    finally:
+        for variable, part in zip(derivatives.variables, kept, strict=True):
+            variable.assign(part)

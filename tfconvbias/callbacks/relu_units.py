@@ -146,7 +146,7 @@ class GeneralizationGap(Measurement):
 
 
 def _squared_error(model, x, y, batch_size):
-    return LossDerivatives(model, "mse", x, y, batch_size=batch_size, include_penalties=False)
+    return LossDerivatives(model, x, y, "mse", batch_size=batch_size, include_penalties=False)
 
 
 def _hidden_layer(model, name, x):

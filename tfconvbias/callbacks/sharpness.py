@@ -3,9 +3,14 @@ r"""Sharpness of the loss during training, against the edge of stability."""
 from typing import Any
 
 import keras
-import numpy as np
 
-from tfconvbias.analysis import LossDerivatives
+from tfconvbias.analysis import (
+    HessianEigenvalues,
+    LossDerivatives,
+    gradient_norm,
+    top_hessian_eigenvalues,
+)
+from tfconvbias.analysis.arguments import positive_number, whole_number
 from tfconvbias.callbacks.measurement import Measurement
 
 
@@ -25,18 +30,29 @@ class Sharpness(Measurement):
     `LossScaleOptimizer` or `Proximal`, whose step after the update is a contraction and keeps the
     edge where it is.
 
+    Each search starts from the eigenvectors of the last one, so that a measurement soon after
+    another costs a few Hessian-vector products.
+
     Logs: `sharpness` (and `sharpness_2` to `sharpness_k`), `edge` with `include_edge`,
     `gradient_norm` with `include_gradient_norm`. They are NaN when the model has diverged.
 
+    Attributes:
+        measurements: Name → every value that this `fit` measured, also during an epoch; `step`
+            counts the training steps before each.
+
     Args:
-        x: Inputs of the data set whose loss is measured, usually the training set.
-        y: Targets.
-        loss: Loss function or its name. Defaults to the compiled loss.
+        x: Inputs of the data set whose loss is measured, usually the training set; or a data set
+            as `analysis.LossDerivatives` takes it.
+        y: Targets; `None` for a data set.
+        loss: Loss, or one for each output. Defaults to the compiled loss.
         k: Number of eigenvalues.
         every: Epochs between two measurements.
+        every_steps: Training steps between two measurements during an epoch, from step 0 on; with
+            `steps_per_execution` they take place after the execution that reaches the step. `None`
+            measures at the end of epochs only. `measurements` holds them.
         include_edge: Whether to log the edge, which only SGD has.
         include_gradient_norm: Whether to log the gradient's norm as well.
-        tolerance: Relative accuracy of the eigenvalues.
+        tolerance: Residual of the eigenvalues, as in `analysis.top_hessian_eigenvalues`.
         **options: Further arguments of `analysis.LossDerivatives`, such as `batch_size`.
 
     Raises:
@@ -58,11 +74,12 @@ class Sharpness(Measurement):
     def __init__(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         loss: Any = None,
         *,
         k: int = 1,
         every: int = 1,
+        every_steps: int | None = None,
         include_edge: bool = True,
         include_gradient_norm: bool = False,
         tolerance: float = 1e-3,
@@ -70,16 +87,18 @@ class Sharpness(Measurement):
     ):
         super().__init__(every)
         self.x, self.y, self.loss = x, y, loss
-        self.k = k
+        self.k = whole_number("k", k)
+        self.every_steps = None if every_steps is None else whole_number("every_steps", every_steps)
         self.include_edge = include_edge
         self.include_gradient_norm = include_gradient_norm
-        self.tolerance = tolerance
+        self.tolerance = positive_number("tolerance", tolerance)
         self.options = options
         self.names = ("sharpness", *(f"sharpness_{i}" for i in range(2, k + 1)))
         self.names += ("edge",) * include_edge + ("gradient_norm",) * include_gradient_norm
+        self.measurements: dict[str, list[float]] = {}
 
     def on_train_begin(self, logs: dict | None = None) -> None:
-        """Build the derivatives of the loss; forget the eigenvectors of an earlier `fit`."""
+        """Build the derivatives of the loss; forget what an earlier `fit` measured."""
         if self.include_edge and not isinstance(
             _innermost(self.model.optimizer), keras.optimizers.SGD
         ):
@@ -87,28 +106,46 @@ class Sharpness(Measurement):
                 "The edge of stability 2/η is that of SGD; set `include_edge=False`. "
                 f"Received: optimizer={self.model.optimizer!r}"
             )
-        loss = self.model.loss if self.loss is None else self.loss
-        self._derivatives = LossDerivatives(self.model, loss, self.x, self.y, **self.options)
-        self._noise = np.random.default_rng(0).standard_normal(self._derivatives.size)
-        self._start = self._noise
+        self._derivatives = LossDerivatives(self.model, self.x, self.y, self.loss, **self.options)
+        self._last: HessianEigenvalues | None = None
+        self._step = self._epoch_start = 0
+        self.measurements = {name: [] for name in ("step", *self.names)}
+        if self.every_steps is not None:
+            self.measure({})
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Count the steps from here."""
+        self._epoch_start = self._step
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        """Measure after the step that completes a multiple of `every_steps`."""
+        # Keras counts the last execution of an epoch in full, also where it was cut short.
+        steps = min(batch + 1, self.params.get("steps") or batch + 1)
+        before, self._step = self._step, self._epoch_start + steps
+        if self.every_steps and self._step // self.every_steps > before // self.every_steps:
+            self.measure({})
 
     def measure(self, logs: dict) -> dict[str, float]:
         """Top eigenvalues, edge and gradient norm of the present model."""
         values = dict.fromkeys(self.names, float("nan"))
+        # On JAX this brings the variables up to date during an epoch.
+        optimizer = self.model.optimizer
         try:
-            found = self._derivatives.top_eigenvalues(
-                self.k, tolerance=self.tolerance, start=self._start
+            found = top_hessian_eigenvalues(
+                self._derivatives, k=self.k, tolerance=self.tolerance, start=self._last
             )
             values.update(zip(self.names, map(float, found.values), strict=False))
-            # The last vectors are a good start; noise keeps directions in play that overtake them.
-            known = np.nan_to_num(found.vectors).sum(axis=0)
-            self._start = known + 0.1 * self._noise / np.linalg.norm(self._noise)
+            self._last = found
         except FloatingPointError:
-            self._start = self._noise
+            self._last = None
         if self.include_edge:
-            values["edge"] = _edge(_innermost(self.model.optimizer))
+            values["edge"] = _edge(_innermost(optimizer))
         if self.include_gradient_norm:
-            values["gradient_norm"] = float(np.linalg.norm(self._derivatives.gradient()))
+            values["gradient_norm"] = gradient_norm(self._derivatives)
+        known = self.measurements
+        again = known["step"][-1:] == [self._step]
+        for name, value in {"step": self._step, **values}.items():
+            known[name][len(known[name]) - again :] = [value]
         return values
 
 

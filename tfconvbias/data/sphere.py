@@ -5,6 +5,7 @@ point a unit of its own. Patches of the same points live in few dimensions and o
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
@@ -154,6 +155,7 @@ def sphere_regression(
     num_test: int = 4000,
     teacher_width: int = 20,
     num_standardize: int = 20_000,
+    inputs: Literal["sphere", "product"] = "sphere",
     seed: int = 0,
 ) -> SphereRegression:
     r"""Points $x = \sqrt J\,\mathrm{Unif}(S^{d-1})$ with noisy targets of a convolutional teacher.
@@ -169,12 +171,16 @@ def sphere_regression(
         num_test: Number of test points.
         teacher_width: Units of the teacher.
         num_standardize: Further points on which the teacher is standardised.
+        inputs: `"sphere"`, or `"product"` for patches that are each uniform on a unit sphere of
+            their own, as `product_of_spheres` draws them.
         seed: Seed of the teacher, the points and the noise.
 
     Raises:
-        ValueError: If `patch_size` doesn't divide `dimension`.
+        ValueError: If `patch_size` doesn't divide `dimension`, or for unknown `inputs`.
     """
     _check_counts(n=n, num_test=num_test)
+    if inputs not in ("sphere", "product"):
+        raise ValueError(f"`inputs` must be 'sphere' or 'product'. Received: inputs={inputs!r}")
     if patch_size < 1 or dimension % patch_size:
         raise ValueError(
             "`patch_size` must divide `dimension`. "
@@ -184,6 +190,9 @@ def sphere_regression(
     seeds = np.random.SeedSequence(seed).generate_state(5)
 
     def points(count, index):
+        if inputs == "product":
+            num_patches = dimension // patch_size
+            return product_of_spheres(count, num_patches, patch_size, seed=int(seeds[index]))
         return uniform_sphere(count, dimension, radius=radius, seed=int(seeds[index]))
 
     teacher = conv_teacher(

@@ -139,7 +139,7 @@ def interpolate(
         string: np.ndarray | None = None
         if method == "string":
             x, y = string_data or next(iter(datasets.values()))
-            derivatives = LossDerivatives(scratch, loss, x, y, batch_size=batch_size)
+            derivatives = LossDerivatives(scratch, x, y, loss, batch_size=batch_size)
             trained = {id(variable) for variable in scratch.trainable_variables}
             statistics = [entry for entry in weights if id(entry[0]) not in trained]
 

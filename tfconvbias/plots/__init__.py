@@ -8,6 +8,7 @@ from tfconvbias.plots.architectures import (
     width_snakes,
 )
 from tfconvbias.plots.depth_curves import depth_and_spectrum
+from tfconvbias.plots.eigenvalue_density import eigenvalue_density
 from tfconvbias.plots.embedding import (
     against_switch_time,
     deviation_panels,
@@ -27,6 +28,7 @@ from tfconvbias.plots.spread_curves import spread_curves
 from tfconvbias.plots.stability_curves import (
     against_patch_size,
     gap_against_size,
+    gap_curves,
     sharpness_and_accuracy,
     sharpness_curves,
 )
@@ -43,8 +45,10 @@ __all__ = [
     "against_switch_time",
     "depth_and_spectrum",
     "deviation_panels",
+    "eigenvalue_density",
     "filter_images",
     "gap_against_size",
+    "gap_curves",
     "interpolation_panels",
     "kernel_size_histograms",
     "log_weight_images",

@@ -1,13 +1,15 @@
 """Figures of training at the edge of stability."""
 
+import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import legend_below, panels
 
 
 def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -32,9 +34,8 @@ def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     _sharpness(sharpness, histories)
     errors.set(xlabel="step", ylabel="mean squared error", ylim=(0, 3))
     norms.set(xlabel="step", ylabel="weighted path norm", yscale="log")
-    for axis in axes:
-        axis.legend(fontsize="small")
-        axis.grid(alpha=0.3)
+    for axis, title in zip(axes, ("sharpness", "errors", "path norm"), strict=True):
+        _finish(axis, title)
     return figure
 
 
@@ -55,8 +56,30 @@ def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]
         accuracy.plot(step, history["accuracy"], color=color, label=f"{name}, train")
         accuracy.plot(step, history["test_accuracy"], color=color, linestyle=":", label="… test")
     accuracy.set(xlabel="step", ylabel="accuracy", ylim=(0, 1.02))
-    for axis in (sharpness, accuracy):
-        _finish(axis)
+    for axis, title in zip((sharpness, accuracy), ("sharpness", "accuracy"), strict=True):
+        _finish(axis, title)
+    return figure
+
+
+def gap_curves(gaps: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]) -> Figure:
+    """Generalization gap over training time ηt, at which runs of unequal η are compared.
+
+    Args:
+        gaps: Label → (times ηt, gaps at them) of each seed. Seeds share a color.
+
+    Returns:
+        A figure with one panel.
+    """
+    figure, (axis,) = panels(1, width=6.0, height=4.2)
+    colors = matplotlib.colormaps["tab10" if len(gaps) <= 10 else "viridis"]
+    for index, (name, curves) in enumerate(gaps.items()):
+        color = colors(index if len(gaps) <= 10 else index / (len(gaps) - 1))
+        for number, (times, values) in enumerate(curves):
+            axis.plot(times, values, color=color, label="_" * (number > 0) + name)
+    axis.set(xlabel="training time ηt", ylabel="gap", xscale="symlog")
+    axis.set_title("gap over training")
+    axis.grid(alpha=0.3)
+    legend_below(figure, axis, 3)
     return figure
 
 
@@ -68,7 +91,7 @@ def gap_against_size(
 
     Args:
         gaps: Label → n → gap of each seed. Points are medians, bars go from smallest to largest.
-        slopes: Label → log–log slope and its standard error.
+        slopes: Label → log–log slope and its standard error, which is NaN for two sizes.
 
     Returns:
         A figure with one panel.
@@ -76,9 +99,11 @@ def gap_against_size(
     figure, (axis,) = panels(1)
     for name, by_size in gaps.items():
         slope, error = slopes[name]
-        _bars(axis, by_size, f"{name}: slope {slope:.2f} ± {error:.2f}")
+        known = "" if math.isnan(error) else f": slope {slope:.2f} ± {error:.2f}"
+        _bars(axis, by_size, name + known)
     axis.set(xlabel="training points n", ylabel="gap", xscale="log", yscale="log")
-    _finish(axis)
+    _ticks(axis, {size for by_size in gaps.values() for size in by_size})
+    _finish(axis, "gap and training points")
     return figure
 
 
@@ -98,7 +123,8 @@ def against_patch_size(
     _bars(axis, train_errors, "training error")
     _bars(axis, gaps, "gap")
     axis.set(xlabel="patch size / dimension, m/d", ylabel="mean squared error", xscale="log")
-    _finish(axis)
+    _ticks(axis, {*train_errors, *gaps})
+    _finish(axis, "convolutional network and patch size")
     return figure
 
 
@@ -118,6 +144,13 @@ def _bars(axis: Axes, values: Mapping[Any, Sequence[float]], label: str) -> None
     axis.errorbar(places, middle, yerr=[below, above], marker="o", capsize=3, label=label)
 
 
-def _finish(axis: Axes) -> None:
-    axis.legend(fontsize="small")
+def _ticks(axis: Axes, places: Collection[float]) -> None:
+    axis.set_xticks(sorted(places), [f"{place:g}" for place in sorted(places)])
+    axis.set_xticks([], minor=True)
+
+
+def _finish(axis: Axes, title: str) -> None:
+    """A title, and the legend below the data."""
+    axis.set_title(title)
+    axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
     axis.grid(alpha=0.3, which="both")

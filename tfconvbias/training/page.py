@@ -32,6 +32,7 @@ def write_page(
     tables: Tables,
     figures: Figures,
     notes: Sequence[str],
+    formats: Sequence[str] = (),
 ) -> Path:
     """Write a page, and its figures as PNG into `figures/` beside it.
 
@@ -42,6 +43,7 @@ def write_page(
             are left out.
         figures: name → caption and figure.
         notes: sentences on how the numbers were measured.
+        formats: further formats of the figures' files, such as `pdf` and `svg` for a paper.
 
     Returns:
         The path of the page.
@@ -52,6 +54,9 @@ def write_page(
         stem = "".join(c if c.isalnum() else "-" for c in name.lower())
         with replacing(path.parent / "figures" / f"{stem}.png") as unfinished:
             unfinished.write_bytes(png)
+        for suffix in formats:
+            with replacing(path.parent / "figures" / f"{stem}.{suffix}") as unfinished:
+                figures[name][1].savefig(unfinished, format=suffix)
     write_text(path, _page(title, tables, drawn, notes))
     return path
 

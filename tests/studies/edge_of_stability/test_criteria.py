@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_slopes
@@ -6,7 +8,7 @@ from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_s
 def _row(connectivity="conv", num_train=256, patch_size=4, seed=0, **values):
     row = {"train_error": 0.0, "gap": 1.0, "relative_sharpness": 1.0, **values}
     config = {"connectivity": connectivity, "num_train": num_train, "patch_size": patch_size}
-    history = {"path_norm": [1.0, 2.0], "path_norm_bound": [2.0, 3.0]}
+    history = {"path_norm": [1.0, 2.0], "path_norm_bound": [2.0, 3.0]} | {"time": [0.0, 3800.2]}
     return row | {"config": config | {"seed": seed}, "history": history}
 
 
@@ -21,8 +23,8 @@ def _failed(rows):
 
 def test_criteria_pass_and_fail():
     assert _failed(_architectures()) == []
-    assert _failed(_architectures(gap=1.0)) == ["gap, conv"]
-    assert _failed(_architectures(train_error=0.5)) == ["training error, conv"]
+    assert _failed(_architectures(gap=1.0)) == ["gap, conv, at ηt = 3800"]
+    assert _failed(_architectures(train_error=0.5)) == ["training error, conv, at ηt = 3800"]
     assert _failed(_architectures(relative_sharpness=0.8)) == ["λη/2, smallest of all runs"]
     rows = _architectures()
     rows["architectures"][0]["history"]["path_norm"][0] = 2.5
@@ -38,8 +40,8 @@ def test_criteria_show_the_stated_bounds():
         "λη/2, largest of all runs": "≤ 1.1",
         "training error, dense": "< 0.1",
         "training error, local": "< 0.35",
-        "training error, conv": "> 0.6",
-        "gap, conv": "< 0.95, half of dense and local",
+        "training error, conv, at ηt = 3800": "> 0.6",
+        "gap, conv, at ηt = 3800": "< 0.95, half of dense and local",
     }
 
 
@@ -50,7 +52,7 @@ def test_slopes_are_those_of_a_power_law():
     assert slopes["conv"] == pytest.approx((-0.5, 0.0), abs=1e-6)
     assert _failed({"sizes": rows}) == []
     flat = [_row(c, n, gap=1.0) for c in ("conv", "dense") for n in (64, 256, 1024)]
-    assert _failed({"sizes": flat}) == ["slope of log gap against log n, conv"]
+    assert _failed({"sizes": flat}) == ["slope of log gap against log n at ηt = 3800, conv"]
 
 
 def test_patch_sizes_are_judged_by_their_medians():
@@ -62,3 +64,11 @@ def test_patch_sizes_are_judged_by_their_medians():
     assert _failed({"patch_sizes": rows}) == []
     rows[0]["gap"] = rows[1]["gap"] = 2.0
     assert _failed({"patch_sizes": rows}) == ["gap, m = 1"]
+
+
+def test_two_sizes_have_no_error_of_their_slope():
+    slope, error = gap_slopes(
+        [_row("conv", n, gap=1 / n, seed=s) for n in (64, 256) for s in (0, 1)]
+    )["conv"]
+    assert slope == pytest.approx(-1)
+    assert math.isnan(error)

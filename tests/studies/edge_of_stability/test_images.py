@@ -46,16 +46,22 @@ def test_a_network_is_measured_and_read_again(config, tmp_path, capsys):
     rows = run_stability_images(config.replace(resume=True, data_dir="elsewhere"))
     (row,) = rows.values()
     history = row["history"]
-    assert history["step"] == [2.0, 4.0]
-    assert history["edge"] == pytest.approx([4.0, 4.0])
+    assert history["step"] == [0.0, 2.0, 4.0]
+    assert history["edge"] == [float("inf"), pytest.approx(4.0), pytest.approx(4.0)]
     assert min(history["sharpness"]) > 0
-    assert row["relative_sharpness"] == pytest.approx(sum(s / 4 for s in history["sharpness"]) / 2)
+    assert row["relative_sharpness"] == pytest.approx(
+        sum(s / 4 for s in history["sharpness"][1:]) / 2
+    )
     assert 0 <= row["memorized"] <= 1
     # Of 20 test images.
     assert 20 * row["test_accuracy"] == pytest.approx(round(20 * row["test_accuracy"]))
     assert "redrawn labels memorized" in capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert [f.name for f in (tmp_path / "run" / "figures").iterdir()] == ["sharpness.png"]
+    assert {f.name for f in (tmp_path / "run" / "figures").iterdir()} == {
+        "sharpness.png",
+        "sharpness.pdf",
+        "sharpness.svg",
+    }
     assert page.count("<img") == 1
     for cell in (f"{row['memorized']:.3f}", f"{row['relative_sharpness']:.3f}"):
         assert f"<td>{cell}</td>" in page

@@ -44,7 +44,7 @@ def test_a_folder_gives_clouds_criteria_and_figures(config, tmp_path, capsys):
     assert result["clouds"]["patches"]["elbow"] == found["patches"].elbow
     assert len(result["checks"]) == 5
     figures = {f.name for f in (tmp_path / "run" / "figures").iterdir()}
-    assert figures == {"depth.png", "depth-unit.png"}
+    assert figures == {f"{n}.{s}" for n in ("depth", "depth-unit") for s in ("png", "pdf", "svg")}
     assert "patches, unit: " in out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert page.count("<img") == 2

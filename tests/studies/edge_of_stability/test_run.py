@@ -16,14 +16,22 @@ RUN = StabilityRun(
 
 def test_a_run_measures_itself_and_is_the_same_again():
     row = stability_row(RUN)
-    assert row["history"]["step"] == [10.0, 20.0]
-    assert {len(column) for column in row["history"].values()} == {2}
+    assert row["history"]["step"] == [0.0, 10.0, 20.0]
+    assert {len(column) for column in row["history"].values()} == {3}
+    # Steps 0 to 4 take 0, ⅕, … of η = 0.4; the first measurement is that of the initial weights.
+    assert row["history"]["time"] == pytest.approx([0, 0.4 * (2 + 5), 0.4 * (2 + 15)])
+    assert row["history"]["edge"][0] == float("inf")
+    points = data.sphere_regression(16, 12, 3, num_test=30)
+    model = models.TwoLayerReLU("conv", 12, 8, patch_size=3, seed=0)
+    error = np.mean((model.predict(points.x_train, verbose=0) - points.y_train) ** 2)
+    assert row["history"]["train_error"][0] == pytest.approx(error, rel=1e-5)
+    assert row["gap_at_half_time"] == row["history"]["gap"][2]
     # The warm-up is over: 2/η.
     assert row["edge"] == pytest.approx(5.0)
     assert row["gap"] == pytest.approx(abs(row["excess_risk"] + 1 - row["train_error"]))
     assert 0 < row["path_norm"] <= row["path_norm_bound"]
     # The upper one of the two in the middle.
-    assert row["relative_sharpness"] == pytest.approx(max(row["history"]["sharpness"]) / 5)
+    assert row["relative_sharpness"] == pytest.approx(max(row["history"]["sharpness"][1:]) / 5)
     assert row["config"] == dataclasses.asdict(RUN)
     again = stability_row(RUN)
     assert again["train_error"] == pytest.approx(row["train_error"], rel=1e-4)

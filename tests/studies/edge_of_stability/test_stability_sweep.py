@@ -42,10 +42,11 @@ def test_the_sweep_trains_reports_and_continues(tmp_path, capsys):
     report_stability(config)
     out = capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 2
+    assert page.count("<img") == 4
     assert {f.name for f in (tmp_path / "run" / "figures").iterdir()} == {
-        "architectures.png",
-        "patch-sizes.png",
+        f"{name}.{suffix}"
+        for name in ("architectures", "architectures-gaps", "patch-sizes", "patch-sizes-gaps")
+        for suffix in ("png", "pdf", "svg")
     }
     resumed = dataclasses.replace(config, resume=True)
     rows = run_stability(resumed)
@@ -98,13 +99,13 @@ def test_selected_runs_can_be_added_and_shared_settings_cannot_change(tmp_path, 
         resume=True, experiments=("architectures", "sizes"), seeds=2, sizes=(16, 32)
     )
     run_stability(more)
-    # New are the architectures with seed 1, and both networks of 32 points with both seeds.
-    assert len(trained) == len(set(trained)) == 4 + 3 + 4
+    # New are the architectures with seed 1, and all networks of 32 points with both seeds.
+    assert len(trained) == len(set(trained)) == 4 + 3 + 6
     with pytest.raises(
         training.RunFolderError, match=r"\(conv_width: 128 there, 64 asked for, steps: 100 there"
     ):
         run_stability(more.replace(conv_width=64, steps=200))
-    assert len(trained) == 11
+    assert len(trained) == 13
 
 
 def test_max_minutes_end_between_runs(tmp_path, trained):
@@ -131,10 +132,10 @@ def test_runs_that_two_experiments_share_are_one():
     assert {name: len(found) for name, found in runs.items()} == {
         "architectures": 9,
         "controls": 12,
-        "sizes": 30,
+        "sizes": 45,
         "patch_sizes": 18,
     }
-    assert len({run.name for found in runs.values() for run in found}) == 66
+    assert len({run.name for found in runs.values() for run in found}) == 81
 
 
 def test_experiments_vary_what_they_say():
@@ -146,11 +147,14 @@ def test_experiments_vary_what_they_say():
         "architectures": [(c, w, {"steps": 10_000}) for c, w in widths.items()],
         "controls": [
             ("conv", 256, {"steps": 10_000}),
-            *((c, w, {"steps": 10_000, "learning_rate": 0.05}) for c, w in widths.items()),
+            *(
+                (c, w, {"steps": 80_000, "learning_rate": 0.05, "measure_every": 800})
+                for c, w in widths.items()
+            ),
         ],
         "sizes": [
             (c, widths[c], {"steps": 6000, "num_train": n})
-            for c in ("dense", "conv")
+            for c in widths
             for n in (64, 128, 256, 512, 1024)
         ],
         "patch_sizes": [

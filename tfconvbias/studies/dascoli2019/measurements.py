@@ -27,15 +27,11 @@ def landscape(
     sample = dataset.limit(num_train=num, seed=config.seed)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     derivatives = analysis.LossDerivatives(
-        model, loss, sample.x_train, sample.y_train, batch_size=config.batch_size
+        model, sample.x_train, sample.y_train, loss, batch_size=config.batch_size
     )
     norm = float(np.linalg.norm(derivatives.gradient()))
-    probe = np.random.default_rng(config.seed).standard_normal(derivatives.size)
-    if not derivatives.product(probe).any():
-        # A dead network: the Lanczos iteration cannot start on a Hessian of zeros.
-        return {"gradient_norm": norm, "eigenvalue": 0.0}
     # Few Lanczos vectors, since each is as long as the embedded model.
-    top = derivatives.top_eigenvalues(1, tolerance=1e-2, start=probe, num_lanczos=6)
+    top = analysis.top_hessian_eigenvalues(derivatives, tolerance=1e-2, num_lanczos=6)
     return {"gradient_norm": norm, "eigenvalue": float(top.values[0])}
 
 

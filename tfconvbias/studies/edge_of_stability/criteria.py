@@ -1,5 +1,6 @@
 """The acceptance criteria of the experiments on the sphere, and the statistics that they need."""
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ def check_stability(rows: Mapping[str, Sequence[Row]]) -> list[Check]:
         checks += _check_architectures(rows["architectures"])
     if "sizes" in rows:
         slopes = gap_slopes(rows["sizes"])
-        name = "slope of log gap against log n"
+        name = f"slope of log gap against log n {_when(rows['sizes'])}"
         checks += [
             Check.of(f"{name}, dense", slopes["dense"][0], ">", -0.2),
             Check.of(f"{name}, conv", slopes["conv"][0], "<", -0.4),
@@ -34,7 +35,10 @@ def check_stability(rows: Mapping[str, Sequence[Row]]) -> list[Check]:
 
 
 def gap_slopes(rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
-    """Log–log slope of the gap against n and its standard error, for each connectivity."""
+    """Log–log slope of the gap against n and its standard error, for each connectivity.
+
+    Two sizes have a slope and no error, which is NaN.
+    """
     import numpy as np
     from scipy import stats
 
@@ -45,7 +49,8 @@ def gap_slopes(rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
     slopes = {}
     for connectivity, pairs in points.items():
         fit = stats.linregress(*np.log(np.array(pairs)).T)
-        slopes[connectivity] = (float(fit.slope), float(fit.stderr))
+        error = float(fit.stderr) if len({size for size, _ in pairs}) > 2 else math.nan
+        slopes[connectivity] = (float(fit.slope), error)
     return slopes
 
 
@@ -57,18 +62,26 @@ def medians(rows: Iterable[Row], key: str, column: str) -> dict[Any, float]:
     return {value: statistics.median(found) for value, found in groups.items()}
 
 
+def _when(rows: Sequence[Row]) -> str:
+    """The time at which runs ended, for the names of criteria that hang on it."""
+    times = sorted({row["history"]["time"][-1] for row in rows})
+    return "at ηt = " + " and ".join(f"{time:.0f}" for time in times)
+
+
 def _check_architectures(rows: Sequence[Row]) -> list[Check]:
     train = medians(rows, "connectivity", "train_error")
     gap = medians(rows, "connectivity", "gap")
     ratios = [row["relative_sharpness"] for row in rows]
     half = min(gap["dense"], gap["local"]) / 2
+    # Convolutional gaps still grow: what is asked of them holds at this time.
+    when = _when(rows)
     return [
         Check.of("λη/2, smallest of all runs", min(ratios), "≥", 0.85),
         Check.of("λη/2, largest of all runs", max(ratios), "≤", 1.1),
         Check.of("training error, dense", train["dense"], "<", 0.1),
         Check.of("training error, local", train["local"], "<", 0.35),
-        Check.of("training error, conv", train["conv"], ">", 0.6),
-        Check.of("gap, conv", gap["conv"], "<", half, "half of dense and local"),
+        Check.of(f"training error, conv, {when}", train["conv"], ">", 0.6),
+        Check.of(f"gap, conv, {when}", gap["conv"], "<", half, "half of dense and local"),
     ]
 
 

@@ -1,5 +1,6 @@
 """Full-batch gradient descent with a linear warm-up, measured on the way."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfconvbias import models, training
+from tfconvbias import callbacks, models, training
 
 _TAIL = 10
 
@@ -45,7 +46,7 @@ def descend(
     x: np.ndarray,
     y: np.ndarray,
     config: DescentConfig,
-    watchers: Sequence[keras.callbacks.Callback],
+    watchers: Sequence[callbacks.Measurement],
     **compile_options: Any,
 ) -> training.History:
     """Train a model on all points at once.
@@ -59,7 +60,9 @@ def descend(
         **compile_options: Further arguments of `model.compile`.
 
     Returns:
-        Column → one value each `measure_every` steps; the column `step` counts them.
+        Column → one value before the first step and one each `measure_every` steps; the column
+        `step` counts them, and `time` is ηt, the sum of all steps' learning rates. What only
+        training gives, such as `loss`, is NaN before the first step.
     """
     rate = keras.optimizers.schedules.PolynomialDecay(
         0.0, config.warmup_steps, end_learning_rate=config.learning_rate
@@ -72,23 +75,49 @@ def descend(
         steps_per_execution=1 if keras.config.backend() == "torch" else every,
         **compile_options,
     )
+    start = _Start(watchers)
     found = model.fit(
         _same_batch(x, y),
         steps_per_epoch=every,
         epochs=config.steps // every,
         shuffle=False,
         verbose=0,
-        callbacks=list(watchers),
+        callbacks=[*watchers, start],
     ).history
-    history = {name: [float(value) for value in values] for name, values in found.items()}
-    history["step"] = [float(step) for step in range(every, config.steps + 1, every)]
+    history = {
+        name: [float(start.found.get(name, math.nan)), *map(float, values)]
+        for name, values in found.items()
+    }
+    steps = range(0, config.steps + 1, every)
+    history["step"] = [float(step) for step in steps]
+    history["time"] = [_time(step, config) for step in steps]
     return history
 
 
 def edge_ratios(history: training.History) -> list[float]:
     """λη/2 of the last ten measurements: the sharpness as a share of the edge of stability."""
-    last = zip(history["sharpness"][-_TAIL:], history["edge"][-_TAIL:], strict=True)
-    return [sharpness / edge for sharpness, edge in last]
+    pairs = zip(history["sharpness"], history["edge"], strict=True)
+    return [sharpness / edge for sharpness, edge in pairs if edge < math.inf][-_TAIL:]
+
+
+class _Start(keras.callbacks.Callback):
+    """What the watchers measure before the first step; behind them in the list of callbacks."""
+
+    def __init__(self, watchers):
+        super().__init__()
+        self.watchers = watchers
+        self.found: dict[str, float] = {}
+
+    def on_train_begin(self, logs=None):
+        for watcher in self.watchers:
+            self.found.update(watcher.measure(self.found))
+
+
+def _time(step: int, config: DescentConfig) -> float:
+    """The sum of the learning rates of the first steps: η·i/w at step i of the warm-up, then η."""
+    warm = min(step, config.warmup_steps)
+    risen = warm * (warm - 1) / 2 / config.warmup_steps
+    return config.learning_rate * (risen + step - warm)
 
 
 def _same_batch(x: np.ndarray, y: np.ndarray) -> Any:

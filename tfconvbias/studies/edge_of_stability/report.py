@@ -21,6 +21,7 @@ _FIELDS = {
 _COLUMNS = {
     "train_error": "training error",
     "excess_risk": "excess risk",
+    "gap_at_half_time": "gap at half of ηt",
     "gap": "gap",
     "relative_sharpness": "λη/2",
     "path_norm": "path norm",
@@ -31,6 +32,8 @@ _COLUMNS = {
 _NOTES = (
     "The criteria are meant for the recipe's own sizes and steps.",
     "Tables show medians over seeds, with the smallest and the largest value in brackets.",
+    "A gap that grew from half of ηt to its end is a transient: its value is that of the stopping "
+    "time, and runs of unequal step size are compared at equal ηt only.",
     "All errors are mean squared errors; the sharpness is that of half the mean squared error.",
 )
 
@@ -59,7 +62,9 @@ def show(
     for heading, rows in tables.items():
         if rows:
             print(f"\n{heading}\n\n{training.format_table(rows)}")
-    page = training.write_page(Path(folder) / "report.html", title, tables, figures, notes)
+    page = training.write_page(
+        Path(folder) / "report.html", title, tables, figures, notes, ("pdf", "svg")
+    )
     print(f"Report: {page}")
 
 
@@ -71,7 +76,13 @@ def environment_notes(rows: Iterable[Row]) -> list[str]:
 
 def stability_figures(rows: Mapping[str, Sequence[Row]]) -> training.Figures:
     """The figures of the experiments that `rows` holds, with their captions."""
-    figures: training.Figures = {}
+    figures: training.Figures = {
+        f"{name}-gaps": (
+            f"Experiment {name}: gap over training time ηt, one curve for each seed.",
+            plots.gap_curves(_gap_curves(found)),
+        )
+        for name, found in rows.items()
+    }
     if "architectures" in rows:
         histories = {
             row["config"]["connectivity"]: row["history"]
@@ -106,6 +117,23 @@ def stability_figures(rows: Mapping[str, Sequence[Row]]) -> training.Figures:
             plots.against_patch_size(values["train_error"], values["gap"]),
         )
     return figures
+
+
+def _gap_curves(rows: Sequence[Row]) -> dict[str, list[tuple[list[float], list[float]]]]:
+    """What distinguishes a configuration → times and gaps of each seed."""
+    varied = [field for field in _FIELDS if len({row["config"][field] for row in rows}) > 1]
+    curves: dict[str, list[tuple[list[float], list[float]]]] = {}
+    for row in rows:
+        parts = [
+            str(row["config"][field])
+            if field == "connectivity"
+            else f"{_FIELDS[field]} {row['config'][field]}"
+            for field in varied
+            if field != "steps"
+        ]
+        history = row["history"]
+        curves.setdefault(", ".join(parts), []).append((history["time"], history["gap"]))
+    return curves
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, str]]:

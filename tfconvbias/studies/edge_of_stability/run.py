@@ -31,6 +31,9 @@ class StabilityRun(DescentConfig):
     seed: int = training.option(0, "seed of data, teacher and initial weights")
     dimension: int = training.option(40, "d of the inputs")
     noise: float = training.option(1.0, "standard deviation σ of the training noise")
+    inputs: Literal["sphere", "product"] = training.option(
+        "sphere", "points on one sphere, or each patch on a sphere of its own"
+    )
     num_test: int = training.option(4000, "clean test points")
     teacher_width: int = training.option(20, "units of the teacher")
 
@@ -59,10 +62,10 @@ def stability_row(run: StabilityRun) -> Row:
     """Train one network and measure it on the way.
 
     Returns:
-        `config`, `history` (column → one value each `measure_every` steps, with `step`), the last
-        value of each column under its name, `relative_sharpness` (the upper median of λη/2 over the
-        last ten measurements, because the sharpness swings around the edge), `seconds` and
-        `environment`.
+        `config`, `history` (column → values as `descend` gives them), the last value of each
+        column under its name, `relative_sharpness` (the upper median of λη/2 over the last ten
+        measurements, because the sharpness swings around the edge), `gap_at_half_time` (at the
+        first measurement with half of the final ηt or more), `seconds` and `environment`.
 
     Raises:
         TrainingDivergedError: If the training error is not finite at the end.
@@ -74,6 +77,7 @@ def stability_row(run: StabilityRun) -> Row:
         noise=run.noise,
         num_test=run.num_test,
         teacher_width=run.teacher_width,
+        inputs=run.inputs,
         seed=run.seed,
     )
     x, y = points.x_train, points.y_train
@@ -101,8 +105,14 @@ def stability_row(run: StabilityRun) -> Row:
     return {
         "config": run.identity(),
         **last,
+        "gap_at_half_time": _at_half_time(history),
         "relative_sharpness": statistics.median_high(edge_ratios(history)),
         "seconds": round(seconds, 1),
         "history": history,
         "environment": training.environment(),
     }
+
+
+def _at_half_time(history: training.History) -> float:
+    pairs = zip(history["time"], history["gap"], strict=True)
+    return next(gap for time, gap in pairs if time >= history["time"][-1] / 2)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 from tfconvbias import training
 from tfconvbias.studies.edge_of_stability.run import StabilityRun, stability_row
@@ -28,6 +29,9 @@ class StabilitySweep(training.Kept):
     )
     seeds: int = training.option(3, "number of seeds (0, 1, …) of each run", decides=False)
     dimension: int = training.option(40, "d of the inputs")
+    inputs: Literal["sphere", "product"] = training.option(
+        "sphere", "points on one sphere, or each patch on a sphere of its own"
+    )
     dense_width: int = training.option(256, "units of the dense network")
     local_width: int = training.option(32, "filters of the local network")
     conv_width: int = training.option(128, "filters of the convolutional network")
@@ -41,7 +45,9 @@ class StabilitySweep(training.Kept):
     learning_rate: float = training.option(
         0.4, "η for half the mean squared error; the edge is 2/η"
     )
-    small_learning_rate: float = training.option(0.05, "η of the control")
+    small_learning_rate: float = training.option(
+        0.05, "η of the control, which takes as many more steps as it is smaller"
+    )
     sizes: tuple[int, ...] = training.option(
         (64, 128, 256, 512, 1024), "numbers of training points", decides=False
     )
@@ -78,8 +84,15 @@ class StabilitySweep(training.Kept):
             learning_rate=self.learning_rate,
             warmup_steps=self.warmup_steps,
             dimension=self.dimension,
+            inputs=self.inputs,
         )
-        slow = base.replace(learning_rate=self.small_learning_rate)
+        # As much time ηt as the others have.
+        longer = max(1, round(self.learning_rate / self.small_learning_rate))
+        slow = base.replace(
+            learning_rate=self.small_learning_rate,
+            steps=longer * self.steps,
+            measure_every=longer * base.measure_every,
+        )
         short = base.replace(steps=self.sweep_steps)
         networks = {
             name: {"connectivity": name, "width": getattr(self, f"{name}_width")}
@@ -93,7 +106,7 @@ class StabilitySweep(training.Kept):
             ],
             "sizes": [
                 short.replace(num_train=size, **networks[name])
-                for name in ("dense", "conv")
+                for name in CONNECTIVITIES
                 for size in self.sizes
             ],
             "patch_sizes": [
