@@ -1,5 +1,7 @@
 """The loops of `integer_screen`: plain Python for Numba to compile, and the product it rests on."""
 
+from typing import Any
+
 import numpy as np
 
 # The product is computed for so many inputs and units at a time: as many sums as the registers of
@@ -178,9 +180,11 @@ def compile_integer_product():
             builder.store(builder.load(total), vector_at(products, index(_WORDS * k)), align=4)
         return context.get_dummy_value()
 
-    @intrinsic
-    def vector_product(typing_context, products, words, tile):
+    def typed(typing_context, products, words, tile):
         return types.void(products, words, tile), generate
+
+    # What it makes of `typed` takes one argument less than `typed` does.
+    vector_product: Any = intrinsic(typed)
 
     @overload(integer_product)
     def compiled(products, words, tile):
