@@ -171,6 +171,7 @@ def test_a_run_leaves_all_that_a_table_needs(tiny_config, tiny_dataset):
     ]
     assert json.loads((folder / "config.json").read_text()) == {
         **tiny_config.identity(),
+        "backend": keras.config.backend(),
         "images": f"tiny {tiny_dataset.digest}",
     }
     with (folder / "history.csv").open() as stream:

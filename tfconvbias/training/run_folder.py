@@ -46,7 +46,7 @@ class RunFolder:
     """One piece of work on disk: a training, or a study that keeps trainings in subfolders.
 
     ```
-    config.json       the fields that decide the result, and a digest of the images
+    config.json       the fields that decide the result, the backend, a digest of the images
     environment.json  versions, commit, hardware
     history.csv       one row per epoch
     checkpoint-N.weights.h5   weights and optimizer after epoch N, while the training goes on
@@ -314,7 +314,8 @@ class RunFolder:
 
 
 def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:
-    found = dict(config.identity())
+    # The backends draw different random numbers.
+    found = {**config.identity(), "backend": keras.config.backend()}
     if dataset is not None:
         found["images"] = _label(dataset)
     # As JSON holds it: lists for tuples.

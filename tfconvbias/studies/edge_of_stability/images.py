@@ -11,7 +11,7 @@ import numpy as np
 from tfconvbias import callbacks, data, models, plots, training
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
 from tfconvbias.studies.edge_of_stability.report import environment_notes, show
-from tfconvbias.studies.edge_of_stability.stored_rows import Row, claim, stored_row
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
 
 CONNECTIVITIES = ("dense", "local", "conv")
 
@@ -90,17 +90,17 @@ def run_stability_images(config: StabilityImages) -> dict[str, Row]:
     dataset = training.build_dataset(config)
     _network(config, "conv", dataset)  # what cannot be built leaves no folder behind
     folder = training.RunFolder(config.run_dir)
-    claim(folder, config, "comparison", dataset)
-    rows = {}
-    for name in CONNECTIVITIES:
-        row = stored_row(folder, name, partial(_train, config, name, dataset), deadline)
-        rows[name] = row
-        config.tell(
-            f"{name}: λη/2 {row['relative_sharpness']:.3f}, "
-            f"training accuracy {row['accuracy']:.3f}, "
-            f"redrawn labels memorized {row['memorized']:.3f}, "
-            f"test accuracy {row['test_accuracy']:.3f}"
-        )
+    with claimed(folder, config, "comparison", dataset):
+        rows = {}
+        for name in CONNECTIVITIES:
+            row = stored_row(folder, name, partial(_train, config, name, dataset), deadline)
+            rows[name] = row
+            config.tell(
+                f"{name}: λη/2 {row['relative_sharpness']:.3f}, "
+                f"training accuracy {row['accuracy']:.3f}, "
+                f"redrawn labels memorized {row['memorized']:.3f}, "
+                f"test accuracy {row['test_accuracy']:.3f}"
+            )
     return rows
 
 

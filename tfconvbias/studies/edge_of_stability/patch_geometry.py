@@ -12,7 +12,7 @@ import numpy as np
 from tfconvbias import analysis, data, plots, training
 from tfconvbias.studies.check import Check, check_rows
 from tfconvbias.studies.edge_of_stability.report import show
-from tfconvbias.studies.edge_of_stability.stored_rows import Row, claim, stored_row
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
 
 NORMALIZATIONS: tuple[analysis.Normalization, ...] = ("none", "unit", "contrast")
 PHOTO = "photo"
@@ -125,43 +125,45 @@ def run_patch_geometry(config: PatchGeometryConfig) -> Clouds:
     except ValueError as error:
         raise training.ConfigError(str(error)) from None
     folder = training.RunFolder(config.run_dir)
-    claim(folder, config, "measurement", _image_files(images))
-    found: Clouds = {}
+    with claimed(folder, config, "measurement", _image_files(images)):
+        found: Clouds = {}
 
-    def measure(name, points):
-        def make():
-            cloud = analysis.point_geometry(
-                points, num_directions=config.num_directions, seed=config.seed
+        def measure(name, points):
+            def make():
+                cloud = analysis.point_geometry(
+                    points, num_directions=config.num_directions, seed=config.seed
+                )
+                return _to_row(cloud)
+
+            row = stored_row(folder, training.slug(name), make, deadline)
+            cloud = found[name] = _from_row(row)
+            config.tell(
+                f"{name}: {cloud.num_points} points in {cloud.dimension} dimensions, "
+                f"elbow {cloud.elbow}, effective rank {cloud.effective_rank:.1f}, "
+                f"mean depth {cloud.mean_depth:.4f}"
             )
-            return _to_row(cloud)
 
-        row = stored_row(folder, training.slug(name), make, deadline)
-        cloud = found[name] = _from_row(row)
-        config.tell(
-            f"{name}: {cloud.num_points} points in {cloud.dimension} dimensions, "
-            f"elbow {cloud.elbow}, effective rank {cloud.effective_rank:.1f}, "
-            f"mean depth {cloud.mean_depth:.4f}"
+        for normalize in config.normalizations:
+            for kind in KINDS:
+                points = analysis.ImagePoints(
+                    images,
+                    kind,
+                    patch_size=config.patch_size,
+                    strides=config.strides,
+                    normalize=normalize,
+                    seed=config.seed,
+                )
+                measure(_label(kind, normalize), points)
+        sphere = data.uniform_sphere(
+            config.sphere_points, 3 * config.patch_size**2, seed=config.seed
         )
-
-    for normalize in config.normalizations:
-        for kind in KINDS:
-            points = analysis.ImagePoints(
-                images,
-                kind,
-                patch_size=config.patch_size,
-                strides=config.strides,
-                normalize=normalize,
-                seed=config.seed,
-            )
-            measure(_label(kind, normalize), points)
-    sphere = data.uniform_sphere(config.sphere_points, 3 * config.patch_size**2, seed=config.seed)
-    measure("sphere", sphere)
-    folder.write_result(
-        {
-            "clouds": {name: _to_row(cloud) for name, cloud in found.items()},
-            "checks": [check._asdict() for check in check_geometry(found)],
-        }
-    )
+        measure("sphere", sphere)
+        folder.write_result(
+            {
+                "clouds": {name: _to_row(cloud) for name, cloud in found.items()},
+                "checks": [check._asdict() for check in check_geometry(found)],
+            }
+        )
     return found
 
 

@@ -1,6 +1,7 @@
 """A study's folder: claimed before the first row is made; each row is complete or absent."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from tfconvbias import training
@@ -8,13 +9,14 @@ from tfconvbias import training
 Row = dict[str, Any]
 
 
-def claim(
+@contextlib.contextmanager
+def claimed(
     folder: training.RunFolder,
     config: training.Kept,
     kind: str,
     images: training.Images | None = None,
-) -> None:
-    """Claim a study's folder, which is free or holds this very study.
+) -> Iterator[None]:
+    """Claim a study's folder, which is free or holds this very study, and keep others out of it.
 
     Args:
         folder: The folder.
@@ -24,11 +26,13 @@ def claim(
 
     Raises:
         RunFolderError: If the folder holds something else, holds this study while `resume` is off,
-            or cannot be written.
+            or cannot be written; or if another process is at work in it.
     """
     folder.check(config, config.resume, images, kind)
-    folder.claim(config, images)
-    folder.write_environment(training.environment())
+    with folder.locked():
+        folder.claim(config, images)
+        folder.write_environment(training.environment())
+        yield
 
 
 def stored_row(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tfconvbias import training
 from tfconvbias.studies.edge_of_stability.run import StabilityRun, stability_row
-from tfconvbias.studies.edge_of_stability.stored_rows import Row, claim, stored_row
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
 
 EXPERIMENTS = ("architectures", "controls", "sizes", "patch_sizes")
 CONNECTIVITIES = ("dense", "local", "conv")
@@ -135,15 +135,15 @@ def run_stability(sweep: StabilitySweep) -> dict[str, list[Row]]:
     deadline = sweep.deadline()
     planned = sweep.runs()
     folder = training.RunFolder(sweep.run_dir)
-    claim(folder, sweep, "sweep")
-    total = sum(map(len, planned.values()))
-    rows: dict[str, list[Row]] = {name: [] for name in planned}
-    pairs = [(experiment, run) for experiment, runs in planned.items() for run in runs]
-    for number, (experiment, run) in enumerate(pairs, start=1):
-        row = stored_row(folder, run.name, partial(stability_row, run), deadline)
-        rows[experiment].append(row)
-        sweep.tell(
-            f"[{number}/{total}] {experiment}: {run.name}  train {row['train_error']:.3f}  "
-            f"gap {row['gap']:.3f}  λη/2 {row['relative_sharpness']:.3f}  {row['seconds']} s"
-        )
+    with claimed(folder, sweep, "sweep"):
+        total = sum(map(len, planned.values()))
+        rows: dict[str, list[Row]] = {name: [] for name in planned}
+        pairs = [(experiment, run) for experiment, runs in planned.items() for run in runs]
+        for number, (experiment, run) in enumerate(pairs, start=1):
+            row = stored_row(folder, run.name, partial(stability_row, run), deadline)
+            rows[experiment].append(row)
+            sweep.tell(
+                f"[{number}/{total}] {experiment}: {run.name}  train {row['train_error']:.3f}  "
+                f"gap {row['gap']:.3f}  λη/2 {row['relative_sharpness']:.3f}  {row['seconds']} s"
+            )
     return rows
