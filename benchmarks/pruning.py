@@ -6,8 +6,8 @@ Both cut the same share of every group by magnitude, without rounding, and leave
 outputs alone. Printed are the shares of parameters and multiply-adds that are left, the seconds
 that it takes (with reading the graph; the model is built before), and by how much the outputs
 change, ‖f(x) − g(x)‖ / ‖f(x)‖ for random inputs. Weights are random, by each framework's own
-initializers, so that the last number compares roughly. Of torchvision's vision transformer
-Torch-Pruning 1.6 cuts the hidden units only, since it does not see into its attention layers.
+initializers, so that the last number compares roughly. Set up as here, Torch-Pruning 1.6 cuts of
+torchvision's vision transformer the hidden units only; it may have options that do more.
 Without `torch-pruning` and `torchvision` only ours runs. The aim: no more parameters and
 multiply-adds than Torch-Pruning leaves plus one per cent of the model's, in no more time.
 """
