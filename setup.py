@@ -26,6 +26,7 @@ setup(
     package_data={"tfconvbias": ["py.typed", "data/policies/*"]},
     install_requires=[
         "filelock>=3.13",
+        "h5py>=3.10",
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "keras>=3.12",
         "keras-tuner[bayesian]>=1.4.7",
