@@ -38,6 +38,10 @@ def load_keras2_weights(model: keras.Model, path: str | Path, by_name: bool = Fa
 
     A SavedModel folder and a TensorFlow checkpoint must first be written as `.h5` by `tf_keras`.
 
+    Where Keras 2's `padding="same"` differs from a convolution's, the error says which
+    `keras.layers.ZeroPadding1D` or `2D` to put before the layer, which then has
+    `padding="valid"`. Such a model takes its weights from an `.h5`.
+
     Args:
         model: A built model of the architecture of the old one.
         path: The file.
