@@ -18,6 +18,19 @@ TEST = [
 setup(
     name="tfconvbias",
     version="0.1.0",
+    author="the tfconvbias authors",
+    # The policies in tfconvbias/data/policies are under the MIT licence.
+    license_expression="Apache-2.0 AND MIT",
+    license_files=["LICENSE", "tfconvbias/data/policies/LICENSE.txt"],
+    keywords=[
+        "keras",
+        "convolution",
+        "locally connected",
+        "inductive bias",
+        "sparsity",
+        "pruning",
+        "deep learning",
+    ],
     description="Keras 3 tools for the bias of convolutions: locality and weight sharing",
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
@@ -26,6 +39,7 @@ setup(
     package_data={"tfconvbias": ["py.typed", "data/policies/*"]},
     install_requires=[
         "filelock>=3.13",
+        "h5py>=3.10",
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
         "keras>=3.12",
         "keras-tuner[bayesian]>=1.4.7",
@@ -48,7 +62,17 @@ setup(
         "torch": ["torch>=2.5"],
     },
     classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        "Operating System :: OS Independent",
         "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Topic :: Software Development :: Libraries :: Python Modules",
+        "Typing :: Typed",
     ],
 )

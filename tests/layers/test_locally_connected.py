@@ -149,6 +149,9 @@ def test_contract(rank, options, input_shape, output_shape, tmp_path):
 def test_signature_is_that_of_conv(rank):
     ours = inspect.signature(LAYERS[rank].__init__).parameters
     theirs = inspect.signature(CONVS[rank].__init__).parameters
+    ours = dict(ours)
+    if rank < 3:
+        assert ours.pop("implementation").default == 1  # of Keras 2, which had no third rank
     assert list(ours) == list(theirs)
     assert [p.default for p in ours.values()] == [p.default for p in theirs.values()]
     assert [p.kind for p in ours.values()] == [p.kind for p in theirs.values()]
@@ -429,27 +432,44 @@ def test_regularizers_and_constraints_act():
     assert bias.min() == 0
 
 
-def _port(options, inputs):
-    tf_keras = pytest.importorskip("tf_keras")
-    theirs = tf_keras.layers.LocallyConnected2D(5, implementation=1, **options)
-    expected = theirs(inputs).numpy()
-    kernel, bias = (np.random.default_rng(9).normal(size=w.shape) for w in theirs.get_weights())
-    theirs.set_weights([kernel, bias])
-    expected = theirs(inputs).numpy()
-    ours = LocallyConnected2D(5, **options)
-    ours.build(inputs.shape)
-    ours.set_weights([kernel.reshape(ours.kernel.shape), bias])
-    np.testing.assert_allclose(to_numpy(ours(inputs)), expected, rtol=0, atol=1e-4)
+@pytest.mark.parametrize("rank", [1, 2])
+def test_implementations_of_keras_2_are_one(rank):
+    inputs = _inputs((5, 4)[:rank])
+    options = {"kernel_initializer": "ones", "padding": "same"}
+    outputs = [
+        to_numpy(LAYERS[rank](2, 3, implementation=number, **options)(inputs))
+        for number in (1, 2, 3)
+    ]
+    np.testing.assert_array_equal(outputs[0], outputs[1])
+    np.testing.assert_array_equal(outputs[0], outputs[2])
+    with pytest.raises(ValueError, match=r"must be 1, 2 or 3.*Received: implementation=4"):
+        LAYERS[rank](2, 3, implementation=4)
 
 
-@pytest.mark.tensorflow
-@pytest.mark.parametrize(
-    "options", [{"kernel_size": 3}, {"kernel_size": (2, 3), "strides": (2, 1)}]
-)
-# The old package uses NumPy and TensorFlow in ways that they deprecate.
-@pytest.mark.filterwarnings("ignore")
-def test_keras_2_weights_port_by_a_reshape(options):
-    _port(options, _inputs((6, 5)))
+def test_a_configuration_of_keras_2_is_read():
+    config = {
+        "name": "old",
+        "trainable": True,
+        "dtype": "float32",
+        "filters": 3,
+        "kernel_size": [3, 2],
+        "strides": [1, 2],
+        "padding": "valid",
+        "data_format": "channels_last",
+        "activation": "relu",
+        "use_bias": True,
+        "kernel_initializer": {"class_name": "GlorotUniform", "config": {"seed": None}},
+        "bias_initializer": {"class_name": "Zeros", "config": {}},
+        "kernel_regularizer": {"class_name": "L2", "config": {"l2": 0.5}},
+        "bias_regularizer": None,
+        "activity_regularizer": None,
+        "kernel_constraint": None,
+        "bias_constraint": None,
+        "implementation": 3,
+    }
+    layer = LocallyConnected2D.from_config(config)
+    assert (layer.kernel_size, layer.strides, layer.kernel_regularizer.l2) == ((3, 2), (1, 2), 0.5)
+    assert "implementation" not in layer.get_config()
 
 
 @pytest.mark.parametrize(

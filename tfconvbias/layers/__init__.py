@@ -1,6 +1,7 @@
 """Keras layers between a dense layer and a convolution."""
 
 from tfconvbias.layers.block_dense import BlockDense
+from tfconvbias.layers.keras2_weights import load_keras2_weights
 from tfconvbias.layers.locally_connected_1d import LocallyConnected1D
 from tfconvbias.layers.locally_connected_2d import LocallyConnected2D
 from tfconvbias.layers.locally_connected_3d import LocallyConnected3D
@@ -12,4 +13,5 @@ __all__ = [
     "LocallyConnected2D",
     "LocallyConnected3D",
     "SparseDense",
+    "load_keras2_weights",
 ]

@@ -10,6 +10,7 @@ from keras import ops
 
 from tfconvbias.connectivity import conv_output_shape, patch_indices
 from tfconvbias.connectivity.shapes import as_tuple
+from tfconvbias.layers.keras2_kernel import bias_from_keras2, kernel_from_keras2
 from tfconvbias.layers.local_initializer import at_each_position
 
 
@@ -163,6 +164,17 @@ class BaseLocallyConnected(keras.layers.Layer):
         if self.data_format == "channels_last":
             return (input_shape[0], *output, self.filters)
         return (input_shape[0], self.filters, *output)
+
+    def load_own_variables(self, store):
+        # A `.keras` or `.weights.h5` of Keras 2 holds kernel and bias in layouts of its own.
+        if self.rank < 3 and self.built and len(store) == 1 + self.use_bias:
+            kernel = np.asarray(store["0"])
+            if kernel.shape != tuple(self.kernel.shape):
+                values = {"0": kernel_from_keras2(kernel, self)}
+                if self.use_bias:
+                    values["1"] = bias_from_keras2(np.asarray(store["1"]), self)
+                store = values
+        super().load_own_variables(store)
 
     def get_config(self):
         return {

@@ -4,6 +4,7 @@ import keras
 
 from tfconvbias.graph import LayerFacts, register
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
+from tfconvbias.layers.keras2_kernel import check_implementation
 
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
@@ -29,6 +30,10 @@ class LocallyConnected1D(BaseLocallyConnected):
     that of the whole array. `Orthogonal` is drawn for each position. Any other initializer is
     called once with the kernel's whole shape.
 
+    Keras 2 had a layer of this name. Its arguments mean the same here, except that they should be
+    passed by name, since `dilation_rate` and `groups` now stand between them as in `Conv1D`.
+    `load_keras2_weights` loads its weights.
+
     Args:
         filters: Int, the number of output channels.
         kernel_size: Int, or tuple of 1 int, the size of the receptive field.
@@ -50,6 +55,8 @@ class LocallyConnected1D(BaseLocallyConnected):
         activity_regularizer: Regularizer of the output.
         kernel_constraint: Constraint of the kernel. A receptive field is axes `-3` to `-2`.
         bias_constraint: Constraint of the bias.
+        implementation: 1, 2 or 3. Keras 2's argument, accepted so that its code and configurations
+            still read; here all three compute the same in the same way, with every padding.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Shapes:
@@ -97,8 +104,10 @@ class LocallyConnected1D(BaseLocallyConnected):
         activity_regularizer=None,
         kernel_constraint=None,
         bias_constraint=None,
+        implementation=1,
         **kwargs,
     ):
+        check_implementation(implementation)
         super().__init__(
             rank=1,
             filters=filters,

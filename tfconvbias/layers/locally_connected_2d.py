@@ -4,6 +4,7 @@ import keras
 
 from tfconvbias.graph import LayerFacts, register
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
+from tfconvbias.layers.keras2_kernel import check_implementation
 
 
 @keras.saving.register_keras_serializable(package="tfconvbias")
@@ -29,11 +30,9 @@ class LocallyConnected2D(BaseLocallyConnected):
     that of the whole array. `Orthogonal` is drawn for each position. Any other initializer is
     called once with the kernel's whole shape.
 
-    Weights of the Keras 2 layer of this name (implementation 1, kernel
-    `(positions, kernel_rows · kernel_cols · channels, filters)`) port by a reshape, if both are
-    `"channels_last"`:
-
-        layer.set_weights([old_kernel.reshape(layer.kernel.shape), old_bias])
+    Keras 2 had a layer of this name. Its arguments mean the same here, except that they should be
+    passed by name, since `dilation_rate` and `groups` now stand between them as in `Conv2D`.
+    `load_keras2_weights` loads its weights.
 
     Args:
         filters: Int, the number of output channels.
@@ -55,6 +54,8 @@ class LocallyConnected2D(BaseLocallyConnected):
         activity_regularizer: Regularizer of the output.
         kernel_constraint: Constraint of the kernel. A receptive field is axes `-4` to `-2`.
         bias_constraint: Constraint of the bias.
+        implementation: 1, 2 or 3. Keras 2's argument, accepted so that its code and configurations
+            still read; here all three compute the same in the same way, with every padding.
         **kwargs: Arguments of `keras.layers.Layer`, such as `name` and `dtype`.
 
     Shapes:
@@ -102,8 +103,10 @@ class LocallyConnected2D(BaseLocallyConnected):
         activity_regularizer=None,
         kernel_constraint=None,
         bias_constraint=None,
+        implementation=1,
         **kwargs,
     ):
+        check_implementation(implementation)
         super().__init__(
             rank=2,
             filters=filters,
