@@ -40,7 +40,7 @@ def test_the_wheel_holds_the_data_files():
     patterns = setup_arguments()["package_data"]["tfconvbias"]
     held = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
     files = {path for path in PACKAGE.rglob("*") if path.is_file()}
-    others = {path for path in files if path.suffix not in (".py", ".pyc")}
+    others = {path for path in files if path.suffix != ".py" and "__pycache__" not in path.parts}
     assert others
     assert others <= held, others - held
 

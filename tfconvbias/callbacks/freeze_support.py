@@ -131,9 +131,9 @@ class FreezeSupport(Measurement):
         self._frozen = [ops.convert_to_numpy(kernel) == 0 for kernel in kernels]
         self._derivatives = LossDerivatives(
             self.model,
-            self.model.loss,
             self.x,
             self.y,
+            self.model.loss,
             training=True,
             include_penalties=False,
             variables=kernels,

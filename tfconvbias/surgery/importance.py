@@ -173,7 +173,7 @@ def _loss_changes(model, groups: list[ChannelGroup], dataset, loss, per_example:
         )
     readers = {id(part.weight): part.weight for g in groups for part in g.with_roles("reads")}
     derivatives = LossDerivatives(
-        model, loss, inputs, targets, variables=list(readers.values()), include_penalties=False
+        model, inputs, targets, loss, variables=list(readers.values()), include_penalties=False
     )
     weights = [to_numpy(weight) for weight in derivatives.variables]
     totals = {group.name: np.zeros(group.channels) for group in groups}

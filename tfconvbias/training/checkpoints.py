@@ -1,6 +1,7 @@
 """Weights and optimizer of a training under way, each file with a seal that says what it is."""
 
 import hashlib
+import shutil
 import sys
 from pathlib import Path
 
@@ -55,14 +56,24 @@ class Checkpoints:
         file = self.path / f"checkpoint-{epoch}{_SUFFIX}"
         with replacing(file) as unfinished:
             model.save_weights(unfinished)
-            # Before the weights have their name, so that none is ever without a seal.
-            seal = {"epoch": epoch, "work": self.work, "sha256": _sha256(unfinished)}
-            write_json(_seal(file), seal)
+            self._write_seal(file, epoch, unfinished)
         self._keep(num_kept)
+
+    def copy(self, epoch: int, other: Path) -> None:
+        """Take over another training's checkpoint, as one of this training."""
+        file = self.path / f"checkpoint-{epoch}{_SUFFIX}"
+        with replacing(file) as unfinished:
+            shutil.copyfile(other, unfinished)
+            self._write_seal(file, epoch, unfinished)
 
     def drop(self) -> None:
         """Remove all checkpoints."""
         self._keep(0)
+
+    def _write_seal(self, file: Path, epoch: int, weights: Path) -> None:
+        """Write a seal before the weights have their name, so that none is ever without."""
+        seal = {"epoch": epoch, "work": self.work, "sha256": _sha256(weights)}
+        write_json(_seal(file), seal)
 
     def _keep(self, num_kept: int) -> None:
         files = self._files()

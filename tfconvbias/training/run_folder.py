@@ -248,6 +248,19 @@ class RunFolder:
         """Store weights and optimizer after an epoch, counted from 1; drop all but the newest."""
         self._checkpoints().save(model, epoch, num_kept)
 
+    def take_over(self, earlier: "RunFolder") -> None:
+        """Start from another training's end: its newest checkpoint, and its history until there.
+
+        Raises:
+            RunFolderError: If it holds no whole checkpoint.
+        """
+        found = earlier.checkpoint()
+        if found is None:
+            raise RunFolderError(f"{earlier.path} holds no checkpoint to go on from.")
+        epoch, file = found
+        self._write_history([row for row in earlier._history_rows() if row["epoch"] <= epoch])
+        self._checkpoints().copy(epoch, file)
+
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a training that is over."""
         self._checkpoints().drop()

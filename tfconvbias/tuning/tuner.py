@@ -1,7 +1,6 @@
 """The tuner: one trial is one run, watched while it lasts."""
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
-from tfconvbias.training import RunFolder, replacing
-from tfconvbias.tuning.errors import SearchError
+from tfconvbias.training import RunFolder
 from tfconvbias.tuning.hypermodels import _TrainingHyperModel
 
 _POLL_SECONDS = 0.2
@@ -66,12 +64,13 @@ class RunTuner(BaseTuner):
         folder = self._folder(trial.trial_id)
         keras.utils.clear_session()
         with self._signs_of_life(trial.trial_id):
-            if "tuner/trial_id" in hp.values:
-                self._continue(self._folder(hp.values["tuner/trial_id"]), folder)
+            if "tuner/trial_id" in hp.values and folder.checkpoint() is None:
+                folder.take_over(self._folder(hp.values["tuner/trial_id"]))
             history = self.space.fit(hp, self.space.build(hp), epochs=last_epoch, folder=folder)
             if not self.goes_on:
                 folder.drop_checkpoints()
-        best = self._best_epoch(history.history) | {"epochs": float(last_epoch)}
+        own = hp.values.get("tuner/initial_epoch", 0)
+        best = self._best_epoch(history.history, own) | {"epochs": float(last_epoch)}
         values = ", ".join(f"{name} {value:g}" for name, value in values_of(trial).items())
         run.tell(
             f"trial {trial.trial_id}: validation {100 * best['val_accuracy']:.2f} %, "
@@ -79,10 +78,12 @@ class RunTuner(BaseTuner):
         )
         return best
 
-    def _best_epoch(self, history: dict[str, list[float]]) -> dict[str, float]:
+    def _best_epoch(self, history: dict[str, list[float]], after: int) -> dict[str, float]:
         objective = self.oracle.objective
         best: dict[str, float] = {}
         for number, epoch in enumerate(history["epoch"]):
+            if epoch <= after:
+                continue
             metrics = {name: float(values[number]) for name, values in history.items()}
             metrics["nonzero_cost"] = self.space.config.nonzero_price * metrics["nonzero_share"]
             metrics[objective.name] = objective.get_value(metrics)
@@ -93,16 +94,6 @@ class RunTuner(BaseTuner):
 
     def _folder(self, trial_id: str) -> RunFolder:
         return RunFolder(Path(self.get_trial_dir(trial_id)) / "run")
-
-    @staticmethod
-    def _continue(earlier: RunFolder, folder: RunFolder) -> None:
-        """Let a trial start from another one's end."""
-        if folder.checkpoint() is None:
-            found = earlier.checkpoint()
-            if found is None:
-                raise SearchError(f"{earlier.path} holds no checkpoint to go on from.")
-            with replacing(folder.path / found[1].name) as unfinished:
-                shutil.copyfile(found[1], unfinished)
 
     @contextlib.contextmanager
     def _signs_of_life(self, trial_id: str) -> Iterator[None]:

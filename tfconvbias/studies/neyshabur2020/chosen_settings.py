@@ -1,5 +1,6 @@
 """Settings of each row, by data set and epochs, in a file: found by a search, used by a table."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def read_settings(file: str) -> Chosen:
         ConfigError: If there is none, or it is not as it should be.
     """
     try:
-        content = read_json(Path(file))
+        content = json.loads(Path(file).read_text(encoding="utf-8"))
         for by_epochs in content.values():
             for rows in by_epochs.values():
                 for fields in rows.values():
