@@ -44,7 +44,7 @@ def spread_curves(
         axis.set_xticks(lengths, [str(length) for length in lengths])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+        axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
         if axis.get_ylim()[0] < 0 < axis.get_ylim()[1]:
             axis.axhline(0, color="grey", linewidth=1)
     if title:
