@@ -127,6 +127,11 @@ def test_an_error_of_other_writers_is_one_line_too(monkeypatch, capsys):
     assert "error: results.csv cannot be written (No space left" in capsys.readouterr().err
 
 
+def test_a_file_that_is_not_there_is_not_called_unwritable(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        training.guarded((tmp_path / "absent").read_text)
+
+
 @pytest.mark.parametrize("place", ["a-file/run", "x" * 300])
 def test_folders_that_cannot_be_made_are_one_line(place, tmp_path, monkeypatch, capsys):
     (tmp_path / "a-file").write_text("")

@@ -1,6 +1,7 @@
 """What every recipe calls: command line in, work done, faults that the user can mend as a line."""
 
 import contextlib
+import errno
 import shlex
 import signal
 import sys
@@ -17,6 +18,9 @@ from tfconvbias.training.files import refusal, system_error_number
 
 PAUSED_STATUS = 3
 """Exit status of a command that stopped in time and is to be resumed."""
+
+# What only writing ends in: other errors of the system, such as a missing file, may be our fault.
+_WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -75,7 +79,7 @@ def guarded(work: Callable[[], object]) -> None:
         _leave(f"Interrupted. To continue:\n  {_resuming()}", status=130)
     except OSError as error:
         number = system_error_number(error)
-        if number is None:
+        if number not in _WRITE_ERRORS:
             raise
         _leave(refusal(str(error.filename or "A file"), number))
 
