@@ -257,7 +257,7 @@ def _remarks(protocol: Protocol) -> list[str]:
     )
     images = " and on the validation images" if protocol.train_on_all else ""
     return [
-        f"Every row had {count} setting{"s" * (count > 1)} at each length, trained with seed "
+        f"Every row had {count} setting{'s' * (count > 1)} at each length, trained with seed "
         f"{protocol.search_seed} and judged by the validation accuracy after the last "
         f"epoch.{later} The best one was trained with each of the seeds in the table{images}; only "
         "these runs were measured on the test images, after their last epoch. ± is the standard "
