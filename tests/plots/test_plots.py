@@ -79,3 +79,14 @@ def test_means_stand_with_their_bars_at_their_epochs():
     assert ends == [[49, 51], [58, 62]]
     assert [label.get_text() for label in first.get_xticklabels()] == ["30", "300"]
     assert [text.get_text() for text in second.get_legend().get_texts()] == ["two"]
+
+
+def test_epochs_have_no_fractions():
+    history = {"epoch": [1, 2, 3], "loss": [3.0, 2.0, 1.0], "nonzeros/conv1": [9, 8, 7]}
+    figures = [
+        plots.accuracy_curves({"run": history}),
+        plots.nonzero_curves({"run": history}, {"run": {"conv1": 10}}, ["conv1"]),
+    ]
+    for figure in figures:
+        figure.canvas.draw()
+        assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import legend_below, panels
+from tfconvbias.plots.figure import legend_below, panels, whole_numbers
 
 _STYLES: Mapping[str, Mapping[str, Any]] = {
     "line": {"marker": "o", "linestyle": "-"},
@@ -176,6 +176,7 @@ def path_curves(
             # Each training's first row is measured before its first step, where the last one ended.
             start += len(values) - 1
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.set_major_locator(whole_numbers())
         axis.grid(alpha=0.3)
     legend_below(figure, axes[0], len(stages))
     return figure

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import panels, whole_numbers
 
 History = Mapping[str, Sequence[float]]
 
@@ -37,6 +37,7 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
             values = [scale * v for v in history[column]]
             axis.plot(history["epoch"], values, marker=marker, label=name)
         axis.set(xlabel="epoch", ylabel=label)
+        axis.xaxis.set_major_locator(whole_numbers())
         axis.grid(alpha=0.3)
     axes[-1].legend(*axes[0].get_legend_handles_labels(), fontsize="small")
     if title:
@@ -83,6 +84,7 @@ def nonzero_curves(
                 fontsize="x-small",
             )
         axis.set(xlabel="epoch", ylabel="non-zero weights", title=layer, yscale="log")
+        axis.xaxis.set_major_locator(whole_numbers())
         axis.grid(alpha=0.3)
     axes[-1].legend(fontsize="small")
     return figure
