@@ -54,7 +54,7 @@ def test_small_images_and_empty_folders_are_refused(folder, tmp_path):
 
 
 def test_an_array_and_batches_of_it_give_the_same_points():
-    for kind in ("patches", "shuffled", "images"):
+    for kind in ("patches", "random", "shuffled", "images"):
         whole = np.concatenate(list(ImagePoints(IMAGES, kind)))
         parts = np.concatenate(list(ImagePoints([IMAGES[:2], IMAGES[2:]], kind)))
         np.testing.assert_array_equal(whole, parts)
@@ -71,6 +71,22 @@ def test_one_shuffle_serves_all_images():
     # Columns of five values are permuted as wholes.
     assert {tuple(c) for c in shuffled.T} == {tuple(c) for c in flat.T}
     other = np.concatenate(list(ImagePoints(IMAGES, "shuffled", patch_size=1, strides=1, seed=1)))
+    assert not np.array_equal(found, other)
+
+
+def test_random_patches_take_whole_pixels_from_the_same_places_of_all_images():
+    # Each value tells image, pixel and channel.
+    images = np.arange(2 * 6 * 6 * 3, dtype="float32").reshape(2, 6, 6, 3)
+    found = np.concatenate(list(ImagePoints(images, "random", patch_size=2, strides=2)))
+    first, second = found.reshape(2, 9, 4, 3)
+    np.testing.assert_array_equal(second - first, 6 * 6 * 3)
+    np.testing.assert_array_equal(first[..., 1:] - first[..., :1], np.full((9, 4, 2), [1, 2]))
+    pixels = first[..., 0] / 3
+    assert all(len(set(patch)) == 4 for patch in pixels)
+    # Neither the windows of "patches" nor one set of pixels again and again.
+    assert len({tuple(patch) for patch in pixels}) == 9
+    assert np.ptp(pixels, axis=1).max() > 7
+    other = np.concatenate(list(ImagePoints(images, "random", patch_size=2, strides=2, seed=1)))
     assert not np.array_equal(found, other)
 
 

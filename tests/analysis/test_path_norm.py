@@ -3,7 +3,13 @@ import math
 import numpy as np
 import pytest
 
-from tfconvbias.analysis import active_share, path_norm_bound, weighted_path_norm
+from tfconvbias.analysis import (
+    activation_rates,
+    active_share,
+    path_norm_bound,
+    unit_path_norms,
+    weighted_path_norm,
+)
 
 
 def _g_tilde(points, direction, threshold):
@@ -164,6 +170,24 @@ def test_active_share_counts_units_that_anything_activates():
     local = active_share(inputs, np.stack([kernel, kernel]), np.stack([bias, bias]))
     assert local == 0.25
     assert active_share(inputs[:, 0], kernel, bias) == 0.25
+
+
+def test_rates_and_norms_of_single_units():
+    inputs = np.array([[[1.0], [-1.0]], [[2.0], [-3.0]]])
+    kernel, bias = np.array([[1.0, -2.0, 1.0, 0.0]]), np.array([0.0, 0.0, -1.5, 0.0])
+    outgoing = np.array([[-3.0], [1.0], [2.0], [5.0]])
+    # Shared: over the four patches 1, −1, 2, −3.
+    np.testing.assert_array_equal(activation_rates(inputs, kernel, bias), [0.5, 0.5, 0.25, 0])
+    np.testing.assert_array_equal(unit_path_norms(kernel, outgoing), [3, 2, 2, 0])
+    # Unshared: over the two patches at the unit's own position, each with half of the weight.
+    local, offsets = np.stack([kernel, kernel]), np.stack([bias, bias])
+    rates = activation_rates(inputs, local, offsets)
+    np.testing.assert_array_equal(rates, [1, 0, 0.5, 0, 0, 1, 0, 0])
+    np.testing.assert_array_equal(unit_path_norms(local, outgoing), [1.5, 1, 1, 0] * 2)
+    # The length of w, over all of its entries.
+    assert unit_path_norms(np.array([[3.0], [4.0]]), [2.0]).tolist() == [10]
+    with pytest.raises(ValueError, match="one weight for each of the 4 units"):
+        unit_path_norms(kernel, outgoing[:3])
 
 
 def test_shapes_that_do_not_fit_are_refused():

@@ -1,9 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from tfconvbias.data import (
     ConvTeacher,
     conv_teacher,
+    patch_views,
     product_of_spheres,
     sphere_regression,
     uniform_sphere,
@@ -99,3 +102,45 @@ def test_each_patch_may_have_a_sphere_of_its_own():
     assert np.linalg.norm(whole.reshape(-1, 3), axis=1).std() > 0.1
     with pytest.raises(ValueError, match="inputs='cube'"):
         sphere_regression(5, 12, 3, inputs="cube")
+
+
+def test_the_radius_can_be_chosen():
+    for inputs, columns in (("sphere", 12), ("product", 3)):
+        found = sphere_regression(5, 12, 3, num_test=5, inputs=inputs, radius=6.0)
+        norms = np.linalg.norm(found.x_train.reshape(-1, columns), axis=1)
+        np.testing.assert_allclose(norms, 6 if inputs == "sphere" else 3, rtol=1e-5)
+
+
+def test_views_tell_what_each_patch_takes():
+    assert patch_views("blocks", 6, 2).tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert patch_views("strided", 6, 3).tolist() == [[0, 2, 4], [1, 3, 5]]
+    assert patch_views("identical", 6, 2).tolist() == [[0, 1]] * 3
+    random = patch_views("random", 30, 3, seed=1)
+    assert random.shape == (10, 3)
+    assert all(len(set(view)) == 3 for view in random.tolist())
+    assert len({tuple(view) for view in random.tolist()}) == 10
+    assert len(set(random.ravel().tolist())) < 30
+    assert not np.array_equal(random, patch_views("random", 30, 3, seed=2))
+    with pytest.raises(ValueError, match="kind='rows'"):
+        patch_views("rows", 6, 2)
+    with pytest.raises(ValueError, match="patch_size=4, dimension=6"):
+        patch_views("blocks", 6, 4)
+
+
+def test_a_teacher_sees_its_views():
+    teacher = ConvTeacher(
+        kernel=np.array([[1.0], [10.0]]), thresholds=np.zeros(1), outgoing=np.ones(1),
+        views=np.array([[0, 2], [1, 2]]),
+    )  # fmt: skip
+    # The mean of 1 + 30 and 2 + 30; 600 points, more than one chunk.
+    np.testing.assert_allclose(teacher(np.tile([[1.0, 2.0, 3.0]], (600, 1))), 31.5)
+    found = sphere_regression(5, 12, 3, num_test=5, views="identical")
+    changed = found.x_test.copy()
+    changed[:, 3:] += 1
+    np.testing.assert_array_equal(found.teacher(changed), found.y_test)
+
+
+def test_the_default_views_are_patches_side_by_side():
+    found = sphere_regression(5, 12, 3, num_test=5)
+    plain = dataclasses.replace(found.teacher, views=None)
+    np.testing.assert_array_equal(plain(found.x_test), found.y_test)

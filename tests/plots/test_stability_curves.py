@@ -32,9 +32,9 @@ def test_classifiers_show_sharpness_and_both_accuracies(tmp_path):
     assert [line.get_label() for line in accuracy.lines] == ["conv, train", "… test"]
 
 
-def test_gap_against_size_shows_medians_and_ranges(tmp_path):
-    figure = plots.gap_against_size(
-        {"conv": {100: [0.5, 0.4, 0.9], 10: [1.0, 2.0, 1.5]}}, {"conv": (-0.5, 0.02)}
+def test_gap_against_a_count_shows_medians_and_ranges(tmp_path):
+    figure = plots.gap_against(
+        "points", {"conv": {100: [0.5, 0.4, 0.9], 10: [1.0, 2.0, 1.5]}}, {"conv": (-0.5, 0.02)}
     )
     (axis,) = _drawn(figure, tmp_path / "a.png")
     line, _, (bars,) = axis.containers[0]
@@ -60,10 +60,10 @@ def test_depth_and_spectrum(tmp_path):
 
 def test_ticks_are_the_sizes_used_and_two_sizes_have_no_error():
     gaps = {"conv": {64: [1.0], 300: [0.5]}}
-    (axis,) = plots.gap_against_size(gaps, {"conv": (-0.45, float("nan"))}).axes
+    (axis,) = plots.gap_against("points", gaps, {"conv": (-0.45, float("nan"))}).axes
     assert [tick.get_text() for tick in axis.get_xticklabels()] == ["64", "300"]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["conv"]
-    assert axis.get_title() == "gap and training points"
+    assert axis.get_title() == "gap and points"
 
 
 def test_gap_curves_stand_over_time(tmp_path):
@@ -74,3 +74,31 @@ def test_gap_curves_stand_over_time(tmp_path):
     assert axis.lines[0].get_color() == axis.lines[1].get_color() != axis.lines[2].get_color()
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["conv", "dense"]
+
+
+def test_units_stand_by_activation_rate_and_those_that_are_off_are_counted(tmp_path):
+    before = ("before", [0.5, 0.4, 0.6], [1.0, 2.0, 3.0])
+    after = ("after", [0.5, 0.0, 0.1], [1.0, 2.0, 30.0])
+    figure = plots.units_of_networks({"dense": [before, after], "conv": [before]})
+    dense, conv = _drawn(figure, tmp_path / "a.png")
+    np.testing.assert_array_equal(dense.collections[1].get_offsets(), [[0.5, 1.0], [0.1, 30.0]])
+    labels = [text.get_text() for text in dense.get_legend().get_texts()]
+    assert labels == ["before, 0 off", "after, 1 off"]
+    assert dense.get_ylim() == conv.get_ylim()
+    assert (dense.get_title(), conv.get_title()) == ("dense", "conv")
+
+
+def test_units_that_are_all_off_leave_an_empty_panel(tmp_path):
+    figure = plots.units_of_networks({"dense": [("after", [0.0, 0.0], [1.0, 2.0])]})
+    (axis,) = _drawn(figure, tmp_path / "a.png")
+    assert axis.get_legend().get_texts()[0].get_text() == "after, 2 off"
+
+
+def test_groups_stand_side_by_side(tmp_path):
+    gaps = {"local": {"blocks": [1.0, 3.0, 2.0]}, "conv": {"blocks": [0.5], "random": [4.0]}}
+    (axis,) = _drawn(plots.gaps_by_group(gaps), tmp_path / "a.png")
+    assert [tick.get_text() for tick in axis.get_xticklabels()] == ["blocks", "random"]
+    local, conv = (container[0] for container in axis.containers)
+    np.testing.assert_array_equal(local.get_ydata(), [2.0])
+    np.testing.assert_array_equal(conv.get_ydata(), [0.5, 4.0])
+    assert local.get_xdata()[0] < 0 < conv.get_xdata()[0] < 0.5

@@ -44,7 +44,13 @@ from tfconvbias.analysis.patches import (
     image_patches,
     image_tiles,
 )
-from tfconvbias.analysis.path_norm import active_share, path_norm_bound, weighted_path_norm
+from tfconvbias.analysis.path_norm import (
+    activation_rates,
+    active_share,
+    path_norm_bound,
+    unit_path_norms,
+    weighted_path_norm,
+)
 from tfconvbias.analysis.point_geometry import PointGeometry, point_geometry
 from tfconvbias.analysis.sparsity import kernels, num_nonzeros
 from tfconvbias.analysis.spectral_density import SpectralDensity
@@ -69,6 +75,7 @@ __all__ = [
     "SpectralDensity",
     "TraceEstimate",
     "WindowCoverage",
+    "activation_rates",
     "active_share",
     "best_windows",
     "description_length",
@@ -99,6 +106,7 @@ __all__ = [
     "spectral_density",
     "time_ratio",
     "top_hessian_eigenvalues",
+    "unit_path_norms",
     "weighted_path_norm",
     "window_coverage",
     "window_share",

@@ -1,13 +1,13 @@
-"""Streams of points cut from images: patches, patches of shuffled pixels, whole images, tiles."""
+"""Streams of points cut from images: patches, random pixels, shuffled ones, whole images, tiles."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 Array = np.ndarray
-Kind = Literal["patches", "shuffled", "images"]
+Kind = Literal["patches", "random", "shuffled", "images"]
 Normalization = Literal["none", "unit", "contrast"]
 
 _IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff"})
@@ -129,13 +129,15 @@ class ImagePoints:
     Args:
         images: `(n, rows, cols, channels)`, or an iterable of such batches that can be iterated
             again, as `ImageTiles`. Integers are divided by 255.
-        kind: `"patches"`; `"shuffled"`, patches after one permutation of all values of an image,
-            the same for all images; or `"images"`, each a point.
+        kind: `"patches"`; `"random"`, as many sets of as many pixels, which lie anywhere in the
+            image and keep their channels, the same sets for all images; `"shuffled"`, patches after
+            one permutation of all values of an image, the same for all images; or `"images"`, each
+            a point.
         patch_size: Side of a patch.
         strides: Step between patches.
         normalize: `"none"`; `"unit"`, to norm 1; or `"contrast"`, to mean 0 and then norm 1.
             Points of norm 0 are left out.
-        seed: Seed of the permutation.
+        seed: Seed of the permutation and of the random pixels.
 
     Raises:
         ValueError: For an unknown kind or normalization.
@@ -151,10 +153,8 @@ class ImagePoints:
         normalize: Normalization = "none",
         seed: int = 0,
     ):
-        if kind not in ("patches", "shuffled", "images"):
-            raise ValueError(
-                f"`kind` must be 'patches', 'shuffled' or 'images'. Received: kind={kind!r}"
-            )
+        if kind not in (kinds := get_args(Kind)):
+            raise ValueError(f"`kind` must be one of {kinds}. Received: kind={kind!r}")
         if normalize not in ("none", "unit", "contrast"):
             raise ValueError(
                 "`normalize` must be 'none', 'unit' or 'contrast'. "
@@ -166,20 +166,32 @@ class ImagePoints:
 
     def __iter__(self) -> Iterator[Array]:
         """Batches `(points, dimension)` of float32."""
-        permutation = None
+        drawn = None
         for images in self._batches():
+            if drawn is None:
+                drawn = self._draw(images.shape[1:])
             if self.kind == "images":
                 points = images.reshape(len(images), -1)
+            elif self.kind == "random":
+                pixels = images.reshape(len(images), -1, images.shape[3])
+                points = pixels[:, drawn].reshape(-1, drawn.shape[1] * images.shape[3])
             else:
                 if self.kind == "shuffled":
-                    if permutation is None:
-                        rng = np.random.default_rng(self.seed)
-                        permutation = rng.permutation(images[0].size)
-                    images = images.reshape(len(images), -1)[:, permutation].reshape(images.shape)
+                    images = images.reshape(len(images), -1)[:, drawn].reshape(images.shape)
                 points = image_patches(images, self.patch_size, self.strides)
             if np.issubdtype(points.dtype, np.integer):
                 points = points / np.float32(255)
             yield self._normalized(points.astype("float32", copy=False))
+
+    def _draw(self, shape: tuple[int, ...]) -> Array:
+        """The permutation of all values, or `(positions, p²)` pixels, for images of a shape."""
+        rng = np.random.default_rng(self.seed)
+        if self.kind != "random":
+            return rng.permutation(shape[0] * shape[1] * shape[2])
+        rows, cols = ((side - self.patch_size) // self.strides + 1 for side in shape[:2])
+        return np.stack(
+            [rng.permutation(shape[0] * shape[1])[: self.patch_size**2] for _ in range(rows * cols)]
+        )
 
     def _batches(self) -> Iterator[Array]:
         if isinstance(self.images, np.ndarray):

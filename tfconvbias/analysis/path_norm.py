@@ -1,6 +1,6 @@
-r"""How a two-layer ReLU network uses its units: active share and data-weighted path norm.
+r"""How a two-layer ReLU network uses its units: activation and path norms.
 
-Both take the inputs of the hidden layer as they are: `(n, d)` for a dense layer, `(n, J, m)` for a
+All take the inputs of the hidden layer as they are: `(n, d)` for a dense layer, `(n, J, m)` for a
 layer over J patches, whose units are averaged over the patches.
 """
 
@@ -28,10 +28,53 @@ def active_share(inputs: Array, kernel: Array, bias: Array) -> float:
     """
     if not _all_finite(kernel, bias):
         return math.nan
-    active = []
-    for points, weights, offsets, _ in _units(inputs, kernel, bias):
-        active.append(_preactivations(points, weights, offsets).max(axis=0) > 0)
-    return float(np.mean(np.concatenate(active)))
+    return float(np.mean(activation_rates(inputs, kernel, bias) > 0))
+
+
+def activation_rates(inputs: Array, kernel: Array, bias: Array) -> Array:
+    """For each hidden unit, the share of the inputs (or of their patches) that activate it.
+
+    A unit over unshared patches sees the patches at its own position alone.
+
+    Args:
+        inputs: `(n, d)` or `(n, J, m)`.
+        kernel: `(d, K)`; over patches `(m, K)` when shared, `(J, m, K)` when not.
+        bias: `(K,)`, or `(J, K)` for a kernel that is not shared.
+
+    Returns:
+        `(K,)`, or `(J K,)` for a kernel that is not shared, position by position.
+
+    Raises:
+        ValueError: For shapes that do not fit together.
+    """
+    return np.concatenate(
+        [
+            np.mean(_preactivations(points, weights, offsets) > 0, axis=0)
+            for points, weights, offsets, _ in _units(inputs, kernel, bias)
+        ]
+    )
+
+
+def unit_path_norms(kernel: Array, outgoing: Array) -> Array:
+    r"""For each hidden unit, $|v_k|\,\|w_k\|$: how much it can contribute, whatever it sees.
+
+    Beside `activation_rates` it tells memorising units, which have large weights and are active on
+    few inputs, from others. A unit over unshared patches has a weight of $v_k / J$ in the average.
+
+    Args:
+        kernel: `(d, K)`; over patches `(m, K)` when shared, `(J, m, K)` when not.
+        outgoing: The K outgoing weights v, in any shape.
+
+    Returns:
+        `(K,)`, or `(J K,)` for a kernel that is not shared, position by position.
+
+    Raises:
+        ValueError: If there is not one outgoing weight for each unit.
+    """
+    outgoing = _outgoing(outgoing, kernel)
+    kernel = np.asarray(kernel, dtype="float64")
+    positions = len(kernel) if kernel.ndim == 3 else 1
+    return np.ravel(np.linalg.norm(kernel, axis=-2) * outgoing / positions)
 
 
 def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Array) -> float:
@@ -62,12 +105,7 @@ def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Arra
     Reference: arXiv 2603.04807; the extension to local networks is ours.
     """
     total = 0.0
-    outgoing = np.abs(np.ravel(outgoing)).astype("float64")
-    if outgoing.size != np.shape(kernel)[-1]:
-        raise ValueError(
-            f"`outgoing` must hold one weight for each of the {np.shape(kernel)[-1]} units. "
-            f"Received: {outgoing.size} weights"
-        )
+    outgoing = _outgoing(outgoing, kernel)
     if not _all_finite(kernel, bias, outgoing):
         return math.nan
     for points, weights, offsets, share in _units(inputs, kernel, bias):
@@ -92,6 +130,17 @@ def path_norm_bound(sharpness: float, loss: float, radius: float) -> float:
         than twice what the derivation needs.
     """
     return (sharpness - 1 + math.sqrt(radius**2 + 1) * math.sqrt(2 * loss)) / 2
+
+
+def _outgoing(outgoing, kernel):
+    """|v|, one for each unit."""
+    outgoing = np.abs(np.ravel(outgoing)).astype("float64")
+    if outgoing.size != np.shape(kernel)[-1]:
+        raise ValueError(
+            f"`outgoing` must hold one weight for each of the {np.shape(kernel)[-1]} units. "
+            f"Received: {outgoing.size} weights"
+        )
+    return outgoing
 
 
 def _units(inputs, kernel, bias):

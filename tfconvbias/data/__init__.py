@@ -23,14 +23,14 @@ from tfconvbias.data.preprocessing import (
     augmentation,
     preprocessing,
 )
-from tfconvbias.data.sphere import (
+from tfconvbias.data.sphere import product_of_spheres, sphere_regression, uniform_sphere
+from tfconvbias.data.teacher import (
     ConvTeacher,
-    SphereRegression,
+    TeacherRegression,
     conv_teacher,
-    product_of_spheres,
-    sphere_regression,
-    uniform_sphere,
+    teacher_regression,
 )
+from tfconvbias.data.views import patch_views
 
 __all__ = [
     "AUGMENTATIONS",
@@ -51,16 +51,18 @@ __all__ = [
     "PadCrop",
     "PermutePixels",
     "Preprocessing",
-    "SphereRegression",
+    "TeacherRegression",
     "augmentation",
     "channel_statistics",
     "conv_teacher",
     "load",
     "make_motifs",
+    "patch_views",
     "permute_pixels",
     "pixel_permutation",
     "preprocessing",
     "product_of_spheres",
     "sphere_regression",
+    "teacher_regression",
     "uniform_sphere",
 ]

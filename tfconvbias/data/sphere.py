@@ -4,10 +4,12 @@ On a high-dimensional sphere every point is extreme, so that a dense ReLU networ
 point a unit of its own. Patches of the same points live in few dimensions and overlap.
 """
 
-import dataclasses
 from typing import Literal
 
 import numpy as np
+
+from tfconvbias.data.teacher import TeacherRegression, conv_teacher, teacher_regression
+from tfconvbias.data.views import View, patch_views
 
 Array = np.ndarray
 
@@ -54,98 +56,6 @@ def product_of_spheres(
     return patches.reshape(n, num_patches * patch_size)
 
 
-@dataclasses.dataclass(frozen=True)
-class ConvTeacher:
-    r"""A random two-layer ReLU network over patches, whose outputs are the targets.
-
-    $$f^*(x) = \frac{1}{s}\Big(\sum_k v_k \frac1J \sum_l
-    \mathrm{ReLU}(w_k^\top \pi_l x - b_k) + \beta_0 - \mu\Big)$$
-
-    The mean μ and deviation s belong to the teacher, so that one function labels the training and
-    the test points; standardising each set by itself would give two.
-
-    Attributes:
-        kernel: `(patch_size, width)`, the $w_k$ in columns.
-        thresholds: `(width,)`, the $b_k$.
-        outgoing: `(width,)`, the $v_k$.
-        offset: β₀ − μ.
-        scale: s.
-
-    Reference: Two-layer conv teacher of arXiv 2603.04807.
-    """
-
-    kernel: Array
-    thresholds: Array
-    outgoing: Array
-    offset: float = 0.0
-    scale: float = 1.0
-
-    def __call__(self, x: Array) -> Array:
-        """Targets `(n, 1)`, float32, of points `(n, d)`; d is a multiple of the patch size."""
-        patch_size, width = self.kernel.shape
-        n, dimension = x.shape
-        if dimension % patch_size:
-            raise ValueError(
-                f"`x` must have a multiple of {patch_size} columns. Received: x.shape={x.shape}"
-            )
-        patches = x.astype("float64").reshape(-1, patch_size)
-        hidden = np.maximum(patches @ self.kernel - self.thresholds, 0)
-        averages = hidden.reshape(n, -1, width).mean(axis=1)
-        targets = (averages @ self.outgoing + self.offset) / self.scale
-        return targets[:, None].astype("float32")
-
-
-def conv_teacher(patch_size: int, width: int, sample: Array, *, seed: int = 0) -> ConvTeacher:
-    """Draws a teacher and standardises its outputs to mean 0 and variance 1 on a sample.
-
-    Weights are N(0, 1), thresholds U(−½, ½).
-
-    Args:
-        patch_size: Size m of a patch.
-        width: Number K of units.
-        sample: `(N, d)`, points of the input distribution that are used for nothing else.
-        seed: Seed of the draw.
-    """
-    _check_counts(patch_size=patch_size, width=width)
-    rng = np.random.default_rng(seed)
-    raw = ConvTeacher(
-        kernel=rng.standard_normal((patch_size, width)),
-        thresholds=rng.uniform(-0.5, 0.5, width),
-        outgoing=rng.standard_normal(width),
-        offset=rng.uniform(-1.0, 1.0),
-    )
-    targets = raw(sample).astype("float64")
-    if not targets.std() > 0:
-        raise ValueError(
-            f"The teacher is constant on the sample of {len(sample)} points; take a larger sample "
-            "or another seed."
-        )
-    return dataclasses.replace(
-        raw, offset=raw.offset - float(targets.mean()), scale=float(targets.std())
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class SphereRegression:
-    """Noisy training targets and clean test targets of one teacher.
-
-    Attributes:
-        x_train: `(n, d)`.
-        y_train: `(n, 1)`, with noise.
-        x_test: `(num_test, d)`.
-        y_test: `(num_test, 1)`, without noise: the error against them is the excess risk.
-        noise: Standard deviation σ of the training noise.
-        teacher: The function that labelled both.
-    """
-
-    x_train: Array
-    y_train: Array
-    x_test: Array
-    y_test: Array
-    noise: float
-    teacher: ConvTeacher
-
-
 def sphere_regression(
     n: int,
     dimension: int = 40,
@@ -156,8 +66,10 @@ def sphere_regression(
     teacher_width: int = 20,
     num_standardize: int = 20_000,
     inputs: Literal["sphere", "product"] = "sphere",
+    radius: float | None = None,
+    views: View = "blocks",
     seed: int = 0,
-) -> SphereRegression:
+) -> TeacherRegression:
     r"""Points $x = \sqrt J\,\mathrm{Unif}(S^{d-1})$ with noisy targets of a convolutional teacher.
 
     The teacher and the test points depend on the seed alone, and the training points for a smaller
@@ -166,17 +78,20 @@ def sphere_regression(
     Args:
         n: Number of training points.
         dimension: d = J m.
-        patch_size: m, which must divide `dimension`. The mean squared norm of a patch is 1.
+        patch_size: m, which must divide `dimension`. With the default radius the mean squared norm
+            of a patch is 1.
         noise: Standard deviation σ of the training noise.
         num_test: Number of test points.
         teacher_width: Units of the teacher.
         num_standardize: Further points on which the teacher is standardised.
-        inputs: `"sphere"`, or `"product"` for patches that are each uniform on a unit sphere of
-            their own, as `product_of_spheres` draws them.
+        inputs: `"sphere"`, or `"product"` for patches that are each uniform on a sphere of
+            their own, of equal radii, as `product_of_spheres` draws them.
+        radius: Norm of each point, $\sqrt J$ by default.
+        views: What the teacher's patches take, as `patch_views` says.
         seed: Seed of the teacher, the points and the noise.
 
     Raises:
-        ValueError: If `patch_size` doesn't divide `dimension`, or for unknown `inputs`.
+        ValueError: If `patch_size` doesn't divide `dimension`, or for unknown `inputs` or `views`.
     """
     _check_counts(n=n, num_test=num_test)
     if inputs not in ("sphere", "product"):
@@ -186,27 +101,26 @@ def sphere_regression(
             "`patch_size` must divide `dimension`. "
             f"Received: patch_size={patch_size}, dimension={dimension}"
         )
-    radius = (dimension // patch_size) ** 0.5
+    num_patches = dimension // patch_size
+    radius = num_patches**0.5 if radius is None else radius
     seeds = np.random.SeedSequence(seed).generate_state(5)
 
     def points(count, index):
         if inputs == "product":
-            num_patches = dimension // patch_size
-            return product_of_spheres(count, num_patches, patch_size, seed=int(seeds[index]))
+            each = radius / num_patches**0.5
+            drawn = int(seeds[index])
+            return product_of_spheres(count, num_patches, patch_size, radius=each, seed=drawn)
         return uniform_sphere(count, dimension, radius=radius, seed=int(seeds[index]))
 
     teacher = conv_teacher(
-        patch_size, teacher_width, points(num_standardize, 0), seed=int(seeds[1])
+        patch_size,
+        teacher_width,
+        points(num_standardize, 0),
+        views=patch_views(views, dimension, patch_size, seed=int(seeds[1])),
+        seed=int(seeds[1]),
     )
-    x_train, x_test = points(n, 2), points(num_test, 3)
-    errors = np.random.default_rng(seeds[4]).standard_normal((n, 1)).astype("float32")
-    return SphereRegression(
-        x_train=x_train,
-        y_train=teacher(x_train) + np.float32(noise) * errors,
-        x_test=x_test,
-        y_test=teacher(x_test),
-        noise=noise,
-        teacher=teacher,
+    return teacher_regression(
+        points(n, 2), points(num_test, 3), teacher, noise=noise, seed=int(seeds[4])
     )
 
 

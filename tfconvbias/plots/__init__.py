@@ -27,10 +27,12 @@ from tfconvbias.plots.scaling import (
 from tfconvbias.plots.spread_curves import spread_curves
 from tfconvbias.plots.stability_curves import (
     against_patch_size,
-    gap_against_size,
+    gap_against,
     gap_curves,
+    gaps_by_group,
     sharpness_and_accuracy,
     sharpness_curves,
+    units_of_networks,
 )
 from tfconvbias.plots.training_curves import accuracy_curves, nonzero_curves
 
@@ -47,8 +49,9 @@ __all__ = [
     "deviation_panels",
     "eigenvalue_density",
     "filter_images",
-    "gap_against_size",
+    "gap_against",
     "gap_curves",
+    "gaps_by_group",
     "interpolation_panels",
     "kernel_size_histograms",
     "log_weight_images",
@@ -60,5 +63,6 @@ __all__ = [
     "sharpness_curves",
     "spread_curves",
     "switch_time_curves",
+    "units_of_networks",
     "width_snakes",
 ]

@@ -83,27 +83,85 @@ def gap_curves(gaps: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float
     return figure
 
 
-def gap_against_size(
+def gap_against(
+    name: str,
     gaps: Mapping[str, Mapping[int, Sequence[float]]],
     slopes: Mapping[str, tuple[float, float]],
 ) -> Figure:
-    """Generalization gap against the number of training points, on logarithmic axes.
+    """Generalization gap against a count, such as that of training points, on logarithmic axes.
 
     Args:
-        gaps: Label → n → gap of each seed. Points are medians, bars go from smallest to largest.
-        slopes: Label → log–log slope and its standard error, which is NaN for two sizes.
+        name: What is counted, such as `"training points n"`.
+        gaps: Label → count → gap of each seed. Points are medians, bars go from smallest to
+            largest.
+        slopes: Label → log–log slope and its standard error, which is NaN for two counts.
 
     Returns:
         A figure with one panel.
     """
     figure, (axis,) = panels(1)
-    for name, by_size in gaps.items():
-        slope, error = slopes[name]
+    for label, by_count in gaps.items():
+        slope, error = slopes[label]
         known = "" if math.isnan(error) else f": slope {slope:.2f} ± {error:.2f}"
-        _bars(axis, by_size, name + known)
-    axis.set(xlabel="training points n", ylabel="gap", xscale="log", yscale="log")
-    _ticks(axis, {size for by_size in gaps.values() for size in by_size})
-    _finish(axis, "gap and training points")
+        _bars(axis, by_count, label + known)
+    axis.set(xlabel=name, ylabel="gap", xscale="log", yscale="log")
+    _ticks(axis, {count for by_count in gaps.values() for count in by_count})
+    _finish(axis, f"gap and {name}")
+    return figure
+
+
+def units_of_networks(
+    units: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float]]]],
+) -> Figure:
+    """Path norm |v|‖w‖ of each hidden unit against the share of the inputs that activate it.
+
+    Args:
+        units: Network → (label of a moment, activation rates, path norms) for each moment. Units
+            that nothing activates are left out; each label says how many there are.
+
+    Returns:
+        A figure with one panel for each network.
+    """
+    figure, axes = panels(len(units), width=4.2, height=4.0)
+    for axis, (name, moments) in zip(axes, units.items(), strict=True):
+        for number, (label, rates, norms) in enumerate(moments):
+            alive = [i for i, rate in enumerate(rates) if rate > 0]
+            axis.scatter(
+                [rates[i] for i in alive],
+                [norms[i] for i in alive],
+                s=9,
+                color="lightgray" if len(moments) > 1 and not number else f"C{number}",
+                label=f"{label}, {len(rates) - len(alive)} off",
+            )
+        axis.set(xlabel="activation rate", yscale="log", xlim=(-0.03, 1.03))
+        _finish(axis, name)
+    axes[0].set_ylabel("path norm |v|‖w‖ of a unit")
+    low = min(axis.get_ylim()[0] for axis in axes)
+    high = max(axis.get_ylim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_ylim(low, high)
+    return figure
+
+
+def gaps_by_group(gaps: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
+    """Generalization gap of several networks under several conditions that have no order.
+
+    Args:
+        gaps: Label → condition → gap of each seed. Points are medians, bars go from smallest to
+            largest.
+
+    Returns:
+        A figure with one panel.
+    """
+    figure, (axis,) = panels(1)
+    conditions = list(dict.fromkeys(name for found in gaps.values() for name in found))
+    for index, (label, found) in enumerate(gaps.items()):
+        shift = 0.12 * (index - (len(gaps) - 1) / 2)
+        places = {conditions.index(name) + shift: values for name, values in found.items()}
+        _bars(axis, places, label, linestyle="none")
+    axis.set(ylabel="gap", ylim=(0, None))
+    axis.set_xticks(range(len(conditions)), conditions)
+    _finish(axis, "gap")
     return figure
 
 
@@ -136,12 +194,22 @@ def _sharpness(axis: Axes, histories: Mapping[str, Mapping[str, Sequence[float]]
     axis.set(xlabel="step", ylabel="sharpness (½ MSE)", ylim=(0, 2.5 * first["edge"][-1]))
 
 
-def _bars(axis: Axes, values: Mapping[Any, Sequence[float]], label: str) -> None:
+def _bars(
+    axis: Axes, values: Mapping[Any, Sequence[float]], label: str, linestyle: str = "-"
+) -> None:
     places = sorted(values)
     middle = [statistics.median(values[place]) for place in places]
     below = [m - min(values[place]) for m, place in zip(middle, places, strict=True)]
     above = [max(values[place]) - m for m, place in zip(middle, places, strict=True)]
-    axis.errorbar(places, middle, yerr=[below, above], marker="o", capsize=3, label=label)
+    axis.errorbar(
+        places,
+        middle,
+        yerr=[below, above],
+        marker="o",
+        capsize=3,
+        linestyle=linestyle,
+        label=label,
+    )
 
 
 def _ticks(axis: Axes, places: Collection[float]) -> None:

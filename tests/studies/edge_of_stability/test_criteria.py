@@ -51,6 +51,11 @@ def test_slopes_are_those_of_a_power_law():
     slopes = gap_slopes(rows)
     assert slopes["conv"] == pytest.approx((-0.5, 0.0), abs=1e-6)
     assert _failed({"sizes": rows}) == []
+    rows = [_row("conv") for _ in range(3)]
+    for row, dimension in zip(rows, (20, 40, 80), strict=True):
+        row["config"]["dimension"] = dimension
+        row["gap"] = 0.1 * dimension
+    assert gap_slopes(rows, "dimension")["conv"] == pytest.approx((1.0, 0.0), abs=1e-6)
     flat = [_row(c, n, gap=1.0) for c in ("conv", "dense") for n in (64, 256, 1024)]
     assert _failed({"sizes": flat}) == ["slope of log gap against log n at ηt = 3800, conv"]
 

@@ -37,6 +37,7 @@ def test_a_folder_gives_clouds_criteria_and_figures(config, tmp_path, capsys):
     assert found["patches"].num_points == 6 * 9 * 49
     assert found["images"].dimension == 768
     assert found["sphere"].dimension == 48
+    assert found["patches"].elbow < found["random"].elbow <= found["random"].dimension == 48
     assert found["patches"].elbow < found["shuffled"].elbow
     checks = check_geometry(found)
     assert len(checks) == 5
@@ -73,7 +74,7 @@ def test_a_stopped_measurement_continues_and_takes_other_clouds(config, tmp_path
     monkeypatch.setattr(analysis, "point_geometry", killed)
     with pytest.raises(InterruptedError):
         run_patch_geometry(config)
-    with pytest.raises(training.RunPausedError, match="images is still to run"):
+    with pytest.raises(training.RunPausedError, match="shuffled is still to run"):
         run_patch_geometry(config.replace(resume=True, max_minutes=1e-9))
 
     def counted(points, **options):
@@ -85,7 +86,7 @@ def test_a_stopped_measurement_continues_and_takes_other_clouds(config, tmp_path
     shutil.move(tmp_path / "images", tmp_path / "moved")
     moved = config.replace(resume=True, images=str(tmp_path / "moved"))
     found = run_patch_geometry(moved)
-    assert len(measured) == 4
+    assert len(measured) == 5
     whole = run_patch_geometry(moved.replace(run_dir=str(tmp_path / "whole")))
     assert found.keys() == whole.keys()
     for name, cloud in found.items():
@@ -93,8 +94,9 @@ def test_a_stopped_measurement_continues_and_takes_other_clouds(config, tmp_path
         np.testing.assert_array_equal(cloud.spectrum, whole[name].spectrum)
     del measured[:]
     more = run_patch_geometry(moved.replace(normalize=("contrast",)))
-    assert list(more) == ["patches, contrast", "shuffled, contrast", "images, contrast", "sphere"]
-    assert len(measured) == 3
+    kinds = ("patches", "random", "shuffled", "images")
+    assert list(more) == [*(f"{kind}, contrast" for kind in kinds), "sphere"]
+    assert len(measured) == 4
     assert check_geometry(more) == []
 
 

@@ -41,6 +41,39 @@ def test_a_run_measures_itself_and_is_the_same_again():
     assert other["train_error"] != pytest.approx(row["train_error"], rel=1e-2)
 
 
+@pytest.mark.parametrize("connectivity", ["local", "conv"])
+def test_a_network_over_patches_takes_the_views_of_its_teacher(connectivity, monkeypatch):
+    """With identical views nothing but the first patch can matter."""
+    seen = {}
+
+    def stop(model, x, y, config, watchers):
+        seen["x"] = x
+        raise InterruptedError
+
+    monkeypatch.setattr("tfconvbias.studies.edge_of_stability.run.descend", stop)
+    with pytest.raises(InterruptedError):
+        stability_row(RUN.replace(connectivity=connectivity, views="identical"))
+    points = data.sphere_regression(16, 12, 3, num_test=30, views="identical")
+    np.testing.assert_array_equal(seen["x"], np.tile(points.x_train[:, :3], 4))
+    with pytest.raises(InterruptedError):
+        stability_row(RUN.replace(connectivity="dense", views="identical"))
+    np.testing.assert_array_equal(seen["x"], points.x_train)
+
+
+def test_units_are_those_before_and_after_training():
+    row = stability_row(RUN)
+    points = data.sphere_regression(16, 12, 3, num_test=30)
+    kernel, bias, outgoing, _ = models.TwoLayerReLU(
+        "conv", 12, 8, patch_size=3, seed=0
+    ).get_weights()
+    start = row["units"]["start"]
+    active = (points.x_train.reshape(-1, 3) @ kernel + bias > 0).mean(axis=0)
+    np.testing.assert_allclose(start["activation_rate"], active)
+    norms = np.sqrt((kernel**2).sum(axis=0)) * np.abs(outgoing[:, 0])
+    np.testing.assert_allclose(start["path_norm"], norms, rtol=1e-5)
+    assert not np.allclose(row["units"]["end"]["path_norm"], norms, rtol=1e-3)
+
+
 def test_gradient_descent_takes_the_stated_number_of_full_batch_steps():
     """Against plain NumPy for a network of one patch: same data, same steps."""
     run = dataclasses.replace(RUN, connectivity="dense", patch_size=3, warmup_steps=5)

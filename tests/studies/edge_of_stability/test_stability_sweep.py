@@ -11,6 +11,7 @@ from tfconvbias.studies.edge_of_stability import (
     run_stability,
     sweep,
 )
+from tfconvbias.studies.edge_of_stability.sweep import EXPERIMENTS
 
 SWEEP = StabilitySweep(
     experiments=("architectures", "patch_sizes"), seeds=1, num_train=16, steps=100,
@@ -42,10 +43,16 @@ def test_the_sweep_trains_reports_and_continues(tmp_path, capsys):
     report_stability(config)
     out = capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
-    assert page.count("<img") == 4
+    assert page.count("<img") == 5
     assert {f.name for f in (tmp_path / "run" / "figures").iterdir()} == {
         f"{name}.{suffix}"
-        for name in ("architectures", "architectures-gaps", "patch-sizes", "patch-sizes-gaps")
+        for name in (
+            "architectures",
+            "architectures-gaps",
+            "patch-sizes",
+            "patch-sizes-gaps",
+            "units",
+        )
         for suffix in ("png", "pdf", "svg")
     }
     resumed = dataclasses.replace(config, resume=True)
@@ -133,16 +140,21 @@ def test_runs_that_two_experiments_share_are_one():
         "architectures": 9,
         "controls": 12,
         "sizes": 45,
+        "dimensions": 36,
         "patch_sizes": 18,
+        "views": 24,
     }
-    assert len({run.name for found in runs.values() for run in found}) == 81
+    # Shared are n = 256, d = 40, m = 4 and blocks, three seeds each of three networks.
+    assert len({run.name for found in runs.values() for run in found}) == 81 + 27 + 18
 
 
 def test_experiments_vary_what_they_say():
     """Each experiment's own axis; everything else is as the sweep's fields say."""
     runs = StabilitySweep(seeds=1).runs()
     widths = {"dense": 256, "local": 32, "conv": 128}
-    base = {"num_train": 256, "patch_size": 4, "learning_rate": 0.4}
+    base = {"num_train": 256, "patch_size": 4, "learning_rate": 0.4, "noise": 1.0}
+    base |= {"dimension": 40, "views": "blocks", "radius": None, "num_test": 4000}
+    assert set(runs) == set(EXPERIMENTS)
     expected = {
         "architectures": [(c, w, {"steps": 10_000}) for c, w in widths.items()],
         "controls": [
@@ -157,6 +169,16 @@ def test_experiments_vary_what_they_say():
             for c in widths
             for n in (64, 128, 256, 512, 1024)
         ],
+        "dimensions": [
+            (c, widths[c], {"steps": 6000, "dimension": d})
+            for c in widths
+            for d in (20, 40, 80, 160)
+        ],
+        "views": [
+            (c, widths[c], {"steps": 6000, "views": views})
+            for c in ("local", "conv")
+            for views in ("blocks", "strided", "random", "identical")
+        ],
         "patch_sizes": [
             ("conv", 128, {"steps": 6000, "patch_size": m}) for m in (1, 2, 4, 8, 20, 40)
         ],
@@ -165,6 +187,14 @@ def test_experiments_vary_what_they_say():
         for run, (connectivity, width, fields) in zip(found, expected[name], strict=True):
             wanted = base | fields | {"connectivity": connectivity, "width": width}
             assert {key: getattr(run, key) for key in wanted} == wanted
+
+
+def test_all_runs_take_what_a_sweep_says():
+    said = {"noise": 0.5, "radius": 2.0, "num_test": 7, "teacher_width": 3}
+    runs = StabilitySweep(seeds=1, measure_every=50, **said).runs()
+    for run in (run for found in runs.values() for run in found):
+        assert {key: getattr(run, key) for key in said} == said
+        assert run.steps // run.measure_every in (10_000 // 50, 6000 // 50)
 
 
 @pytest.mark.parametrize(
@@ -176,6 +206,9 @@ def test_experiments_vary_what_they_say():
         {"sizes": (64, 64)},
         {"patch_size": 7},
         {"patch_sizes": (4, 7)},
+        {"dimensions": (40,)},
+        {"noise": -1.0},
+        {"radius": 0.0},
         {"conv_width": 0},
         {"max_minutes": 0.0},
     ],

@@ -34,10 +34,10 @@ def check_stability(rows: Mapping[str, Sequence[Row]]) -> list[Check]:
     return checks
 
 
-def gap_slopes(rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
-    """Log–log slope of the gap against n and its standard error, for each connectivity.
+def gap_slopes(rows: Iterable[Row], field: str = "num_train") -> dict[str, tuple[float, float]]:
+    """Log–log slope of the gap against a field and its standard error, for each connectivity.
 
-    Two sizes have a slope and no error, which is NaN.
+    Two values of the field have a slope and no error, which is NaN.
     """
     import numpy as np
     from scipy import stats
@@ -45,11 +45,11 @@ def gap_slopes(rows: Iterable[Row]) -> dict[str, tuple[float, float]]:
     points: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         config = row["config"]
-        points.setdefault(config["connectivity"], []).append((config["num_train"], row["gap"]))
+        points.setdefault(config["connectivity"], []).append((config[field], row["gap"]))
     slopes = {}
     for connectivity, pairs in points.items():
         fit = stats.linregress(*np.log(np.array(pairs)).T)
-        error = float(fit.stderr) if len({size for size, _ in pairs}) > 2 else math.nan
+        error = float(fit.stderr) if len({value for value, _ in pairs}) > 2 else math.nan
         slopes[connectivity] = (float(fit.slope), error)
     return slopes
 

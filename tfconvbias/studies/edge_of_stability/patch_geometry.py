@@ -1,4 +1,4 @@
-"""Geometry of natural image patches against shuffled pixels, whole images and spheres."""
+"""Geometry of image patches against random pixels, shuffled ones, whole images and spheres."""
 
 import dataclasses
 import hashlib
@@ -16,7 +16,8 @@ from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, store
 
 NORMALIZATIONS: tuple[analysis.Normalization, ...] = ("none", "unit", "contrast")
 PHOTO = "photo"
-KINDS: tuple[analysis.Kind, ...] = ("patches", "shuffled", "images")
+KINDS: tuple[analysis.Kind, ...] = ("patches", "random", "shuffled", "images")
+_CRITERIA_KINDS = ("patches", "shuffled", "images")
 _CRITERIA = "Criteria, which are meant for 4 × 4 patches of CIFAR-10"
 
 Clouds = dict[str, analysis.PointGeometry]
@@ -171,7 +172,7 @@ def check_geometry(found: Mapping[str, analysis.PointGeometry]) -> list[Check]:
     """The criteria on raw 4 × 4 × 3 patches of CIFAR-10; none without the raw clouds."""
     if _label("patches", "none") not in found:
         return []
-    patches, shuffled, images = (found[_label(kind, "none")] for kind in KINDS)
+    patches, shuffled, images = (found[_label(kind, "none")] for kind in _CRITERIA_KINDS)
     by_shuffled = patches.mean_depth / shuffled.mean_depth
     by_images = patches.mean_depth / images.mean_depth
     return [

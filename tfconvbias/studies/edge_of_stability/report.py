@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tfconvbias import plots, training
 from tfconvbias.studies.check import check_rows
@@ -10,11 +11,15 @@ from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_s
 from tfconvbias.studies.edge_of_stability.stored_rows import Row
 from tfconvbias.studies.edge_of_stability.sweep import StabilitySweep, run_stability
 
+Curve = tuple[list[float], list[float]]
+
 _FIELDS = {
     "connectivity": "connectivity",
     "width": "width",
     "num_train": "training points",
+    "dimension": "dimension",
     "patch_size": "patch size",
+    "views": "views",
     "learning_rate": "η",
     "steps": "steps",
 }
@@ -29,13 +34,17 @@ _COLUMNS = {
     "active_share": "active units",
     "seconds": "seconds",
 }
-_NOTES = (
-    "The criteria are meant for the recipe's own sizes and steps.",
+_COUNTED = {
+    "sizes": ("num_train", "training points n"),
+    "dimensions": ("dimension", "dimensions d"),
+}
+NOTES = (
     "Tables show medians over seeds, with the smallest and the largest value in brackets.",
     "A gap that grew from half of ηt to its end is a transient: its value is that of the stopping "
     "time, and runs of unequal step size are compared at equal ηt only.",
     "All errors are mean squared errors; the sharpness is that of half the mean squared error.",
 )
+"""Remarks under every table of such runs."""
 
 
 def report_stability(sweep: StabilitySweep) -> None:
@@ -47,7 +56,8 @@ def report_stability(sweep: StabilitySweep) -> None:
     }
     everything = (row for found in rows.values() for row in found)
     settings = f"Shared settings: {training.config_note(sweep)}."
-    notes = [*_NOTES, settings, *environment_notes(everything)]
+    meant = "The criteria are meant for the recipe's own sizes and steps."
+    notes = [meant, *NOTES, settings, *environment_notes(everything)]
     show("Edge of stability", sweep.run_dir, tables, stability_figures(rows), notes)
 
 
@@ -79,31 +89,40 @@ def stability_figures(rows: Mapping[str, Sequence[Row]]) -> training.Figures:
     figures: training.Figures = {
         f"{name}-gaps": (
             f"Experiment {name}: gap over training time ηt, one curve for each seed.",
-            plots.gap_curves(_gap_curves(found)),
+            plots.gap_curves(gap_curves_by(_by_varied_fields(found))),
         )
         for name, found in rows.items()
     }
     if "architectures" in rows:
-        histories = {
-            row["config"]["connectivity"]: row["history"]
-            for row in rows["architectures"]
-            if row["config"]["seed"] == 0
-        }
+        first = [row for row in rows["architectures"] if row["config"]["seed"] == 0]
+        histories = {row["config"]["connectivity"]: row["history"] for row in first}
         figures["architectures"] = (
             "Sharpness against the edge 2/η, errors, and weighted path norm against its bound, "
             "over the steps of seed 0.",
             plots.sharpness_curves(histories),
         )
-    if "sizes" in rows:
-        gaps: dict[str, dict[int, list[float]]] = {}
-        for row in rows["sizes"]:
-            config = row["config"]
-            by_size = gaps.setdefault(config["connectivity"], {})
-            by_size.setdefault(config["num_train"], []).append(row["gap"])
-        figures["sizes"] = (
-            "Generalization gap against the number of training points, with log–log slopes. Points "
-            "are medians over seeds; bars go from the smallest to the largest value.",
-            plots.gap_against_size(gaps, gap_slopes(rows["sizes"])),
+        figures["units"] = (
+            "Path norm of each hidden unit against the share of the training points (of all their "
+            "patches) that activate it, before and after training, seed 0. Units that nothing "
+            "activates are counted as off.",
+            plots.units_of_networks(units_by_connectivity(first)),
+        )
+    for experiment, (field, name) in _COUNTED.items():
+        if experiment in rows:
+            figures[experiment] = (
+                f"Generalization gap against the number of {name}, with log–log slopes. Points are "
+                "medians over seeds; bars go from the smallest to the largest value.",
+                plots.gap_against(
+                    name,
+                    _gaps_by(rows[experiment], field),
+                    gap_slopes(rows[experiment], field),
+                ),
+            )
+    if "views" in rows:
+        figures["views"] = (
+            "Generalization gap by what the patches see. Points are medians over seeds; bars go "
+            "from the smallest to the largest value.",
+            plots.gaps_by_group(_gaps_by(rows["views"], "views")),
         )
     if "patch_sizes" in rows:
         values: dict[str, dict[float, list[float]]] = {"train_error": {}, "gap": {}}
@@ -119,21 +138,56 @@ def stability_figures(rows: Mapping[str, Sequence[Row]]) -> training.Figures:
     return figures
 
 
-def _gap_curves(rows: Sequence[Row]) -> dict[str, list[tuple[list[float], list[float]]]]:
-    """What distinguishes a configuration → times and gaps of each seed."""
+def _gaps_by(rows: Sequence[Row], field: str) -> dict[str, dict[Any, list[float]]]:
+    """Connectivity → value of a field → gap of each seed."""
+    gaps: dict[str, dict[Any, list[float]]] = {}
+    for row in rows:
+        config = row["config"]
+        by_value = gaps.setdefault(config["connectivity"], {})
+        by_value.setdefault(config[field], []).append(row["gap"])
+    return gaps
+
+
+def units_by_connectivity(
+    rows: Iterable[Row],
+) -> dict[str, list[tuple[str, list[float], list[float]]]]:
+    """Connectivity → activation rates and path norms of the units before and after training."""
+    return {
+        row.get("connectivity") or row["config"]["connectivity"]: [
+            (label, row["units"][moment]["activation_rate"], row["units"][moment]["path_norm"])
+            for label, moment in (("before", "start"), ("after", "end"))
+        ]
+        for row in rows
+    }
+
+
+def gap_curves_by(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Curve]]:
+    """Label → times ηt and gaps of each of its rows."""
+    return {
+        label: [(row["history"]["time"], row["history"]["gap"]) for row in found]
+        for label, found in rows.items()
+    }
+
+
+def spreads(rows: Sequence[Row]) -> dict[str, str]:
+    """Median (smallest – largest) over rows of each measured column."""
+    return {name: _spread([row[column] for row in rows]) for column, name in _COLUMNS.items()}
+
+
+def _by_varied_fields(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """What distinguishes a configuration → its rows."""
     varied = [field for field in _FIELDS if len({row["config"][field] for row in rows}) > 1]
-    curves: dict[str, list[tuple[list[float], list[float]]]] = {}
+    groups: dict[str, list[Row]] = {}
     for row in rows:
         parts = [
             str(row["config"][field])
-            if field == "connectivity"
+            if field in ("connectivity", "views")
             else f"{_FIELDS[field]} {row['config'][field]}"
             for field in varied
             if field != "steps"
         ]
-        history = row["history"]
-        curves.setdefault(", ".join(parts), []).append((history["time"], history["gap"]))
-    return curves
+        groups.setdefault(", ".join(parts), []).append(row)
+    return groups
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
@@ -145,7 +199,7 @@ def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
         {
             **dict(zip(_FIELDS.values(), map(str, key), strict=True)),
             "seeds": str(len(found)),
-            **{name: _spread([row[column] for row in found]) for column, name in _COLUMNS.items()},
+            **spreads(found),
         }
         for key, found in groups.items()
     ]

@@ -7,9 +7,16 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-from tfconvbias import callbacks, data, models, training
+import keras
+import numpy as np
+
+from tfconvbias import analysis, callbacks, data, models, training
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
 from tfconvbias.studies.edge_of_stability.stored_rows import Row
+
+Array = np.ndarray
+Connectivity = Literal["dense", "local", "conv"]
+CONNECTIVITIES: tuple[Connectivity, ...] = ("dense", "local", "conv")
 
 
 @dataclass(frozen=True)
@@ -34,6 +41,12 @@ class StabilityRun(DescentConfig):
     inputs: Literal["sphere", "product"] = training.option(
         "sphere", "points on one sphere, or each patch on a sphere of its own"
     )
+    radius: float | None = training.option(
+        None, "norm of the inputs; none: the root of the number of patches"
+    )
+    views: Literal["blocks", "strided", "random", "identical"] = training.option(
+        "blocks", "which inputs the patches of teacher and network take"
+    )
     num_test: int = training.option(4000, "clean test points")
     teacher_width: int = training.option(20, "units of the teacher")
 
@@ -41,6 +54,8 @@ class StabilityRun(DescentConfig):
         super().__post_init__()
         self._positive("width", "num_train", "patch_size", "dimension", "num_test", "teacher_width")
         self._at_least_zero("noise")
+        if self.radius is not None:
+            self._above_zero("radius")
         if self.dimension % self.patch_size:
             raise training.ConfigError(
                 "patch_size must divide dimension. "
@@ -59,13 +74,10 @@ class StabilityRun(DescentConfig):
 
 
 def stability_row(run: StabilityRun) -> Row:
-    """Train one network and measure it on the way.
+    """Train one network on the sphere and measure it on the way.
 
     Returns:
-        `config`, `history` (column → values as `descend` gives them), the last value of each
-        column under its name, `relative_sharpness` (the upper median of λη/2 over the last ten
-        measurements, because the sharpness swings around the edge), `gap_at_half_time` (at the
-        first measurement with half of the final ηt or more), `seconds` and `environment`.
+        `config`, and what `regression_row` returns.
 
     Raises:
         TrainingDivergedError: If the training error is not finite at the end.
@@ -78,38 +90,89 @@ def stability_row(run: StabilityRun) -> Row:
         num_test=run.num_test,
         teacher_width=run.teacher_width,
         inputs=run.inputs,
+        radius=run.radius,
+        views=run.views,
         seed=run.seed,
     )
-    x, y = points.x_train, points.y_train
+    found = regression_row(points, run.connectivity, run.width, run, run.seed, run.name)
+    return {"config": run.identity(), **found}
+
+
+def regression_row(
+    points: data.TeacherRegression,
+    connectivity: Connectivity,
+    width: int,
+    descent: DescentConfig,
+    seed: int,
+    name: str,
+) -> Row:
+    """Train one network on a teacher's targets and measure it on the way.
+
+    Args:
+        points: The data. A dense network takes them as they are, others take the teacher's views.
+        connectivity: Of the network.
+        width: Hidden units, or filters.
+        descent: Steps and step size.
+        seed: Seed of the initial weights.
+        name: The run's name, for messages.
+
+    Returns:
+        `history` (column → values as `descend` gives them), the last value of each column under its
+        name, `relative_sharpness` (the upper median of λη/2 over the last ten measurements, because
+        the sharpness swings around the edge), `gap_at_half_time` (at the first measurement with
+        half of the final ηt or more), `units` (activation rates and path norms of the hidden units,
+        `start` and `end`), `seconds` and `environment`.
+
+    Raises:
+        TrainingDivergedError: If the training error is not finite at the end.
+    """
+    views = points.teacher.views
+    x, x_test = points.x_train, points.x_test
+    if connectivity != "dense" and views is not None:
+        x, x_test = x[:, views.ravel()], x_test[:, views.ravel()]
     model = models.TwoLayerReLU(
-        run.connectivity,
-        run.dimension,
-        run.width,
-        patch_size=None if run.connectivity == "dense" else run.patch_size,
-        seed=run.seed,
+        connectivity,
+        x.shape[1],
+        width,
+        patch_size=None if connectivity == "dense" else len(points.teacher.kernel),
+        seed=seed,
     )
     watchers = [
-        callbacks.Sharpness(x, y, batch_size=run.num_train),
-        callbacks.PathNorm(x, y),
+        callbacks.Sharpness(x, points.y_train, batch_size=len(x)),
+        callbacks.PathNorm(x, points.y_train),
         callbacks.ActiveUnits(x),
-        callbacks.GeneralizationGap(x, y, points.x_test, points.y_test, run.noise),
+        callbacks.GeneralizationGap(x, points.y_train, x_test, points.y_test, points.noise),
     ]
     began = time.perf_counter()
-    history = descend(model, x, y, run, watchers)
+    start = _units(model, x)
+    history = descend(model, x, points.y_train, descent, watchers)
     seconds = time.perf_counter() - began
-    last = {name: values[-1] for name, values in history.items()}
+    last = {column: values[-1] for column, values in history.items()}
     if not last["train_error"] < float("inf"):
         raise training.TrainingDivergedError(
-            f"{run.name}: the training error is {last['train_error']}."
+            f"{name}: the training error is {last['train_error']}."
         )
     return {
-        "config": run.identity(),
         **last,
         "gap_at_half_time": _at_half_time(history),
         "relative_sharpness": statistics.median_high(edge_ratios(history)),
+        "units": {"start": start, "end": _units(model, x)},
         "seconds": round(seconds, 1),
         "history": history,
         "environment": training.environment(),
+    }
+
+
+def _units(model: keras.Model, x: Array) -> dict[str, list[float]]:
+    """Activation rate on the training points, and path norm, of each hidden unit."""
+    hidden, output = model.get_layer("hidden"), model.get_layer("output")
+    kernel, bias, outgoing = (
+        keras.ops.convert_to_numpy(weight) for weight in (hidden.kernel, hidden.bias, output.kernel)
+    )
+    inputs = x.reshape(len(x), *hidden.input.shape[1:])
+    return {
+        "activation_rate": analysis.activation_rates(inputs, kernel, bias).tolist(),
+        "path_norm": analysis.unit_path_norms(kernel, outgoing).tolist(),
     }
 
 

@@ -5,11 +5,11 @@ from functools import partial
 from typing import Literal
 
 from tfconvbias import training
-from tfconvbias.studies.edge_of_stability.run import StabilityRun, stability_row
+from tfconvbias.studies.edge_of_stability.run import CONNECTIVITIES, StabilityRun, stability_row
 from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
 
-EXPERIMENTS = ("architectures", "controls", "sizes", "patch_sizes")
-CONNECTIVITIES = ("dense", "local", "conv")
+EXPERIMENTS = ("architectures", "controls", "sizes", "dimensions", "patch_sizes", "views")
+VIEWS = ("blocks", "strided", "random", "identical")
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,8 @@ class StabilitySweep(training.Kept):
     """The experiments, and what their runs share.
 
     The folder belongs to what all runs share: widths, steps, step sizes and the values of what an
-    experiment does not vary. `experiments`, `seeds`, `sizes` and `patch_sizes` only select runs:
-    with `resume`, runs of other values can be added to a folder at any time.
+    experiment does not vary. `experiments`, `seeds`, `sizes`, `dimensions` and `patch_sizes` only
+    select runs: with `resume`, runs of other values can be added to a folder at any time.
 
     Raises:
         ConfigError: If a value is out of its range, or two values do not fit together.
@@ -28,17 +28,28 @@ class StabilitySweep(training.Kept):
         EXPERIMENTS, f"some of {', '.join(EXPERIMENTS)}", decides=False
     )
     seeds: int = training.option(3, "number of seeds (0, 1, …) of each run", decides=False)
-    dimension: int = training.option(40, "d of the inputs")
+    dimension: int = training.option(40, "d of the inputs, where it is not varied")
     inputs: Literal["sphere", "product"] = training.option(
         "sphere", "points on one sphere, or each patch on a sphere of its own"
     )
+    radius: float | None = training.option(
+        None, "norm of the inputs; none: the root of the number of patches"
+    )
+    noise: float = training.option(1.0, "standard deviation σ of the training noise")
+    num_test: int = training.option(4000, "clean test points")
+    teacher_width: int = training.option(20, "units of the teacher")
     dense_width: int = training.option(256, "units of the dense network")
     local_width: int = training.option(32, "filters of the local network")
     conv_width: int = training.option(128, "filters of the convolutional network")
     num_train: int = training.option(256, "training points, where they are not varied")
     patch_size: int = training.option(4, "patch size, where it is not varied")
     steps: int = training.option(10_000, "full-batch steps of architectures and controls")
-    sweep_steps: int = training.option(6000, "full-batch steps of sizes and patch_sizes")
+    sweep_steps: int = training.option(
+        6000, "full-batch steps of sizes, dimensions, patch_sizes and views"
+    )
+    measure_every: int = training.option(
+        100, "steps between measurements; a divisor of the steps and of sweep_steps"
+    )
     warmup_steps: int = training.option(
         1000, "steps over which the learning rate rises linearly from 0"
     )
@@ -50,6 +61,9 @@ class StabilitySweep(training.Kept):
     )
     sizes: tuple[int, ...] = training.option(
         (64, 128, 256, 512, 1024), "numbers of training points", decides=False
+    )
+    dimensions: tuple[int, ...] = training.option(
+        (20, 40, 80, 160), "dimensions d, multiples of the patch size", decides=False
     )
     patch_sizes: tuple[int, ...] = training.option(
         (1, 2, 4, 8, 20, 40), "patch sizes, divisors of d", decides=False
@@ -67,7 +81,7 @@ class StabilitySweep(training.Kept):
                 f"experiments must be some of {', '.join(EXPERIMENTS)}. "
                 f"Received: experiments={self.experiments}"
             )
-        for name in ("sizes", "patch_sizes"):
+        for name in ("sizes", "dimensions", "patch_sizes"):
             self._distinct(name)
             if len(getattr(self, name)) < 2:
                 raise training.ConfigError(
@@ -85,6 +99,11 @@ class StabilitySweep(training.Kept):
             warmup_steps=self.warmup_steps,
             dimension=self.dimension,
             inputs=self.inputs,
+            radius=self.radius,
+            noise=self.noise,
+            num_test=self.num_test,
+            teacher_width=self.teacher_width,
+            measure_every=self.measure_every,
         )
         # As much time ηt as the others have.
         longer = max(1, round(self.learning_rate / self.small_learning_rate))
@@ -109,8 +128,18 @@ class StabilitySweep(training.Kept):
                 for name in CONNECTIVITIES
                 for size in self.sizes
             ],
+            "dimensions": [
+                short.replace(dimension=dimension, **networks[name])
+                for name in CONNECTIVITIES
+                for dimension in self.dimensions
+            ],
             "patch_sizes": [
                 short.replace(patch_size=size, **networks["conv"]) for size in self.patch_sizes
+            ],
+            "views": [
+                short.replace(views=views, **networks[name])
+                for name in ("local", "conv")
+                for views in VIEWS
             ],
         }
         return {
