@@ -4,8 +4,8 @@
     python recipes/edge_of_stability.py --experiments architectures
     python recipes/edge_of_stability.py --demo                 fewer steps, under two minutes
     python recipes/edge_of_stability.py --experiments architectures --dimension 80 --patch-size 10
-        --conv-width 1024 --num-train 512 --steps 50000 --inputs product
-        --run-dir runs/edge-of-stability-flat                  flat interpolation, not run yet
+        --conv-width 1024 --num-train 512 --steps 20000 --inputs product
+        --run-dir runs/edge-of-stability-flat                  flat interpolation
 
 "The Inductive Bias of CNNs: Locality and Weight Sharing Reshape Implicit Regularization",
 arXiv 2603.04807. Full-batch gradient descent at η = 0.4 on half the mean squared error, so that the
@@ -16,7 +16,10 @@ slowly that its gap is a transient of the stopping time. Compare at equal ηt: t
 architectures  dense, local and conv
 controls       conv twice as wide; all three at η = 0.05 for the same ηt, so 80,000 steps
 sizes          gap against the number of points, all three
+dimensions     gap against the dimension of the inputs at patches of 4, all three
 patch_sizes    conv, from patches of one number to the whole input
+views          which inputs the patches of teacher and network take: blocks side by side, strided,
+               random with overlaps, or all the same; shared weights (conv) and own ones (local)
 
 The same command with --resume continues a stopped sweep. Experiments, seeds and sizes can be added
 to a folder in the same way. The report states which criteria passed.

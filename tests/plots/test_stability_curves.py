@@ -67,13 +67,16 @@ def test_ticks_are_the_sizes_used_and_two_sizes_have_no_error():
 
 
 def test_gap_curves_stand_over_time(tmp_path):
-    curves = {"conv": [([0, 4, 8], [1.0, 0.2, 0.5]), ([0, 4, 8], [1.0, 0.3, 0.4])]}
-    figure = plots.gap_curves(curves | {"dense": [([0, 8], [1.0, 2.0])]})
-    (axis,) = _drawn(figure, tmp_path / "a.png")
+    curves = {"n 64": [([0, 4, 8], [1.0, 0.2, 0.5]), ([0, 4, 8], [1.0, 0.3, 0.4])]}
+    curves |= {"n 256": [([0, 8], [1.0, 2.0])]}
+    figure = plots.gap_curves({"conv": curves, "dense": {"n 64": [([0, 8], [1.0, 3.0])]}})
+    axis, dense = _drawn(figure, tmp_path / "a.png")
     np.testing.assert_array_equal(axis.lines[1].get_ydata(), [1.0, 0.3, 0.4])
     assert axis.lines[0].get_color() == axis.lines[1].get_color() != axis.lines[2].get_color()
-    (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["conv", "dense"]
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ["n 64", "n 256"]
+    assert (axis.get_title(), dense.get_title()) == ("conv", "dense")
+    assert axis.get_ylim() == dense.get_ylim()
 
 
 def test_units_stand_by_activation_rate_and_those_that_are_off_are_counted(tmp_path):

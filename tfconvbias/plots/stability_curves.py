@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import legend_below, panels
+from tfconvbias.plots.figure import panels
 
 
 def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -61,25 +61,30 @@ def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]
     return figure
 
 
-def gap_curves(gaps: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]) -> Figure:
+def gap_curves(
+    gaps: Mapping[str, Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]],
+) -> Figure:
     """Generalization gap over training time ηt, at which runs of unequal η are compared.
 
     Args:
-        gaps: Label → (times ηt, gaps at them) of each seed. Seeds share a color.
+        gaps: Title of a panel → label → (times ηt, gaps at them) of each seed. Seeds share a color.
 
     Returns:
-        A figure with one panel.
+        A figure with one panel for each title; their axes have the same limits.
     """
-    figure, (axis,) = panels(1, width=6.0, height=4.2)
-    colors = matplotlib.colormaps["tab10" if len(gaps) <= 10 else "viridis"]
-    for index, (name, curves) in enumerate(gaps.items()):
-        color = colors(index if len(gaps) <= 10 else index / (len(gaps) - 1))
-        for number, (times, values) in enumerate(curves):
-            axis.plot(times, values, color=color, label="_" * (number > 0) + name)
-    axis.set(xlabel="training time ηt", ylabel="gap", xscale="symlog")
-    axis.set_title("gap over training")
-    axis.grid(alpha=0.3)
-    legend_below(figure, axis, 3)
+    wide = 6.0 if len(gaps) == 1 else 4.6
+    figure, axes = panels(len(gaps), width=wide, height=4.6)
+    for axis, (title, found) in zip(axes, gaps.items(), strict=True):
+        few = len(found) <= 4
+        colors = matplotlib.colormaps["tab10" if few else "viridis"]
+        for index, (label, curves) in enumerate(found.items()):
+            color = colors(index if few else 0.95 * index / (len(found) - 1))
+            for number, (times, values) in enumerate(curves):
+                axis.plot(times, values, color=color, label="_" * (number > 0) + label)
+        axis.set(xlabel="training time ηt", xscale="symlog")
+        _finish(axis, title)
+    axes[0].set_ylabel("gap")
+    _same_height(axes)
     return figure
 
 
@@ -136,10 +141,7 @@ def units_of_networks(
         axis.set(xlabel="activation rate", yscale="log", xlim=(-0.03, 1.03))
         _finish(axis, name)
     axes[0].set_ylabel("path norm |v|‖w‖ of a unit")
-    low = min(axis.get_ylim()[0] for axis in axes)
-    high = max(axis.get_ylim()[1] for axis in axes)
-    for axis in axes:
-        axis.set_ylim(low, high)
+    _same_height(axes)
     return figure
 
 
@@ -215,6 +217,13 @@ def _bars(
 def _ticks(axis: Axes, places: Collection[float]) -> None:
     axis.set_xticks(sorted(places), [f"{place:g}" for place in sorted(places)])
     axis.set_xticks([], minor=True)
+
+
+def _same_height(axes: Sequence[Axes]) -> None:
+    low = min(axis.get_ylim()[0] for axis in axes)
+    high = max(axis.get_ylim()[1] for axis in axes)
+    for axis in axes:
+        axis.set_ylim(low, high)
 
 
 def _finish(axis: Axes, title: str) -> None:

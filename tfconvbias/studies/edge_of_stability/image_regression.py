@@ -11,13 +11,13 @@ from tfconvbias.connectivity import patch_indices
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig
 from tfconvbias.studies.edge_of_stability.report import (
     NOTES,
+    curves_of,
     environment_notes,
-    gap_curves_by,
     show,
     spreads,
     units_by_connectivity,
 )
-from tfconvbias.studies.edge_of_stability.run import CONNECTIVITIES, regression_row
+from tfconvbias.studies.edge_of_stability.run import CONNECTIVITIES, Connectivity, regression_row
 from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
 
 Array = np.ndarray
@@ -168,7 +168,9 @@ def report_image_regression(config: ImageRegression) -> None:
     figures: training.Figures = {
         "gaps": (
             "Gap over training time ηt, one curve for each seed.",
-            plots.gap_curves(gap_curves_by(rows)),
+            plots.gap_curves(
+                {"gap over training": {name: curves_of(found) for name, found in rows.items()}}
+            ),
         ),
         "sharpness": (
             "Sharpness against the edge 2/η, errors, and weighted path norm against its bound, "
@@ -192,7 +194,11 @@ def report_image_regression(config: ImageRegression) -> None:
 
 
 def _row(
-    config: ImageRegression, dataset: data.ImageDataset, connectivity: str, seed: int, name: str
+    config: ImageRegression,
+    dataset: data.ImageDataset,
+    connectivity: Connectivity,
+    seed: int,
+    name: str,
 ) -> Row:
     points = image_regression(config, dataset, seed)
     width = getattr(config, f"{connectivity}_width")

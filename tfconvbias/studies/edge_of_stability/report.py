@@ -38,6 +38,7 @@ _COUNTED = {
     "sizes": ("num_train", "training points n"),
     "dimensions": ("dimension", "dimensions d"),
 }
+_COMMON = "all seeds"
 NOTES = (
     "Tables show medians over seeds, with the smallest and the largest value in brackets.",
     "A gap that grew from half of ηt to its end is a transient: its value is that of the stopping "
@@ -89,7 +90,7 @@ def stability_figures(rows: Mapping[str, Sequence[Row]]) -> training.Figures:
     figures: training.Figures = {
         f"{name}-gaps": (
             f"Experiment {name}: gap over training time ηt, one curve for each seed.",
-            plots.gap_curves(gap_curves_by(_by_varied_fields(found))),
+            plots.gap_curves(_gap_panels(found)),
         )
         for name, found in rows.items()
     }
@@ -161,12 +162,9 @@ def units_by_connectivity(
     }
 
 
-def gap_curves_by(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[Curve]]:
-    """Label → times ηt and gaps of each of its rows."""
-    return {
-        label: [(row["history"]["time"], row["history"]["gap"]) for row in found]
-        for label, found in rows.items()
-    }
+def curves_of(rows: Iterable[Row]) -> list[Curve]:
+    """Times ηt and gaps of each row."""
+    return [(row["history"]["time"], row["history"]["gap"]) for row in rows]
 
 
 def spreads(rows: Sequence[Row]) -> dict[str, str]:
@@ -174,20 +172,24 @@ def spreads(rows: Sequence[Row]) -> dict[str, str]:
     return {name: _spread([row[column] for row in rows]) for column, name in _COLUMNS.items()}
 
 
-def _by_varied_fields(rows: Sequence[Row]) -> dict[str, list[Row]]:
-    """What distinguishes a configuration → its rows."""
-    varied = [field for field in _FIELDS if len({row["config"][field] for row in rows}) > 1]
-    groups: dict[str, list[Row]] = {}
+def _gap_panels(rows: Sequence[Row]) -> dict[str, dict[str, list[Curve]]]:
+    """A panel for each connectivity, with curves for what varies in it; else one panel for all."""
+    groups: dict[str, dict[str, list[Curve]]] = {}
     for row in rows:
-        parts = [
-            str(row["config"][field])
-            if field in ("connectivity", "views")
-            else f"{_FIELDS[field]} {row['config'][field]}"
-            for field in varied
-            if field != "steps"
-        ]
-        groups.setdefault(", ".join(parts), []).append(row)
-    return groups
+        name = row["config"]["connectivity"]
+        others = [other["config"] for other in rows if other["config"]["connectivity"] == name]
+        label = ", ".join(
+            f"{_FIELDS[field]} {row['config'][field]}"
+            for field in _FIELDS
+            if field != "steps" and len({other[field] for other in others}) > 1
+        )
+        groups.setdefault(name, {}).setdefault(label, []).extend(curves_of([row]))
+    if all(list(found) == [""] for found in groups.values()):
+        return {"gap over training": {name: found[""] for name, found in groups.items()}}
+    return {
+        name: {label or _COMMON: curves for label, curves in found.items()}
+        for name, found in groups.items()
+    }
 
 
 def summary(rows: Sequence[Row]) -> list[dict[str, str]]:
