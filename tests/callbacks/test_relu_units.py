@@ -56,10 +56,8 @@ def test_units_of_the_loss_cancel():
 
 
 def test_the_gap_is_that_of_the_definition():
-    model, history = _fit(
-        "local",
-        [GeneralizationGap(DATA.x_train, DATA.y_train, DATA.x_test, DATA.y_test, 0.5, every=4)],
-    )
+    points = (DATA.x_train, DATA.y_train, DATA.x_test, DATA.y_test)
+    model, history = _fit("local", [GeneralizationGap(*points, 0.5, every=4)])
     train, excess = (
         float(np.mean((ops.convert_to_numpy(model(x)) - y) ** 2))
         for x, y in ((DATA.x_train, DATA.y_train), (DATA.x_test, DATA.y_test))
@@ -67,6 +65,12 @@ def test_the_gap_is_that_of_the_definition():
     np.testing.assert_allclose(history["train_error"][-1], train, rtol=1e-5)
     np.testing.assert_allclose(history["excess_risk"][-1], excess, rtol=1e-5)
     np.testing.assert_allclose(history["gap"][-1], abs(excess + 0.25 - train), rtol=1e-5)
+    # Without noise to add, the errors differ in the other direction.
+    assert excess < train
+    watcher = GeneralizationGap(*points, 0.0)
+    watcher.set_model(model)
+    watcher.on_train_begin()
+    np.testing.assert_allclose(watcher.measure({})["gap"], train - excess, rtol=1e-4)
     assert np.isnan(history["gap"][0])
     assert not np.isnan(history["gap"][3])
 

@@ -53,6 +53,8 @@ def test_train_and_test_share_one_teacher():
     found = sphere_regression(50, 12, 3, noise=0.0, num_test=3000)
     np.testing.assert_array_equal(found.teacher(found.x_train), found.y_train)
     np.testing.assert_array_equal(found.teacher(found.x_test), found.y_test)
+    # The test points are others.
+    assert not np.isin(found.x_train[:, 0], found.x_test[:, 0]).any()
     # Standardised on other points: not exactly 0 and 1 on the test set.
     assert 0 < abs(found.y_test.mean()) < 0.1
     np.testing.assert_allclose(found.y_test.std(), 1, atol=0.1)

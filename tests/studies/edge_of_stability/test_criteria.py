@@ -26,6 +26,10 @@ def test_criteria_pass_and_fail():
     assert _failed(_architectures(gap=1.0)) == ["gap, conv, at ηt = 3800"]
     assert _failed(_architectures(train_error=0.5)) == ["training error, conv, at ηt = 3800"]
     assert _failed(_architectures(relative_sharpness=0.8)) == ["λη/2, smallest of all runs"]
+    # Half of the smaller one of the others, be it dense or local.
+    rows = _architectures()
+    rows["architectures"][1]["gap"] = 0.9
+    assert _failed(rows) == ["gap, conv, at ηt = 3800"]
     rows = _architectures()
     rows["architectures"][0]["history"]["path_norm"][0] = 2.5
     assert len(_failed(rows)) == 1
@@ -66,6 +70,9 @@ def test_patch_sizes_are_judged_by_their_medians():
         for m, gap in ((1, -0.9), (8, 0.1), (40, 1.0))
         for seed in range(3)
     ]
+    assert _failed({"patch_sizes": rows}) == []
+    # One seed that is far off changes the mean, not the median.
+    rows[2]["gap"] = 9.0
     assert _failed({"patch_sizes": rows}) == []
     rows[0]["gap"] = rows[1]["gap"] = 2.0
     assert _failed({"patch_sizes": rows}) == ["gap, m = 1"]

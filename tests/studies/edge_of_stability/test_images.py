@@ -92,6 +92,38 @@ def test_the_stated_share_of_the_labels_is_drawn_anew(config, tiny_dataset, monk
     assert changed == 0 if share == 0 else 20 <= changed <= 44
 
 
+class _Knowing:
+    """Stands for a network that knows every true label."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def predict(self, x, **_):
+        images = self.dataset.x_train
+        found = [int(np.flatnonzero((images == one).all(axis=(1, 2, 3)))[0]) for one in x]
+        return np.eye(3)[self.dataset.y_train[found]]
+
+    def count_params(self):
+        return 1
+
+
+def test_memorized_are_the_redrawn_labels_and_not_the_true_ones(config, tiny_dataset, monkeypatch):
+    given = []
+
+    def descend(model, x, y, *_, **__):
+        given.append(y.argmax(axis=1))
+        return {"loss": [1.0], "sharpness": [1.0], "edge": [2.0], "accuracy": [0.5]} | {
+            "test_accuracy": [0.5]
+        }
+
+    monkeypatch.setattr(images, "descend", descend)
+    monkeypatch.setattr(images, "_network", lambda *_: _Knowing(tiny_dataset))
+    rows = run_stability_images(config.replace(label_noise=1.0))
+    kept = np.mean(given[0] == tiny_dataset.y_train)
+    assert 0.1 < kept < 0.6
+    assert rows["conv"]["memorized"] == pytest.approx(kept)
+
+
 def test_a_stopped_comparison_continues_with_the_networks_left(config, monkeypatch):
     trained = []
 

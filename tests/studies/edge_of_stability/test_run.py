@@ -60,6 +60,25 @@ def test_a_network_over_patches_takes_the_views_of_its_teacher(connectivity, mon
     np.testing.assert_array_equal(seen["x"], points.x_train)
 
 
+def test_the_row_takes_the_last_ten_ratios_and_the_gap_at_half_of_the_time(monkeypatch):
+    """Of a history that is given: 20 measurements after the first one, the last at ηt = 10."""
+    history = {
+        "step": [float(i) for i in range(21)],
+        "time": [i / 2 for i in range(21)],
+        "sharpness": [100.0] * 11 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0],
+        "edge": [float("inf")] + [2.0] * 20,
+        "gap": [float(i) for i in range(21)],
+        "train_error": [1.0] * 21,
+    }
+    monkeypatch.setattr(
+        "tfconvbias.studies.edge_of_stability.run.descend", lambda *_, **__: history
+    )
+    row = stability_row(RUN)
+    assert row["relative_sharpness"] == 3
+    assert row["gap_at_half_time"] == 10
+    assert row["gap"] == 20
+
+
 def test_units_are_those_before_and_after_training():
     row = stability_row(RUN)
     points = data.sphere_regression(16, 12, 3, num_test=30)
