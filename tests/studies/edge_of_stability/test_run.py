@@ -25,7 +25,12 @@ def test_a_run_measures_itself_and_is_the_same_again():
     model = models.TwoLayerReLU("conv", 12, 8, patch_size=3, seed=0)
     error = np.mean((model.predict(points.x_train, verbose=0) - points.y_train) ** 2)
     assert row["history"]["train_error"][0] == pytest.approx(error, rel=1e-5)
-    assert row["gap_at_half_time"] == row["history"]["gap"][2]
+    kernel, bias, outgoing, _ = model.get_weights()
+    active = (points.x_train.reshape(-1, 3) @ kernel + bias > 0).mean(axis=0)
+    np.testing.assert_allclose(row["units"]["start"]["activation_rate"], active)
+    norms = np.sqrt((kernel**2).sum(axis=0)) * np.abs(outgoing[:, 0])
+    np.testing.assert_allclose(row["units"]["start"]["path_norm"], norms, rtol=1e-5)
+    assert not np.allclose(row["units"]["end"]["path_norm"], norms, rtol=1e-3)
     # The warm-up is over: 2/η.
     assert row["edge"] == pytest.approx(5.0)
     assert row["gap"] == pytest.approx(abs(row["excess_risk"] + 1 - row["train_error"]))
@@ -77,20 +82,6 @@ def test_the_row_takes_the_last_ten_ratios_and_the_gap_at_half_of_the_time(monke
     assert row["relative_sharpness"] == 3
     assert row["gap_at_half_time"] == 10
     assert row["gap"] == 20
-
-
-def test_units_are_those_before_and_after_training():
-    row = stability_row(RUN)
-    points = data.sphere_regression(16, 12, 3, num_test=30)
-    kernel, bias, outgoing, _ = models.TwoLayerReLU(
-        "conv", 12, 8, patch_size=3, seed=0
-    ).get_weights()
-    start = row["units"]["start"]
-    active = (points.x_train.reshape(-1, 3) @ kernel + bias > 0).mean(axis=0)
-    np.testing.assert_allclose(start["activation_rate"], active)
-    norms = np.sqrt((kernel**2).sum(axis=0)) * np.abs(outgoing[:, 0])
-    np.testing.assert_allclose(start["path_norm"], norms, rtol=1e-5)
-    assert not np.allclose(row["units"]["end"]["path_norm"], norms, rtol=1e-3)
 
 
 def test_gradient_descent_takes_the_stated_number_of_full_batch_steps():

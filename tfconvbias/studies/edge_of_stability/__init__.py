@@ -3,7 +3,7 @@
 from tfconvbias.studies.edge_of_stability.criteria import check_stability
 from tfconvbias.studies.edge_of_stability.image_regression import (
     ImageRegression,
-    image_regression,
+    regression_points,
     image_views,
     report_image_regression,
     run_image_regression,
@@ -31,7 +31,7 @@ __all__ = [
     "StabilitySweep",
     "check_geometry",
     "check_stability",
-    "image_regression",
+    "regression_points",
     "image_views",
     "report_image_regression",
     "report_patch_geometry",

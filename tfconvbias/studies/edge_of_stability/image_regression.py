@@ -98,7 +98,7 @@ def image_views(image_shape: Sequence[int], patch_size: int, strides: int = 1) -
     return values.reshape(len(pixels), -1)
 
 
-def image_regression(
+def regression_points(
     config: ImageRegression, dataset: data.ImageDataset, seed: int
 ) -> data.TeacherRegression:
     """A data set's images with the targets of a teacher over their patches."""
@@ -200,7 +200,7 @@ def _row(
     seed: int,
     name: str,
 ) -> Row:
-    points = image_regression(config, dataset, seed)
+    points = regression_points(config, dataset, seed)
     width = getattr(config, f"{connectivity}_width")
     found = regression_row(points, connectivity, width, config, seed, name)
     return {"seed": seed, "connectivity": connectivity, **found}
