@@ -6,8 +6,8 @@ import pytest
 from tfconvbias import data, training
 from tfconvbias.studies.edge_of_stability import (
     ImageRegression,
-    regression_points,
     image_views,
+    regression_points,
     report_image_regression,
     run_image_regression,
 )

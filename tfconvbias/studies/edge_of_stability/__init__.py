@@ -3,8 +3,8 @@
 from tfconvbias.studies.edge_of_stability.criteria import check_stability
 from tfconvbias.studies.edge_of_stability.image_regression import (
     ImageRegression,
-    regression_points,
     image_views,
+    regression_points,
     report_image_regression,
     run_image_regression,
 )
@@ -31,8 +31,8 @@ __all__ = [
     "StabilitySweep",
     "check_geometry",
     "check_stability",
-    "regression_points",
     "image_views",
+    "regression_points",
     "report_image_regression",
     "report_patch_geometry",
     "report_stability",
