@@ -118,7 +118,7 @@ def test_every_network_runs_with_every_seed(config, monkeypatch):
         ({"strides": 0}, "strides=0"),
         ({"noise": -1.0}, "noise=-1.0"),
         ({"radius": 0.0}, "radius=0.0"),
-        ({"conv_width": 0}, "conv_width=0"),
+        ({"local_width": 0}, "local_width=0"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(config, change, message, tmp_path):
