@@ -13,9 +13,11 @@ from tfconvbias.embedding.kernels import conv_to_dense, conv_to_local, orbit_sum
 from tfconvbias.embedding.masking import evaluate_parts, masked
 from tfconvbias.embedding.project import project
 from tfconvbias.embedding.reinitialize import reinitialize
+from tfconvbias.embedding.wide import EmbeddedConv
 
 __all__ = [
     "Deviation",
+    "EmbeddedConv",
     "EmbeddedDense",
     "EmbeddedSize",
     "Interpolation",

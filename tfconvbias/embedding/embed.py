@@ -16,6 +16,7 @@ from tfconvbias.embedding.embedded_dense import (
     temporary_bytes,
 )
 from tfconvbias.embedding.plan import EmbeddingPlan, Stage, activation_call, stage_size
+from tfconvbias.embedding.wide import EmbeddedConv, widened_kernel
 from tfconvbias.graph import Call, Rebuilder, TensorRef, read_graph
 from tfconvbias.graph import fold_normalization as folded
 from tfconvbias.graph.facts import layer_class
@@ -49,6 +50,7 @@ def embed(
     padding: str = "folded",
     layers: Sequence[str] | None = None,
     *,
+    kernel_size: int | Sequence[int] | None = None,
     fold_normalization: bool = False,
     max_bytes: int | None = None,
 ) -> keras.Model:
@@ -60,6 +62,9 @@ def embed(
       $d_\text{in} c_\text{in} \times d_\text{out} c_\text{out}$ entries ($d$ the number of
       positions) starts sparse (locality) and redundant (weight sharing), and training may fill it.
     - `target="local"`: a `LocallyConnected` layer: locality stays, sharing is free to break.
+    - `target="wide"`: an `EmbeddedConv`, a convolution with a larger kernel of which all but the
+      old taps start at zero: sharing stays, locality is free to break. With the model itself the
+      three are the corners of a square, {shared, not} × {local, not}.
 
     All other layers stay as they are, since every volume keeps its shape: pooling, activations,
     dropout, merges, dense layers, and BatchNormalization per channel. Sequential and functional
@@ -74,13 +79,18 @@ def embed(
 
     Args:
         model: Built Sequential or functional model; it is left as it is.
-        target: `"dense"` or `"local"`. Layers that are locally connected already become dense with
-            the first and stay with the second.
+        target: `"dense"`, `"local"` or `"wide"`. Layers that are locally connected already become
+            dense with the first and stay with the others.
         padding: For `"dense"`, `"folded"`: inputs that are padding have no row, and ZeroPadding
             layers in front of a convolution go into it. `"explicit"`: the padded volume is the
-            dense layer's input, as in the paper's code. A local target keeps padding as it is.
+            dense layer's input, as in the paper's code. A local target keeps padding as it is, a
+            wide one always takes it in.
         layers: Names of the layers to embed; all others stay, whatever their class. Average pooling
-            is embedded where it is named. `None`: every convolution.
+            is embedded where it is named, but not as a wide layer. `None`: every convolution.
+        kernel_size: Taps of a wide convolution along each axis, an int or one per axis. Where that
+            is more than the taps that meet an input, $2n - 1$ for stride 1 and $n$ inputs, the
+            layer has these, and where it is less than the layer's own, it keeps its own. `None`:
+            all taps that meet an input, so that each output reads each input.
         fold_normalization: Whether to fold each BatchNormalization after a convolution into it
             first, with its moving statistics: the same function in inference.
         max_bytes: Refuse to make larger variables than this; `None`: refuse what takes more at its
@@ -91,8 +101,9 @@ def embed(
 
     Raises:
         ValueError: If an argument is out of range, a name in `layers` is not one of the model's
-            embeddable layers, a layer has a constraint or an input that is not fully defined, or a
-            transposed convolution is to become local.
+            embeddable layers, a layer has a constraint or an input that is not fully defined, a
+            transposed convolution is to become local or wide, or `kernel_size` is given without
+            `target="wide"`.
         NotImplementedError: For a layer whose class is not known.
         MemoryError: If the result would be too large; nothing is allocated then.
 
@@ -116,7 +127,7 @@ def embed(
     """
     if fold_normalization:
         model = folded(model)
-    plan = EmbeddingPlan(read_graph(model), target, padding, layers)
+    plan = EmbeddingPlan(read_graph(model), target, padding, layers, kernel_size)
     size = _size_of(plan)
     peak = int(size.peak_bytes * _ALLOWANCE)
     limit = available_bytes() if max_bytes is None else max_bytes
@@ -126,6 +137,7 @@ def embed(
             "Embed fewer layers with `layers=`"
             + (", keep locality with target='local'" if target == "dense" else "")
             + (", fold the padding with padding='folded'" if padding == "explicit" else "")
+            + (", take a smaller `kernel_size`" if target == "wide" else "")
         )
         raise MemoryError(
             f"The embedded layers would hold {sum(size.layers.values()):,} parameters in "
@@ -141,14 +153,17 @@ def embedded_size(
     target: str = "dense",
     padding: str = "folded",
     layers: Sequence[str] | None = None,
+    *,
+    kernel_size: int | Sequence[int] | None = None,
 ) -> EmbeddedSize:
     """How large `embed` would make a model, without making it.
 
     Args:
         model: Built Sequential or functional model; it is only read.
-        target: `"dense"` or `"local"`.
+        target: `"dense"`, `"local"` or `"wide"`.
         padding: `"folded"` or `"explicit"`.
         layers: Names of the layers to embed; `None` for every convolution.
+        kernel_size: Of wide convolutions, as in `embed`.
 
     Returns:
         An `EmbeddedSize`.
@@ -157,7 +172,7 @@ def embedded_size(
         ValueError: If an argument is out of range, or a chosen layer cannot be embedded.
         NotImplementedError: For a layer that is not known.
     """
-    return _size_of(EmbeddingPlan(read_graph(model), target, padding, layers))
+    return _size_of(EmbeddingPlan(read_graph(model), target, padding, layers, kernel_size))
 
 
 def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
@@ -183,7 +198,7 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
             key = (id(layer), stage.suffix, stage.geometry)
             if key not in counted:
                 counted.add(key)
-                size = stage_size(stage, plan.target)
+                size = stage_size(stage, plan.target, plan.kernel_size)
                 name = layer.name + stage.suffix
                 sizes[name] = sizes.get(name, 0) + size
                 num_bytes += size * _item_size(layer)
@@ -234,8 +249,8 @@ class _Embedding(Rebuilder):
             names = [self.new_name(base + stage.suffix) for stage in stages]
         steps: list[keras.layers.Layer] = []
         for stage, name in zip(stages, names, strict=True):
-            make = self._dense if self._plan.target == "dense" else self._local
-            steps += make(layer, stage, name)
+            make = {"dense": self._dense, "local": self._local, "wide": self._wide}
+            steps += make[self._plan.target](layer, stage, name)
         activation, held = getattr(layer, "activation", None), activation_call(layer)
         if held is not None:
             steps.append(self.layer(held))
@@ -300,6 +315,19 @@ class _Embedding(Rebuilder):
         bias = None if stage.bias is None else stage.bias()
         build_with(local, (None, *geometry.input_shape), kernel, bias)
         return [local]
+
+    def _wide(self, layer: keras.layers.Layer, stage: Stage, name: str) -> list[keras.layers.Layer]:
+        geometry = stage.geometry
+        wide = EmbeddedConv(geometry, self._plan.kernel_size, **_settings(layer, stage, name))
+        # The same bias at each position.
+        bias = None if stage.bias is None else stage.bias().reshape(-1, geometry.filters)[0]
+        build_with(
+            wide,
+            (None, *geometry.input_shape),
+            lambda: widened_kernel(stage.kernel(), wide),
+            bias,
+        )
+        return [wide]
 
 
 def _settings(layer: keras.layers.Layer, stage: Stage, name: str) -> dict[str, Any]:

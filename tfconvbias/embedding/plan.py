@@ -11,12 +11,13 @@ from keras import ops
 
 from tfconvbias.connectivity import explicit_padding, patch_indices
 from tfconvbias.embedding import kernels
+from tfconvbias.embedding.wide import widened
 from tfconvbias.graph.calls import Call, LayerGraph, TensorRef
 from tfconvbias.graph.facts import KERNEL_ARGUMENTS, Kernel, channel_axis, facts_of, kind_of
 from tfconvbias.graph.geometry import ConvGeometry, Pairs
 from tfconvbias.graph.windows import add_pairs, layer_geometries, zero_padding
 
-TARGETS = ("dense", "local")
+TARGETS = ("dense", "local", "wide")
 PADDINGS = ("folded", "explicit")
 
 
@@ -46,8 +47,10 @@ class Stage:
 def is_embeddable(layer: Any, target: str = "dense") -> bool:
     """Whether a layer can be embedded: a convolution, or average pooling where it is named."""
     facts = facts_of(layer)
-    if facts is None or (facts.kind == "local" and target == "local"):
+    if facts is None or (facts.kind == "local" and target != "dense"):
         return False
+    if target == "wide":
+        return facts.convolves
     return facts.convolves or (facts.kind == "pooling" and bool(facts.is_linear))
 
 
@@ -56,13 +59,15 @@ class EmbeddingPlan:
 
     Args:
         graph: The model's graph.
-        target: `"dense"` or `"local"`.
+        target: `"dense"`, `"local"` or `"wide"`.
         padding: `"folded"` or `"explicit"`.
         layers: Names of the layers to embed; `None` for every convolution.
+        kernel_size: Of wide convolutions; `None` for all taps that meet an input.
 
     Attributes:
         graph: The model's graph.
-        target: `"dense"` or `"local"`.
+        target: `"dense"`, `"local"` or `"wide"`.
+        kernel_size: As given.
         stages: Number of a call → the tensor that the first stage reads, and the stages.
 
     Raises:
@@ -70,14 +75,27 @@ class EmbeddingPlan:
         NotImplementedError: For a layer that is not known.
     """
 
-    def __init__(self, graph: LayerGraph, target: str, padding: str, layers: Sequence[str] | None):
+    def __init__(
+        self,
+        graph: LayerGraph,
+        target: str,
+        padding: str,
+        layers: Sequence[str] | None,
+        kernel_size: int | Sequence[int] | None = None,
+    ):
         for name, value, allowed in (("target", target, TARGETS), ("padding", padding, PADDINGS)):
             if value not in allowed:
                 raise ValueError(f"`{name}` must be one of {allowed}. Received: {name}={value}")
         if isinstance(layers, str):
             raise ValueError(f"`layers` must be a sequence of names. Received: layers={layers!r}")
+        if kernel_size is not None and target != "wide":
+            raise ValueError(
+                "`kernel_size` is for target='wide' only. "
+                f"Received: kernel_size={kernel_size}, target={target!r}"
+            )
         self.graph = graph
         self.target = target
+        self.kernel_size = kernel_size
         self._is_explicit = padding == "explicit"
         self._layers = None if layers is None else frozenset(layers)
         self.stages: dict[int, tuple[TensorRef, list[Stage]]] = {}
@@ -106,9 +124,10 @@ class EmbeddingPlan:
         return not self._layers.isdisjoint((call.name, call.operation.name))
 
     def _check(self, layer: Any) -> None:
-        if self.target == "local" and kind_of(layer) == "transposed":
+        if self.target != "dense" and kind_of(layer) == "transposed":
+            form = "locally connected" if self.target == "local" else "wide"
             raise ValueError(
-                f"Layer '{layer.name}' is a transposed convolution, which has no locally connected "
+                f"Layer '{layer.name}' is a transposed convolution, which has no {form} "
                 "layer of its form. Use target='dense', or name the other layers in `layers`."
             )
         for argument in (*KERNEL_ARGUMENTS, "bias"):
@@ -127,7 +146,8 @@ class EmbeddingPlan:
         source, padded = in_front_of_padding(self.graph, inputs, layer)
         margin = None
         # Zeros in front of an average count in it, unlike the pooling's own padding.
-        if self.target == "local" or self._is_explicit or kind_of(layer) == "pooling":
+        is_explicit = self._is_explicit and self.target == "dense"
+        if self.target == "local" or is_explicit or kind_of(layer) == "pooling":
             source, padded, margin = inputs, None, padded
         shape = self.graph.shapes[source]
         found = layer_geometries(layer, shape, padded)
@@ -139,7 +159,7 @@ class EmbeddingPlan:
                 for number, (kernel, geometry) in enumerate(found)
                 if kernel is not None
             ]
-        if self.target == "dense" and self._is_explicit:
+        if is_explicit:
             stages = [
                 _explicit(stage, margin if number == 0 else None)
                 for number, stage in enumerate(stages)
@@ -301,8 +321,11 @@ def _explicit(stage: Stage, margin: Pairs | None) -> Stage:
     )
 
 
-def stage_size(stage: Stage, target: str) -> int:
+def stage_size(stage: Stage, target: str, kernel_size: int | Sequence[int] | None = None) -> int:
     """Number of parameters of the layer that a stage becomes."""
     geometry = stage.geometry
+    if target == "wide":
+        wide, _ = widened(geometry, kernel_size)
+        return math.prod(wide.kernel_shape) + (stage.bias is not None) * geometry.filters
     shape = geometry.matrix_shape if target == "dense" else geometry.local_kernel_shape
     return math.prod(shape) + (stage.bias is not None) * geometry.matrix_shape[1]
