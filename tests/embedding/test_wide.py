@@ -125,9 +125,8 @@ def test_parts_of_a_trained_model(tmp_path):
     assert deviation(wide).off_local == deviation(wide).broken_sharing == 0.0
     x = np.random.default_rng(2).normal(size=(5, 6, 6, 2)).astype("float32")
     y = np.array([0, 1, 2, 0, 1])
-    wide.compile(
-        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(True), ["accuracy"]
-    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    wide.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
     wide.fit(x, y, verbose=0)
     squares = [0.0, 0.0]
     for name, (rows, start) in {"a": (5, 1), "b": (5, 1)}.items():

@@ -15,11 +15,12 @@ from tfconvbias.embedding.embedded_dense import (
     local_value,
     temporary_bytes,
 )
-from tfconvbias.embedding.plan import EmbeddingPlan, Stage, activation_call, stage_size
+from tfconvbias.embedding.plan import EmbeddingPlan, activation_call
+from tfconvbias.embedding.stages import Stage, stage_size
 from tfconvbias.embedding.wide import EmbeddedConv, widened_kernel
 from tfconvbias.graph import Call, Rebuilder, TensorRef, read_graph
 from tfconvbias.graph import fold_normalization as folded
-from tfconvbias.graph.facts import layer_class
+from tfconvbias.graph.facts import applied, layer_class
 from tfconvbias.memory import available_bytes, readable
 
 _ALLOWANCE = 1.1
@@ -75,10 +76,16 @@ def embed(
     like look at one axis of the volume; one that is a layer itself, such as PReLU, is copied.
     Layers of your own are taken once `tfconvbias.graph.register` has said what they do.
 
+    `TimeDistributed` around a convolution is embedded as a convolution with one axis more, whose
+    kernel has length 1 there: a local target then has weights for each step, and a dense one may
+    connect steps. Of `SpectralNormalization` the kernel is taken as it is at inference; the
+    result is not normalized in training. Subclassed models are taken where Keras can follow their
+    `call` on symbolic inputs.
+
     Regularizers come along and act on each entry of the larger kernel; constraints are refused.
 
     Args:
-        model: Built Sequential or functional model; it is left as it is.
+        model: Built Sequential, functional or subclassed model; it is left as it is.
         target: `"dense"`, `"local"` or `"wide"`. Layers that are locally connected already become
             dense with the first and stay with the others.
         padding: For `"dense"`, `"folded"`: inputs that are padding have no row, and ZeroPadding
@@ -184,7 +191,7 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
         if isinstance(call.operation, keras.layers.Layer) and id(call.operation) not in replaced
     }
     for number in plan.stages:
-        held = activation_call(calls[number].operation)
+        held = activation_call(applied(calls[number].operation)[0])
         if held is not None:
             shape = plan.graph.shapes[TensorRef(number, 0)]
             kept[id(held.operation)] = _num_parameters(held.operation, shape)
@@ -192,14 +199,14 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
     num_bytes = temporary = 0
     counted: set[tuple] = set()
     for number, (_, stages) in plan.stages.items():
-        layer = calls[number].operation
+        layer, name_of = applied(calls[number].operation)[0], calls[number].operation.name
         for stage in stages:
             # A layer that is called twice on one shape becomes one layer.
             key = (id(layer), stage.suffix, stage.geometry)
             if key not in counted:
                 counted.add(key)
                 size = stage_size(stage, plan.target, plan.kernel_size)
-                name = layer.name + stage.suffix
+                name = name_of + stage.suffix
                 sizes[name] = sizes.get(name, 0) + size
                 num_bytes += size * _item_size(layer)
                 if plan.target == "dense":
@@ -240,12 +247,12 @@ class _Embedding(Rebuilder):
         return tensor
 
     def _chain(self, call: Call, stages: list[Stage]) -> list[keras.layers.Layer]:
-        layer = call.operation
-        if id(layer) not in self._base_names:
-            base = self._base_names[id(layer)] = self.name_for(call)
+        layer, _ = applied(call.operation)
+        if id(call.operation) not in self._base_names:
+            base = self._base_names[id(call.operation)] = self.name_for(call)
             names = [self.new_name(base + s.suffix) if s.suffix else base for s in stages]
         else:
-            base = self._base_names[id(layer)]
+            base = self._base_names[id(call.operation)]
             names = [self.new_name(base + stage.suffix) for stage in stages]
         steps: list[keras.layers.Layer] = []
         for stage, name in zip(stages, names, strict=True):

@@ -96,9 +96,14 @@ def as_interpolations(
 
 
 def first_layer_image(model: keras.Model) -> np.ndarray:
-    """The input weights of the first filter at the central position, on the input image."""
+    """The input weights of the first filter at the central position, on the input image.
+
+    Of a wide convolution its first filter, which is as large as the inputs of all positions.
+    """
     layer = next(embedding.embedded_layers(model))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
+    if isinstance(layer, embedding.EmbeddedConv):
+        return kernel[..., 0]
     if kernel.ndim > 2:
         rows, cols = kernel.shape[:2]
         return kernel[rows // 2, cols // 2, ..., 0]

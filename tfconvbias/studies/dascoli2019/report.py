@@ -97,7 +97,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     accuracy = {t: result.rows[f"tw-{t}"]["test_accuracy"] for t in times}
     cnn, fcn = result.histories["cnn"]["test_accuracy"][-1], standard["test_accuracy"]
     best = max(accuracy, key=accuracy.__getitem__)
-    ratio = "off_local" if result.config.target == "dense" else "broken_sharing"
+    ratio = _ratio(result)
     largest = max(result.rows[f"tw-{t}"][ratio] for t in times)
     found = [
         (f"CNN, {result.config.epochs} epochs", f"{cnn:.2%}", "about 72 %"),
@@ -121,7 +121,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
             "near 20, above the CNN",
         ),
     ]
-    if result.config.target == "dense":
+    if ratio == "off_local":
         found += [
             (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
             (f"δ of the {_baseline(result)}", f"{standard['off_local']:.2%}", "97 %"),
@@ -190,7 +190,7 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
             plots.deviation_panels(
                 rows,
                 fcn,
-                column="off_local" if result.config.target == "dense" else "broken_sharing",
+                column=_ratio(result),
                 baseline_label=_baseline(result),
             ),
         ),
@@ -250,12 +250,17 @@ def _at_rest(paths: Mapping[str, Any]) -> str:
 
 
 def _label(result: SwitchTimeResult) -> str:
-    return "eFCN" if result.config.target == "dense" else "LCN"
+    return {"dense": "eFCN", "local": "LCN", "wide": "wide CNN"}[result.config.target]
+
+
+def _ratio(result: SwitchTimeResult) -> str:
+    """What training can add: off-local weights, or broken sharing where there are none."""
+    return "broken_sharing" if result.config.target == "local" else "off_local"
 
 
 def _baseline(result: SwitchTimeResult) -> str:
     """The network of the embedding's shape that starts from default initialisation."""
-    return "FCN" if result.config.target == "dense" else "standard LCN"
+    return "FCN" if result.config.target == "dense" else f"standard {_label(result)}"
 
 
 def _title(name: str, result: SwitchTimeResult) -> str:
