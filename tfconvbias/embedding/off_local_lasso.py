@@ -108,10 +108,11 @@ class OffLocalBetaLasso(BetaLasso):
 
     def update_step(self, gradient, variable, learning_rate):
         mask = self._masks.of.get(self._get_variable_index(variable))
-        if mask is None:
+        sizes = self.step_sizes(variable, learning_rate)
+        if mask is None or sizes is None:
             super().update_step(gradient, variable, learning_rate)
             return
-        rate, pull, cutoff = self.step_sizes(variable, learning_rate)
+        rate, pull, cutoff = sizes
         chosen = ops.cast(mask, variable.dtype)
         step = hard_threshold_step if self.threshold == "hard" else soft_threshold_step
         gradient = ops.cast(ops.convert_to_tensor(gradient), variable.dtype)

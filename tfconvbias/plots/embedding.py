@@ -81,6 +81,7 @@ def against_switch_time(
     baselines: Mapping[str, float],
     *,
     label: str = "eFCN",
+    spreads: Mapping[int, Mapping[str, float]] | None = None,
 ) -> Figure:
     """Accuracy, and gradient norm and top Hessian eigenvalue at start and end (Figure 3).
 
@@ -90,6 +91,8 @@ def against_switch_time(
             eigenvalue_end.
         baselines: Name → accuracy (fraction), drawn as horizontal lines.
         label: Name of an embedded network.
+        spreads: Where `rows` are means over seeds, their standard deviations in the same form,
+            drawn as bars.
 
     Returns:
         A figure with one panel, or three if the landscape was measured.
@@ -106,7 +109,9 @@ def against_switch_time(
         ("best_test_accuracy", "+:", f"{label}, best epoch"),
     ):
         if all(column in rows[t] for t in times):
-            axes[0].plot(times, [100 * rows[t][column] for t in times], style, label=name)
+            values = [100 * rows[t][column] for t in times]
+            bars = _bars(spreads, times, column, 100)
+            axes[0].errorbar(times, values, bars, fmt=style, label=name, capsize=2)
     for (name, value), style in zip(baselines.items(), ("-", "--", ":"), strict=False):
         axes[0].axhline(100 * value, color="grey", linestyle=style, label=name)
     axes[0].set(ylabel="test accuracy, %")
@@ -114,7 +119,9 @@ def against_switch_time(
     for axis, (column, name) in zip(axes[1:], panes, strict=True):
         for moment in ("start", "end"):
             values = [rows[t][f"{column}_{moment}"] for t in times]
-            axis.plot(times, values, "o-", label=f"{moment} of {label} training")
+            bars = _bars(spreads, times, f"{column}_{moment}", 1)
+            name_of = f"{moment} of {label} training"
+            axis.errorbar(times, values, bars, fmt="o-", label=name_of, capsize=2)
         axis.set(ylabel=name, yscale="log")
         axis.legend(fontsize="small")
     for axis in axes:
@@ -122,6 +129,15 @@ def against_switch_time(
         _time_axis(axis)
         axis.grid(alpha=0.3)
     return figure
+
+
+def _bars(
+    spreads: Mapping[int, Mapping[str, float]] | None,
+    times: Sequence[int],
+    column: str,
+    scale: float,
+) -> list[float] | None:
+    return None if spreads is None else [scale * spreads[time][column] for time in times]
 
 
 def deviation_panels(

@@ -68,6 +68,9 @@ class SwitchTimeConfig(NetworkConfig):
     )
     string_samples: int = option(1000, "training images whose loss the string follows, in batches")
     stiffness: float = option(1.0, "stiffness k of the string")
+    num_seeds: int = option(
+        1, "seeds, counted from --seed, each in a folder of its own; all see the same images"
+    )
 
     run_dir: str = option(
         "runs/efcn-switch-time", "folder of histories, results and the report", decides=False
@@ -83,7 +86,7 @@ class SwitchTimeConfig(NetworkConfig):
     def __post_init__(self):
         super().__post_init__()
         self._positive("epochs", "embedded_epochs", "batch_size", "string_samples")
-        self._positive("num_workers")
+        self._positive("num_workers", "num_seeds")
         self._above_zero("learning_rate", "embedded_learning_rate", "string_learning_rate")
         self._at_least_zero("curvature_samples", "num_points", "string_epochs", "stiffness")
         self._at_least_zero("string_tolerance")

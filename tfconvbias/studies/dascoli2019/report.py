@@ -8,6 +8,7 @@ from tfconvbias import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import as_interpolations
 from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult, run_switch_time
+from tfconvbias.studies.dascoli2019.seeds import configs_of_seeds, show_seeds, write_seeds_report
 from tfconvbias.training import (
     Figures,
     config_note,
@@ -29,6 +30,8 @@ _COLUMNS = (
     ("seconds", ("seconds",), 1, ".0f"),
 )
 """Heading, the measurements (joined by arrows), factor and format of each column of the table."""
+
+_NOT_THE_LAST = "This worker is done; the one that ends last writes the report."
 
 _PAPERS_RUN = {
     "network": "vanilla",
@@ -57,13 +60,32 @@ def report_switch_time(config: SwitchTimeConfig) -> None:
         RunPausedError: If the time was over before the last point.
         TrainingDivergedError: If a loss became NaN or infinite.
     """
+    if config.num_seeds > 1:
+        _report_seeds(config)
+        return
     result = run_switch_time(config)
     if result is None:
-        print("This worker is done; the one that ends last writes the report.")
+        print(_NOT_THE_LAST)
         return
     page = write_switch_time_report(result)
     print("\n" + format_table(switch_time_table(result)) + "\n")
     print(format_table(findings(result)))
+    print(f"Report: {page}")
+
+
+def _report_seeds(config: SwitchTimeConfig) -> None:
+    """One run and page for each seed, and a page over all of them."""
+    deadline, results = config.deadline(), []
+    for one in configs_of_seeds(config):
+        config.tell(f"seed {one.seed}")
+        result = run_switch_time(one, deadline=deadline)
+        if result is None:
+            print(_NOT_THE_LAST)
+            return
+        write_switch_time_report(result)
+        results.append(result)
+    page = write_seeds_report(results, config.run_dir, _label(results[0]), _baseline(results[0]))
+    print("\n" + show_seeds(results) + "\n")
     print(f"Report: {page}")
 
 

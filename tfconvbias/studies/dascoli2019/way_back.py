@@ -248,6 +248,6 @@ def _parts(model: keras.Model, dataset: data.ImageDataset) -> dict[str, float]:
         total = nonzero = 0
         for layer in layers:
             entries = keras.ops.convert_to_numpy(layer.kernel)[embedding.off_local_mask(layer)]
-            total, nonzero = total + entries.size, nonzero + np.count_nonzero(entries)
+            total, nonzero = total + entries.size, nonzero + int(np.count_nonzero(entries))
         row["off_local_nonzero"] = nonzero / total
     return row
