@@ -70,6 +70,19 @@ def test_time_distributed_that_has_no_such_form():
             embed(model, target)
 
 
+@pytest.mark.parametrize("padding", ["valid", "same"])
+@pytest.mark.parametrize("dilation", [1, 2])
+def test_a_transposed_convolution_of_stride_1_is_a_convolution(padding, dilation):
+    layer = L.Conv2DTranspose(3, (2, 3), padding=padding, dilation_rate=dilation, name="up")
+    model = _randomize(keras.Sequential([keras.Input((5, 4, 2)), layer]))
+    for target in ("local", "wide"):
+        embedded = embed(model, target)
+        _assert_same_function(model, embedded, (5, 4, 2))
+        _assert_same_function(model, project(embedded), (5, 4, 2))
+        found = deviation(embedded)
+        assert found.off_local == 0.0 and found.broken_sharing < 1e-6
+
+
 def test_spectral_normalization():
     wrapper = L.SpectralNormalization(L.Conv2D(2, 3, padding="same", name="inner"), name="sn")
     model = keras.Sequential([keras.Input((4, 4, 2)), L.ZeroPadding2D(1), wrapper])

@@ -184,7 +184,7 @@ def test_errors():
     for size in ((3, 3, 3), 0, 2.5):
         with pytest.raises(ValueError, match="kernel_size"):
             embed(model, "wide", kernel_size=size)
-    up = keras.Sequential([keras.Input((4, 2)), L.Conv1DTranspose(2, 3, name="up")])
+    up = keras.Sequential([keras.Input((4, 2)), L.Conv1DTranspose(2, 3, strides=2, name="up")])
     with pytest.raises(ValueError, match="'up' is a transposed convolution, which has no wide"):
         embed(up, "wide")
     layer = embed(model, "wide").layers[1]

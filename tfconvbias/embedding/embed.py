@@ -109,8 +109,8 @@ def embed(
     Raises:
         ValueError: If an argument is out of range, a name in `layers` is not one of the model's
             embeddable layers, a layer has a constraint or an input that is not fully defined, a
-            transposed convolution is to become local or wide, or `kernel_size` is given without
-            `target="wide"`.
+            transposed convolution with a stride above 1 is to become local or wide, or
+            `kernel_size` is given without `target="wide"`.
         NotImplementedError: For a layer whose class is not known.
         MemoryError: If the result would be too large; nothing is allocated then.
 
@@ -273,17 +273,7 @@ class _Embedding(Rebuilder):
     ) -> list[keras.layers.Layer]:
         geometry = stage.geometry
         dtype = layer.dtype_policy
-        steps: list[keras.layers.Layer] = []
-        if stage.rim is not None:
-            pairs = stage.rim if geometry.rank > 1 else stage.rim[0]
-            steps.append(
-                layer_class("padding", geometry.rank)(
-                    pairs,
-                    data_format=geometry.data_format,
-                    name=self.new_name(f"{name}_padding"),
-                    dtype=dtype,
-                )
-            )
+        steps = self._rim(layer, stage, name)
         # Plain C order whatever the data format, as the geometry numbers its matrix.
         flatten = keras.layers.Flatten(
             "channels_last", name=self.new_name(f"{name}_flatten"), dtype=dtype
@@ -321,7 +311,20 @@ class _Embedding(Rebuilder):
 
         bias = None if stage.bias is None else stage.bias()
         build_with(local, (None, *geometry.input_shape), kernel, bias)
-        return [local]
+        return [*self._rim(layer, stage, name), local]
+
+    def _rim(self, layer: keras.layers.Layer, stage: Stage, name: str) -> list[keras.layers.Layer]:
+        """The layer that puts zeros around the inputs, where some are wanted."""
+        if stage.rim is None:
+            return []
+        rank = stage.geometry.rank
+        padding = layer_class("padding", rank)(
+            stage.rim if rank > 1 else stage.rim[0],
+            data_format=stage.geometry.data_format,
+            name=self.new_name(f"{name}_padding"),
+            dtype=layer.dtype_policy,
+        )
+        return [padding]
 
     def _wide(self, layer: keras.layers.Layer, stage: Stage, name: str) -> list[keras.layers.Layer]:
         geometry = stage.geometry

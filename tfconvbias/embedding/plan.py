@@ -7,6 +7,7 @@ import keras
 
 from tfconvbias.embedding.stages import (
     Stage,
+    as_convolution,
     average_stage,
     stage_of,
     with_explicit_padding,
@@ -116,11 +117,13 @@ class EmbeddingPlan:
         layer, num_leading = applied(operation)
         if num_leading:
             _check_leading(operation, layer, self.target)
-        if self.target != "dense" and kind_of(layer) == "transposed":
+        is_transposed = kind_of(layer) == "transposed"
+        if self.target != "dense" and is_transposed and set(layer.strides) != {1}:
             form = "locally connected" if self.target == "local" else "wide"
             raise ValueError(
-                f"Layer '{layer.name}' is a transposed convolution, which has no {form} "
-                "layer of its form. Use target='dense', or name the other layers in `layers`."
+                f"Layer '{layer.name}' is a transposed convolution with a stride above 1, which "
+                f"has no {form} layer of its form. Use target='dense', or name the other layers in "
+                "`layers`."
             )
         for argument in (*KERNEL_ARGUMENTS, "bias"):
             constraint = getattr(layer, f"{argument}_constraint", None)
@@ -162,6 +165,10 @@ class EmbeddingPlan:
             ]
         if num_leading:
             stages = [with_leading_axis(stage, shape[1]) for stage in stages]
+        if self.target != "dense" and kind_of(layer) == "transposed":
+            stages = [as_convolution(stage) for stage in stages]
+            if self.target == "local":
+                stages = [with_explicit_padding(stage, None) for stage in stages]
         if is_explicit:
             stages = [
                 with_explicit_padding(stage, margin if number == 0 else None)

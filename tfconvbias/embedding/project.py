@@ -156,6 +156,9 @@ class _Projection(Rebuilder):
         else:
             geometry = local_geometry(layer, self._margins[id(layer)])
             kernel = kernels.conv_from_local(kernel, geometry)
+        if onto == "conv" and geometry.kind == "depthwise" and geometry.rank == 3:
+            # Keras has no depthwise layer of three axes, but one in groups.
+            kernel = kernel.reshape(*geometry.kernel_size, 1, geometry.filters)
         if onto == "conv" and bias is not None:
             axes = tuple(range(geometry.rank))
             bias = bias.mean(axis=axes, dtype=np.float64).astype(bias.dtype)

@@ -93,6 +93,35 @@ def with_leading_axis(stage: Stage, length: int) -> Stage:
     )
 
 
+def as_convolution(stage: Stage) -> Stage:
+    """A transposed convolution of stride 1 as the convolution that it is.
+
+    Output $o$ reads input $o + b - t d$ by tap $t$ of $k$; with the taps in reverse order that is
+    input $o + t' d - b'$ with $b' = (k - 1) d - b$ zeros before.
+    """
+    geometry, value = stage.geometry, stage.kernel
+    padding = []
+    for n, out, k, d, (before, _) in zip(
+        geometry.spatial_shape,
+        geometry.output_spatial_shape,
+        geometry.kernel_size,
+        geometry.dilation_rate,
+        geometry.transposed_padding,
+        strict=True,
+    ):
+        reach = d * (k - 1)
+        padding.append((reach - before, out - n + before))
+    convolution = dataclasses.replace(
+        geometry, kind="conv", padding=tuple(padding), output_padding=None
+    )
+    axes = tuple(range(geometry.rank))
+
+    def kernel() -> np.ndarray:
+        return np.ascontiguousarray(np.swapaxes(np.flip(value(), axes), -1, -2))
+
+    return dataclasses.replace(stage, geometry=convolution, kernel=kernel)
+
+
 def average_stage(layer: Any, geometry: ConvGeometry) -> Stage:
     pads = _own_padding(geometry)
     if keras.config.backend() == "torch" and any(before != after for before, after in pads):
