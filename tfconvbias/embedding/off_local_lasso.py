@@ -1,5 +1,6 @@
 """β-LASSO on what training has added to a convolution."""
 
+import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -141,7 +142,8 @@ def penalized_layers(model: keras.Model) -> dict[str, dict]:
         if isinstance(layer, EmbeddedDense | EmbeddedConv):
             size = layer.kernel_size if isinstance(layer, EmbeddedConv) else None
             found[layer.kernel.path] = {
-                "geometry": layer.geometry.to_dict(),
+                # As a saved file gives it back, with lists in place of tuples.
+                "geometry": json.loads(json.dumps(layer.geometry.to_dict())),
                 "kernel_size": None if size is None else list(size),
             }
     if not found:

@@ -110,8 +110,8 @@ def against_switch_time(
     ):
         if all(column in rows[t] for t in times):
             values = [100 * rows[t][column] for t in times]
-            bars = _bars(spreads, times, column, 100)
-            axes[0].errorbar(times, values, bars, fmt=style, label=name, capsize=2)
+            axes[0].plot(times, values, style, label=name)
+            _draw_spread(axes[0], times, values, column, spreads, 100)
     for (name, value), style in zip(baselines.items(), ("-", "--", ":"), strict=False):
         axes[0].axhline(100 * value, color="grey", linestyle=style, label=name)
     axes[0].set(ylabel="test accuracy, %")
@@ -119,9 +119,8 @@ def against_switch_time(
     for axis, (column, name) in zip(axes[1:], panes, strict=True):
         for moment in ("start", "end"):
             values = [rows[t][f"{column}_{moment}"] for t in times]
-            bars = _bars(spreads, times, f"{column}_{moment}", 1)
-            name_of = f"{moment} of {label} training"
-            axis.errorbar(times, values, bars, fmt="o-", label=name_of, capsize=2)
+            axis.plot(times, values, "o-", label=f"{moment} of {label} training")
+            _draw_spread(axis, times, values, f"{column}_{moment}", spreads, 1)
         axis.set(ylabel=name, yscale="log")
         axis.legend(fontsize="small")
     for axis in axes:
@@ -131,13 +130,18 @@ def against_switch_time(
     return figure
 
 
-def _bars(
-    spreads: Mapping[int, Mapping[str, float]] | None,
+def _draw_spread(
+    axis: Axes,
     times: Sequence[int],
+    values: Sequence[float],
     column: str,
+    spreads: Mapping[int, Mapping[str, float]] | None,
     scale: float,
-) -> list[float] | None:
-    return None if spreads is None else [scale * spreads[time][column] for time in times]
+) -> None:
+    """Bars in the color of the line that was drawn last."""
+    if spreads is not None:
+        bars = [scale * spreads[time][column] for time in times]
+        axis.errorbar(times, values, bars, fmt="none", ecolor=axis.lines[-1].get_color(), capsize=2)
 
 
 def deviation_panels(

@@ -92,8 +92,8 @@ def run_way_back(
     """Run the study, or what is left of it.
 
     Every network starts from the CNN of its seed after `switch_time` epochs and has the same
-    number of epochs at the same rate; the epoch that is measured is its best on the validation
-    images. Then it is projected back onto convolutions, and trains on as one; the CNN itself, whose
+    number of epochs at the same rate; the epoch that is measured, from 0, is its best on the
+    validation images. Then it is projected back onto convolutions, and trains on as one; the CNN itself, whose
     projection it is, trains on for the same number of epochs.
 
     Args:
@@ -177,6 +177,7 @@ class _Seed:
         place.write_result(row)
         for one in (place, place_back):
             one.drop_checkpoints()
+            one.best_model.unlink(missing_ok=True)
         return row
 
     def _place(self, name: str) -> RunFolder:
@@ -215,20 +216,27 @@ class _Seed:
     def _train(
         self, model: keras.Model, optimizer: Any, place: RunFolder, epochs: int
     ) -> tuple[keras.Model, dict[str, Any]]:
-        """The network at its best epoch on the validation images, and what it reaches there."""
+        """The network at its best epoch on the validation images, and what it reaches there.
+
+        That may be epoch 0, before the first step.
+        """
+        start = model.get_weights()
         compile_classifier(model, keras.optimizers.SGD())
         before = evaluate(model, self.dataset.split("test"))["accuracy"]
         self._fit(model, optimizer, place, epochs, keep=True)
-        history = place.history()
-        best = keras.saving.load_model(place.best_model, compile=False)
+        accuracies = place.history()["val_accuracy"]
+        epoch = int(np.argmax(accuracies))
+        if epoch:
+            best = keras.saving.load_model(place.best_model, compile=False)
+        else:
+            best = model
+            best.set_weights(start)
         compile_classifier(best, keras.optimizers.SGD())
-        accuracies = history["val_accuracy"][1:]
-        place.best_model.unlink()
         return best, {
             "test_accuracy_at_start": before,
             "test_accuracy": evaluate(best, self.dataset.split("test"))["accuracy"],
             "validation_accuracy": max(accuracies),
-            "epoch": int(np.argmax(accuracies)) + 1,
+            "epoch": epoch,
         }
 
 
