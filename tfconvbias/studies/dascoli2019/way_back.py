@@ -93,8 +93,8 @@ def run_way_back(
 
     Every network starts from the CNN of its seed after `switch_time` epochs and has the same
     number of epochs at the same rate; the epoch that is measured, from 0, is its best on the
-    validation images. Then it is projected back onto convolutions, and trains on as one; the CNN itself, whose
-    projection it is, trains on for the same number of epochs.
+    validation images. Then it is projected back onto convolutions, and trains on as one; the CNN
+    itself, whose projection it is, trains on for the same number of epochs.
 
     Args:
         config: What to run, and where to keep it.
