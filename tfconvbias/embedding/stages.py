@@ -43,6 +43,7 @@ class Stage:
 def stage_of(
     layer: Any, kernel: Kernel, geometry: ConvGeometry, is_one_of_several: bool, is_last: bool
 ) -> Stage:
+    """What one of a layer's kernels connects."""
     is_local = kind_of(layer) == "local"
 
     def bias() -> np.ndarray:
@@ -123,6 +124,7 @@ def as_convolution(stage: Stage) -> Stage:
 
 
 def average_stage(layer: Any, geometry: ConvGeometry) -> Stage:
+    """Average pooling as a layer without weight sharing."""
     pads = _own_padding(geometry)
     if keras.config.backend() == "torch" and any(before != after for before, after in pads):
         raise ValueError(
