@@ -59,9 +59,12 @@ def test_the_square_and_the_way_back(tmp_path, monkeypatch):
         assert len({row["test_accuracy_at_switch"] for row in rows.values()}) == 1
         assert rows["conv"]["parameters"] < rows["wide"]["parameters"]
         assert rows["local"]["parameters"] < rows["dense"]["parameters"]
-        assert rows["wide"]["off_local"] > 0 and rows["wide"]["broken_sharing"] == 0
-        assert rows["local"]["off_local"] == 0 and rows["local"]["broken_sharing"] > 0
-        assert rows["dense"]["off_local"] > 0 and rows["dense"]["broken_sharing"] > 0
+        # The best epoch of so short a training may be the one before the first step.
+        moved = {name: row["epoch"] > 0 for name, row in rows.items()}
+        assert (rows["wide"]["off_local"] > 0) == moved["wide"]
+        assert (rows["local"]["broken_sharing"] > 1e-6) == moved["local"]
+        assert (rows["dense"]["off_local"] > 0) == moved["dense"]
+        assert rows["wide"]["broken_sharing"] == rows["local"]["off_local"] == 0
         lasso = rows["dense-lasso-1"]
         assert lasso["off_local"] == lasso["off_local_nonzero"] == 0
         assert lasso["local_alone"] == lasso["test_accuracy"]
