@@ -3,6 +3,8 @@
     python recipes/efcn_switch_time.py                        the paper's run on CIFAR-10 (GPU)
     python recipes/efcn_switch_time.py --dataset FOLDER --num-train 10000 --epochs 20
     python recipes/efcn_switch_time.py --target local         the relaxation that it suggests
+    python recipes/efcn_switch_time.py --target wide          locality relaxed, sharing kept
+    python recipes/efcn_switch_time.py --num-seeds 5          means and spread, Figure 3 with bars
     python recipes/efcn_switch_time.py --demo                 embedded data, under three minutes
 
 "Finding the Needle in the Haystack with Convolutions: on the benefits of architectural bias".

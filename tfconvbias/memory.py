@@ -1,6 +1,8 @@
 """How much memory is left, for work that would take more to be refused before it begins."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import keras
@@ -17,7 +19,14 @@ def available_bytes() -> int | None:
 
 
 def _accelerator_memory() -> int | None:
-    """What JAX or PyTorch say; TensorFlow tells what is taken, not what is left."""
+    """What is left on the accelerator that holds the variables, `None` without one.
+
+    JAX and PyTorch say it. TensorFlow says what it has handed out itself; the total is the limit
+    that the user has set on the device, or else that of the card as its driver gives it. Without
+    such a limit other processes' share is not seen, as TensorFlow takes nearly all that is free at
+    its start, so the answer may be too large. Without a limit and without NVIDIA's driver
+    (`nvidia-smi`) nothing is known.
+    """
     if keras.config.backend() == "jax":
         import jax
 
@@ -30,7 +39,39 @@ def _accelerator_memory() -> int | None:
 
         if torch.cuda.is_available():
             return torch.cuda.mem_get_info()[0]
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        devices = tf.config.list_physical_devices("GPU")
+        if devices:
+            total = _tensorflow_limit(tf, devices[0]) or _card_memory()
+            if total is not None:
+                return max(total - tf.config.experimental.get_memory_info("GPU:0")["current"], 0)
     return None
+
+
+def _tensorflow_limit(tf, device) -> int | None:
+    """What TensorFlow was told to take of a device at most."""
+    configured = tf.config.get_logical_device_configuration(device) or []
+    limit = configured[0].memory_limit if configured else None
+    return None if limit is None else int(limit * 2**20)
+
+
+def _card_memory() -> int | None:
+    """The memory of the first visible card, by its driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    query = ["--query-gpu=memory.total", "--format=csv,noheader,nounits", "-i", first or "0"]
+    try:
+        answer = subprocess.run(
+            [program, *query], capture_output=True, text=True, timeout=10, check=True
+        )
+        return int(answer.stdout.split()[0]) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        # No answer, or "[N/A]": then nothing is known, which is what `None` says.
+        return None
 
 
 def _main_memory() -> int | None:

@@ -329,7 +329,7 @@ def test_errors():
     with pytest.raises(ValueError, match="padding"):
         embed(model, padding="none")
     with pytest.raises(ValueError, match="transposed"):
-        embed(_sequential((4, 2), L.Conv1DTranspose(2, 3, name="up")), "local")
+        embed(_sequential((4, 2), L.Conv1DTranspose(2, 3, strides=2, name="up")), "local")
     with pytest.raises(ValueError, match="kernel_constraint"):
         embed(_sequential((4, 4, 2), L.Conv2D(2, 3, kernel_constraint="non_neg")))
     with pytest.raises(ValueError, match="fully defined"):

@@ -46,6 +46,14 @@ def test_against_switch_time_draws_the_landscape_where_it_was_measured():
     np.testing.assert_allclose(axis.lines[1].get_ydata(), [60, 70])
 
 
+def test_against_switch_time_draws_the_spread_over_seeds():
+    spreads = {t: {"test_accuracy": 0.02} for t in ROWS}
+    (axis,) = _draw(plots.against_switch_time(ROWS, {"CNN": 0.7}, spreads=spreads), 1)
+    (bars,) = axis.containers
+    segments = [segment[:, 1] for segment in bars.lines[2][0].get_segments()]
+    np.testing.assert_allclose(segments, [[48, 52], [68, 72]])
+
+
 def test_deviation_panels():
     axes = _draw(plots.deviation_panels(ROWS, ROWS[0] | {"off_local": 0.97}), 3)
     np.testing.assert_allclose(axes[0].lines[0].get_ydata(), [8, 2])

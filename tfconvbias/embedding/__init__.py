@@ -11,14 +11,22 @@ from tfconvbias.embedding.interpolation import (
 )
 from tfconvbias.embedding.kernels import conv_to_dense, conv_to_local, orbit_sums
 from tfconvbias.embedding.masking import evaluate_parts, masked
+from tfconvbias.embedding.off_local_lasso import (
+    OffLocalBetaLasso,
+    off_local_mask,
+    penalized_layers,
+)
 from tfconvbias.embedding.project import project
 from tfconvbias.embedding.reinitialize import reinitialize
+from tfconvbias.embedding.wide import EmbeddedConv
 
 __all__ = [
     "Deviation",
+    "EmbeddedConv",
     "EmbeddedDense",
     "EmbeddedSize",
     "Interpolation",
+    "OffLocalBetaLasso",
     "conv_to_dense",
     "conv_to_local",
     "deviation",
@@ -28,7 +36,9 @@ __all__ = [
     "evaluate_parts",
     "interpolate",
     "masked",
+    "off_local_mask",
     "orbit_sums",
+    "penalized_layers",
     "project",
     "reinitialize",
     "relax_string",

@@ -12,6 +12,7 @@ from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.plan import margins
 from tfconvbias.embedding.project import local_geometry
+from tfconvbias.embedding.wide import EmbeddedConv
 from tfconvbias.graph import leaf_layers, read_graph
 from tfconvbias.graph.calls import is_functional
 from tfconvbias.graph.facts import kind_of
@@ -48,7 +49,9 @@ def deviation(
 
     Exactly 0 right after `embed` (the broken-sharing part of float64 weights up to rounding). By
     default θ is all kernels of embedded and locally connected layers, without the entries that
-    always meet padding, be it a layer's own or that of ZeroPadding layers in front of it.
+    always meet padding, be it a layer's own or that of ZeroPadding layers in front of it. A weight
+    of a wide convolution counts once, however many positions share it, and nothing breaks its
+    sharing; its off-local part are the taps that the convolution did not have.
 
     Args:
         model: A model from `embed`, trained or not. In a model whose graph cannot be read, such as
@@ -101,12 +104,12 @@ def deviation(
 
 
 def embedded_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
-    """The embedded dense and the locally connected layers of a model and of those inside it.
+    """The embedded dense, locally connected and wide layers of a model and of those inside it.
 
     Each comes once, also where several models inside it hold it.
     """
     for layer in leaf_layers(model):
-        if isinstance(layer, EmbeddedDense) or kind_of(layer) == "local":
+        if isinstance(layer, EmbeddedDense | EmbeddedConv) or kind_of(layer) == "local":
             yield layer
 
 
@@ -114,6 +117,8 @@ def _kernel_parts(layer: keras.layers.Layer, include_padding: bool, margin: Pair
     kernel = ops.convert_to_numpy(layer.kernel)
     if isinstance(layer, EmbeddedDense):
         return np.array(kernels.squared_norms(kernel, layer.geometry, include_padding))
+    if isinstance(layer, EmbeddedConv):
+        return _wide_parts(layer, kernel, include_padding)
     live = kernels.live_taps(local_geometry(layer, margin))
     if include_padding:
         live[:] = True
@@ -126,6 +131,15 @@ def _kernel_parts(layer: keras.layers.Layer, include_padding: bool, margin: Pair
             conv += len(entries) * float(np.sum(mean**2))
             broken += float(np.sum((entries - mean) ** 2))
     return np.array([conv, broken, 0.0])
+
+
+def _wide_parts(layer: EmbeddedConv, kernel: np.ndarray, include_padding: bool) -> np.ndarray:
+    squares = np.square(kernel, dtype=np.float64)
+    if not include_padding:
+        squares[layer.wide_geometry.tap_counts().reshape(layer.kernel_size) == 0] = 0.0
+    conv = squares[layer.inner].sum()
+    squares[layer.inner] = 0.0
+    return np.array([conv, 0.0, squares.sum()])
 
 
 def _bias_parts(layer: keras.layers.Layer) -> np.ndarray:

@@ -15,10 +15,12 @@ from tfconvbias.embedding.embedded_dense import (
     local_value,
     temporary_bytes,
 )
-from tfconvbias.embedding.plan import EmbeddingPlan, Stage, activation_call, stage_size
+from tfconvbias.embedding.plan import EmbeddingPlan, activation_call
+from tfconvbias.embedding.stages import Stage, stage_size
+from tfconvbias.embedding.wide import EmbeddedConv, widened_kernel
 from tfconvbias.graph import Call, Rebuilder, TensorRef, read_graph
 from tfconvbias.graph import fold_normalization as folded
-from tfconvbias.graph.facts import layer_class
+from tfconvbias.graph.facts import applied, layer_class
 from tfconvbias.memory import available_bytes, readable
 
 _ALLOWANCE = 1.1
@@ -49,6 +51,7 @@ def embed(
     padding: str = "folded",
     layers: Sequence[str] | None = None,
     *,
+    kernel_size: int | Sequence[int] | None = None,
     fold_normalization: bool = False,
     max_bytes: int | None = None,
 ) -> keras.Model:
@@ -60,6 +63,9 @@ def embed(
       $d_\text{in} c_\text{in} \times d_\text{out} c_\text{out}$ entries ($d$ the number of
       positions) starts sparse (locality) and redundant (weight sharing), and training may fill it.
     - `target="local"`: a `LocallyConnected` layer: locality stays, sharing is free to break.
+    - `target="wide"`: an `EmbeddedConv`, a convolution with a larger kernel of which all but the
+      old taps start at zero: sharing stays, locality is free to break. With the model itself the
+      three are the corners of a square, {shared, not} × {local, not}.
 
     All other layers stay as they are, since every volume keeps its shape: pooling, activations,
     dropout, merges, dense layers, and BatchNormalization per channel. Sequential and functional
@@ -70,17 +76,28 @@ def embed(
     like look at one axis of the volume; one that is a layer itself, such as PReLU, is copied.
     Layers of your own are taken once `tfconvbias.graph.register` has said what they do.
 
+    `TimeDistributed` around a convolution is embedded as a convolution with one axis more, whose
+    kernel has length 1 there: a local target then has weights for each step, and a dense one may
+    connect steps. Of `SpectralNormalization` the kernel is taken as it is at inference; the
+    result is not normalized in training. Subclassed models are taken where Keras can follow their
+    `call` on symbolic inputs.
+
     Regularizers come along and act on each entry of the larger kernel; constraints are refused.
 
     Args:
-        model: Built Sequential or functional model; it is left as it is.
-        target: `"dense"` or `"local"`. Layers that are locally connected already become dense with
-            the first and stay with the second.
+        model: Built Sequential, functional or subclassed model; it is left as it is.
+        target: `"dense"`, `"local"` or `"wide"`. Layers that are locally connected already become
+            dense with the first and stay with the others.
         padding: For `"dense"`, `"folded"`: inputs that are padding have no row, and ZeroPadding
             layers in front of a convolution go into it. `"explicit"`: the padded volume is the
-            dense layer's input, as in the paper's code. A local target keeps padding as it is.
+            dense layer's input, as in the paper's code. A local target keeps padding as it is, a
+            wide one always takes it in.
         layers: Names of the layers to embed; all others stay, whatever their class. Average pooling
-            is embedded where it is named. `None`: every convolution.
+            is embedded where it is named, but not as a wide layer. `None`: every convolution.
+        kernel_size: Taps of a wide convolution along each axis, an int or one per axis. Where that
+            is more than the taps that meet an input, $2n - 1$ for stride 1 and $n$ inputs, the
+            layer has these, and where it is less than the layer's own, it keeps its own. `None`:
+            all taps that meet an input, so that each output reads each input.
         fold_normalization: Whether to fold each BatchNormalization after a convolution into it
             first, with its moving statistics: the same function in inference.
         max_bytes: Refuse to make larger variables than this; `None`: refuse what takes more at its
@@ -91,8 +108,9 @@ def embed(
 
     Raises:
         ValueError: If an argument is out of range, a name in `layers` is not one of the model's
-            embeddable layers, a layer has a constraint or an input that is not fully defined, or a
-            transposed convolution is to become local.
+            embeddable layers, a layer has a constraint or an input that is not fully defined, a
+            transposed convolution with a stride above 1 is to become local or wide, or
+            `kernel_size` is given without `target="wide"`.
         NotImplementedError: For a layer whose class is not known.
         MemoryError: If the result would be too large; nothing is allocated then.
 
@@ -116,7 +134,7 @@ def embed(
     """
     if fold_normalization:
         model = folded(model)
-    plan = EmbeddingPlan(read_graph(model), target, padding, layers)
+    plan = EmbeddingPlan(read_graph(model), target, padding, layers, kernel_size)
     size = _size_of(plan)
     peak = int(size.peak_bytes * _ALLOWANCE)
     limit = available_bytes() if max_bytes is None else max_bytes
@@ -126,6 +144,7 @@ def embed(
             "Embed fewer layers with `layers=`"
             + (", keep locality with target='local'" if target == "dense" else "")
             + (", fold the padding with padding='folded'" if padding == "explicit" else "")
+            + (", take a smaller `kernel_size`" if target == "wide" else "")
         )
         raise MemoryError(
             f"The embedded layers would hold {sum(size.layers.values()):,} parameters in "
@@ -141,14 +160,17 @@ def embedded_size(
     target: str = "dense",
     padding: str = "folded",
     layers: Sequence[str] | None = None,
+    *,
+    kernel_size: int | Sequence[int] | None = None,
 ) -> EmbeddedSize:
     """How large `embed` would make a model, without making it.
 
     Args:
         model: Built Sequential or functional model; it is only read.
-        target: `"dense"` or `"local"`.
+        target: `"dense"`, `"local"` or `"wide"`.
         padding: `"folded"` or `"explicit"`.
         layers: Names of the layers to embed; `None` for every convolution.
+        kernel_size: Of wide convolutions, as in `embed`.
 
     Returns:
         An `EmbeddedSize`.
@@ -157,7 +179,7 @@ def embedded_size(
         ValueError: If an argument is out of range, or a chosen layer cannot be embedded.
         NotImplementedError: For a layer that is not known.
     """
-    return _size_of(EmbeddingPlan(read_graph(model), target, padding, layers))
+    return _size_of(EmbeddingPlan(read_graph(model), target, padding, layers, kernel_size))
 
 
 def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
@@ -169,7 +191,7 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
         if isinstance(call.operation, keras.layers.Layer) and id(call.operation) not in replaced
     }
     for number in plan.stages:
-        held = activation_call(calls[number].operation)
+        held = activation_call(applied(calls[number].operation)[0])
         if held is not None:
             shape = plan.graph.shapes[TensorRef(number, 0)]
             kept[id(held.operation)] = _num_parameters(held.operation, shape)
@@ -177,14 +199,14 @@ def _size_of(plan: EmbeddingPlan) -> EmbeddedSize:
     num_bytes = temporary = 0
     counted: set[tuple] = set()
     for number, (_, stages) in plan.stages.items():
-        layer = calls[number].operation
+        layer, name_of = applied(calls[number].operation)[0], calls[number].operation.name
         for stage in stages:
             # A layer that is called twice on one shape becomes one layer.
             key = (id(layer), stage.suffix, stage.geometry)
             if key not in counted:
                 counted.add(key)
-                size = stage_size(stage, plan.target)
-                name = layer.name + stage.suffix
+                size = stage_size(stage, plan.target, plan.kernel_size)
+                name = name_of + stage.suffix
                 sizes[name] = sizes.get(name, 0) + size
                 num_bytes += size * _item_size(layer)
                 if plan.target == "dense":
@@ -225,17 +247,17 @@ class _Embedding(Rebuilder):
         return tensor
 
     def _chain(self, call: Call, stages: list[Stage]) -> list[keras.layers.Layer]:
-        layer = call.operation
-        if id(layer) not in self._base_names:
-            base = self._base_names[id(layer)] = self.name_for(call)
+        layer, _ = applied(call.operation)
+        if id(call.operation) not in self._base_names:
+            base = self._base_names[id(call.operation)] = self.name_for(call)
             names = [self.new_name(base + s.suffix) if s.suffix else base for s in stages]
         else:
-            base = self._base_names[id(layer)]
+            base = self._base_names[id(call.operation)]
             names = [self.new_name(base + stage.suffix) for stage in stages]
         steps: list[keras.layers.Layer] = []
         for stage, name in zip(stages, names, strict=True):
-            make = self._dense if self._plan.target == "dense" else self._local
-            steps += make(layer, stage, name)
+            make = {"dense": self._dense, "local": self._local, "wide": self._wide}
+            steps += make[self._plan.target](layer, stage, name)
         activation, held = getattr(layer, "activation", None), activation_call(layer)
         if held is not None:
             steps.append(self.layer(held))
@@ -251,17 +273,7 @@ class _Embedding(Rebuilder):
     ) -> list[keras.layers.Layer]:
         geometry = stage.geometry
         dtype = layer.dtype_policy
-        steps: list[keras.layers.Layer] = []
-        if stage.rim is not None:
-            pairs = stage.rim if geometry.rank > 1 else stage.rim[0]
-            steps.append(
-                layer_class("padding", geometry.rank)(
-                    pairs,
-                    data_format=geometry.data_format,
-                    name=self.new_name(f"{name}_padding"),
-                    dtype=dtype,
-                )
-            )
+        steps = self._rim(layer, stage, name)
         # Plain C order whatever the data format, as the geometry numbers its matrix.
         flatten = keras.layers.Flatten(
             "channels_last", name=self.new_name(f"{name}_flatten"), dtype=dtype
@@ -299,7 +311,33 @@ class _Embedding(Rebuilder):
 
         bias = None if stage.bias is None else stage.bias()
         build_with(local, (None, *geometry.input_shape), kernel, bias)
-        return [local]
+        return [*self._rim(layer, stage, name), local]
+
+    def _rim(self, layer: keras.layers.Layer, stage: Stage, name: str) -> list[keras.layers.Layer]:
+        """The layer that puts zeros around the inputs, where some are wanted."""
+        if stage.rim is None:
+            return []
+        rank = stage.geometry.rank
+        padding = layer_class("padding", rank)(
+            stage.rim if rank > 1 else stage.rim[0],
+            data_format=stage.geometry.data_format,
+            name=self.new_name(f"{name}_padding"),
+            dtype=layer.dtype_policy,
+        )
+        return [padding]
+
+    def _wide(self, layer: keras.layers.Layer, stage: Stage, name: str) -> list[keras.layers.Layer]:
+        geometry = stage.geometry
+        wide = EmbeddedConv(geometry, self._plan.kernel_size, **_settings(layer, stage, name))
+        # The same bias at each position.
+        bias = None if stage.bias is None else stage.bias().reshape(-1, geometry.filters)[0]
+        build_with(
+            wide,
+            (None, *geometry.input_shape),
+            lambda: widened_kernel(stage.kernel(), wide),
+            bias,
+        )
+        return [wide]
 
 
 def _settings(layer: keras.layers.Layer, stage: Stage, name: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embed import embed
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.plan import is_embeddable
+from tfconvbias.embedding.wide import EmbeddedConv
 from tfconvbias.graph import leaf_layers
 from tfconvbias.graph.facts import kind_of
 from tfconvbias.graph.rebuild import recompute_constants
@@ -73,7 +74,7 @@ def interpolate(
 
     Args:
         a: First model. Where its weights do not have the second one's shapes it is embedded as `b`
-            is: dense with folded or explicit padding, or local, and the same layers of it.
+            is: dense with folded or explicit padding, local, or wide, and the same layers of it.
         b: Second model. Neither model is changed.
         datasets: Name → inputs and integer labels, `(N,)` or `(N, 1)`, to measure on, such as train
             and test.
@@ -278,9 +279,13 @@ def _like(a: keras.Model, b: keras.Model) -> keras.Model:
         return copy
     dense = [layer for layer in embedded_layers(b) if isinstance(layer, EmbeddedDense)]
     is_explicit = any(any(map(any, layer.geometry.margin)) for layer in dense)
-    target = "dense" if dense else "local"
+    wide = [layer for layer in embedded_layers(b) if isinstance(layer, EmbeddedConv)]
+    target = "dense" if dense else "wide" if wide else "local"
     padding = "explicit" if is_explicit else "folded"
-    embedded = embed(a, target, padding, _embedded_names(a, b, target))
+    # The largest of the kernels, since smaller volumes have smaller ones anyway.
+    sizes = [layer.kernel_size for layer in wide]
+    size = tuple(map(max, zip(*sizes, strict=True))) if target == "wide" else None
+    embedded = embed(a, target, padding, _embedded_names(a, b, target), kernel_size=size)
     found = [tuple(v.shape) for v in embedded.weights]
     if found != shapes:
         raise ValueError(
@@ -294,9 +299,12 @@ def _embedded_names(a: keras.Model, b: keras.Model, target: str) -> list[str] | 
     """The layers of `a` that `b` has embedded; `None`, for all, where the names do not tell."""
 
     def embedded(model: keras.Model) -> set[str]:
-        is_dense = target == "dense"
-        layers = [x for x in leaf_layers(model) if isinstance(x, EmbeddedDense) or not is_dense]
-        return {x.name for x in layers if is_dense or kind_of(x) == "local"}
+        is_one = {
+            "dense": lambda layer: isinstance(layer, EmbeddedDense),
+            "wide": lambda layer: isinstance(layer, EmbeddedConv),
+            "local": lambda layer: kind_of(layer) == "local",
+        }[target]
+        return {layer.name for layer in leaf_layers(model) if is_one(layer)}
 
     kept = embedded(a)
     made = embedded(b) - kept

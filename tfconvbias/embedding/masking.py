@@ -11,6 +11,7 @@ from keras import ops
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
+from tfconvbias.embedding.wide import EmbeddedConv
 
 PARTS = ("local", "off_local")
 
@@ -84,6 +85,10 @@ def evaluate_parts(
 
 
 def _part(layer: keras.layers.Layer, kernel: np.ndarray, keep: str) -> np.ndarray:
+    if isinstance(layer, EmbeddedConv):
+        off_local = kernel.copy()
+        off_local[layer.inner] = 0.0
+        return off_local if keep == "off_local" else kernel - off_local
     if not isinstance(layer, EmbeddedDense):
         return kernel if keep == "local" else np.zeros_like(kernel)
     off_local = kernel.copy()

@@ -10,6 +10,7 @@ from keras import ops
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with
 from tfconvbias.embedding.plan import activation_call, margins
+from tfconvbias.embedding.wide import EmbeddedConv, inner_kernel
 from tfconvbias.graph import Call, ConvGeometry, LayerGraph, Rebuilder, read_graph
 from tfconvbias.graph.facts import kind_of, layer_class
 from tfconvbias.graph.geometry import Pairs
@@ -21,7 +22,8 @@ def project(model: keras.Model, onto: str = "conv") -> keras.Model:
 
     The weights of a convolution, embedded, form a linear subspace of those of a dense layer. The
     nearest point of it takes the mean over the entries that share a weight and drops those off the
-    support; the nearest locally connected layer only drops the latter:
+    support; the nearest locally connected layer only drops the latter. Of a wide convolution the
+    added taps are dropped:
 
     $$w_{t,c,f} = \frac{1}{|\Omega_{t,c,f}|} \sum_{(i, o) \in \Omega_{t,c,f}} M_{i,o}$$
 
@@ -32,7 +34,8 @@ def project(model: keras.Model, onto: str = "conv") -> keras.Model:
 
     Args:
         model: A model from `embed`, trained or not; it is left as it is.
-        onto: `"conv"`, where locally connected layers become convolutions too, or `"local"`.
+        onto: `"conv"`, where locally connected layers become convolutions too, or `"local"`, where
+            a wide convolution becomes a locally connected layer that still repeats one kernel.
 
     Returns:
         An uncompiled functional model; layers keep their names.
@@ -81,7 +84,7 @@ class _Projection(Rebuilder):
         layer = call.operation
         if isinstance(layer, EmbeddedDense):
             return self._dense(call)
-        if kind_of(layer) == "local" and self._onto == "conv":
+        if isinstance(layer, EmbeddedConv) or (kind_of(layer) == "local" and self._onto == "conv"):
             return self._apply(call, self.tensors[call.inputs[0]])
         if type(layer) is keras.layers.Reshape:
             volume = self._volume(self.tensors[call.inputs[0]])
@@ -143,9 +146,19 @@ class _Projection(Rebuilder):
                     )
                 kernel = _local_kernel(kernel, geometry)
             bias = None if bias is None else kernels.unflatten_bias(bias, geometry)
+        elif isinstance(layer, EmbeddedConv):
+            geometry = layer.geometry
+            kernel = inner_kernel(kernel, layer)
+            if bias is not None:
+                bias = kernels.bias_to_positions(bias, geometry)
+            if onto == "local":
+                kernel = kernels.local_from_conv(kernel, geometry)
         else:
             geometry = local_geometry(layer, self._margins[id(layer)])
             kernel = kernels.conv_from_local(kernel, geometry)
+        if onto == "conv" and geometry.kind == "depthwise" and geometry.rank == 3:
+            # Keras has no depthwise layer of three axes, but one in groups.
+            kernel = kernel.reshape(*geometry.kernel_size, 1, geometry.filters)
         if onto == "conv" and bias is not None:
             axes = tuple(range(geometry.rank))
             bias = bias.mean(axis=axes, dtype=np.float64).astype(bias.dtype)
@@ -213,7 +226,7 @@ def _new_layer(
         "bias_initializer": layer.bias_initializer,
         "bias_regularizer": layer.bias_regularizer,
         # That of a locally connected layer; an embedded one has none, as it stands apart there.
-        "activation": layer.activation if activation_call(layer) is None else None,
+        "activation": None if activation_call(layer) else getattr(layer, "activation", None),
     }
     kernel_settings = {
         "initializer": layer.kernel_initializer,

@@ -6,7 +6,7 @@ from typing import Literal
 import keras
 
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
-from tfconvbias.embedding.plan import padded_shape
+from tfconvbias.embedding.stages import padded_shape
 from tfconvbias.graph import facts_of, leaf_layers
 
 _WITH_FANS = ("conv", "dense", "local")

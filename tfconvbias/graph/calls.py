@@ -8,6 +8,7 @@ stay readable, so it is what is read here. Nothing is called and the model is no
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, NamedTuple
 
 import keras
@@ -133,13 +134,15 @@ def read_graph(model) -> LayerGraph:
 
     Args:
         model: A built `keras.Sequential` or a functional `keras.Model`. Models nested in it are
-            read through: their calls stand in the graph as if they had been written there.
+            read through: their calls stand in the graph as if they had been written there. Of a
+            built subclassed model, what its `call` does at inference on symbolic inputs, where
+            Keras can follow it and all of its weights belong to layers that it calls.
 
     Returns:
         The `LayerGraph`.
 
     Raises:
-        ValueError: If the model is not functional or sequential, or not built.
+        ValueError: If the model's graph cannot be read, or it is not built.
 
     Example:
     >>> inputs = keras.Input((8, 8, 3))
@@ -148,14 +151,48 @@ def read_graph(model) -> LayerGraph:
     ['first']
     """
     if not is_functional(model):
-        raise ValueError(
-            "`model` must be a functional model: a functional `keras.Model` or a built "
-            "`keras.Sequential`. The layers that a subclassed model calls cannot be read. "
-            f"Received: model={model} of type {type(model).__name__}"
-        )
+        model = _functional_form(model)
     graph = LayerGraph(name=model.name)
     graph.inputs, graph.outputs = _read_into(graph, model, prefix="", outer_inputs=None)
     return graph
+
+
+def _functional_form(model) -> keras.Model:
+    """A built subclassed model's `call` as a functional model of the same layers."""
+    kind = type(model).__name__
+    refusal = (
+        "`model` must be a functional model: a functional `keras.Model`, a built "
+        "`keras.Sequential`, or a built subclassed model whose `call` Keras can follow. "
+        f"Received: model={model} of type {kind}"
+    )
+    is_subclassed = isinstance(model, keras.Model) and not isinstance(model, keras.Sequential)
+    config = model.get_build_config() if is_subclassed and model.built else None
+    shape = (config or {}).get("input_shape")
+    if shape is None:
+        raise ValueError(refusal)
+    try:
+        inputs = _symbolic(shape)
+        # A False would stay with every layer that is told: they are to follow the new model.
+        told = {"training": None} if "training" in signature(model.call).parameters else {}
+        form = keras.Model(inputs, model.call(inputs, **told), name=model.name)
+        form.get_config()
+    except Exception as error:
+        # Whatever the user's own code raises on tensors without values.
+        raise ValueError(f"{refusal}. Keras could not follow it: {error}") from error
+    missing = {id(v): v for v in model.weights}.keys() - {id(v) for v in form.weights}
+    lost = sorted(v.path for v in model.weights if id(v) in missing and "seed" not in v.path)
+    if lost:
+        raise ValueError(f"{refusal}. These weights belong to no layer that it calls: {lost}")
+    return form
+
+
+def _symbolic(shape):
+    """Inputs of a shape, or of a structure of shapes, with any number of samples."""
+    if isinstance(shape, Mapping):
+        return {key: _symbolic(value) for key, value in shape.items()}
+    if all(n is None or isinstance(n, int) for n in shape):
+        return keras.Input(tuple(shape[1:]))
+    return [_symbolic(one) for one in shape]
 
 
 def _read_into(graph: LayerGraph, model, prefix: str, outer_inputs: list[TensorRef] | None):

@@ -91,6 +91,9 @@ class LayerFacts:
             `"maximum"`, `"minimum"`, `"multiply"` or `"subtract"`.
         holds_convolution: Whether a `"mixing"` layer convolves somewhere inside, so that `embed`
             must not pass over it.
+        applies: For a `"mixing"` layer that at inference does nothing but apply another layer:
+            name of the attribute that holds it. `embed` looks through it.
+        leading_axes: Axes between the batch and those of that layer, such as time: 0 or 1.
         is_resizable: Whether the layer can be made again with fewer channels, through `filters`,
             `units` or the number of channels that it is built on.
 
@@ -104,6 +107,8 @@ class LayerFacts:
     constants: str | None = None
     merge: str | None = None
     holds_convolution: bool = False
+    applies: str | None = None
+    leading_axes: int = 0
     is_resizable: bool = True
 
     def __post_init__(self):
@@ -198,9 +203,10 @@ def register(layer: Any, facts: Facts) -> None:
 
 
 def register_operation(name: str, facts: LayerFacts) -> None:
-    """The same for the operation that a function of `keras.ops` puts into a graph.
+    """The same for what Keras puts into a graph itself: operations of `keras.ops` and the layers
+    that its applications define.
 
-    The classes of these operations are not public, but their names stand in saved files.
+    These classes are not public, but their names stand in saved files.
     """
     _OPERATIONS[name] = facts
 
@@ -228,10 +234,28 @@ def facts_of(layer: Any) -> LayerFacts | None:
     if found is not None:
         return found if isinstance(found, LayerFacts) else found(layer)
     package = type(layer).__module__.split(".")[0]
-    if is_layer:
+    if is_layer and package == "tfconvbias":
         # Layers of this package without facts of their own, such as augmentations, are left whole.
-        return _OWN_LAYER if package == "tfconvbias" else None
+        return _OWN_LAYER
     return _OPERATIONS.get(type(layer).__name__) if package == "keras" else None
+
+
+def applied(layer: Any) -> tuple[Any, int]:
+    """The layer that does a layer's work at inference, and the number of axes in front of its own.
+
+    Returns:
+        The layer that a wrapper holds, where the table says so; else the layer itself, and 0.
+
+    Example:
+        >>> wrapper = keras.layers.TimeDistributed(keras.layers.Conv2D(2, 3))
+        >>> found, leading_axes = applied(wrapper)
+        >>> found is wrapper.layer, leading_axes
+        (True, 1)
+    """
+    facts = facts_of(layer)
+    if facts is None or facts.applies is None:
+        return layer, 0
+    return getattr(layer, facts.applies), facts.leading_axes
 
 
 def known_facts(layer: Any) -> LayerFacts:

@@ -118,6 +118,11 @@ class ConvGeometry:
         mask[tuple(inner)] = False
         return mask.ravel()
 
+    @property
+    def transposed_padding(self) -> Pairs:
+        """Of a transposed convolution, the padding of the convolution that it transposes."""
+        return tuple(pads for _, pads in self._transposed_axes())
+
     def support(self) -> LocalSupport:
         """The local entries of the dense matrix.
 

@@ -39,6 +39,18 @@ def _rescaling(layer: Any) -> LayerFacts:
 def _wrapper(layer: Any) -> LayerFacts:
     inner = facts_of(layer.forward_layer if isinstance(layer, L.Bidirectional) else layer.layer)
     is_free = inner is not None and not (inner.convolves or inner.holds_convolution)
+    if is_free:
+        return _MIXING
+    if inner is None or isinstance(layer, L.Bidirectional):
+        return _CONVOLVES_INSIDE
+    # Spectral normalization divides the kernel in training, and applies what it has at inference.
+    leading = 1 if isinstance(layer, L.TimeDistributed) else 0
+    return LayerFacts("mixing", holds_convolution=True, applies="layer", leading_axes=leading)
+
+
+def _pipeline(layer: Any) -> LayerFacts:
+    inner = [facts_of(one) for one in layer.layers]
+    is_free = all(f is not None and not (f.convolves or f.holds_convolution) for f in inner)
     return _MIXING if is_free else _CONVOLVES_INSIDE
 
 
@@ -83,7 +95,10 @@ _BY_NAME: tuple[tuple[str, Facts], ...] = (
      "RandomColorDegeneration RandomColorJitter RandomContrast RandomCrop RandomElasticTransform "
      "RandomErasing RandomFlip RandomGaussianBlur RandomGrayscale RandomHue RandomInvert "
      "RandomPerspective RandomPosterization RandomRotation RandomSaturation RandomSharpness "
-     "RandomShear RandomTranslation RandomZoom Solarization", _MIXING),
+     "RandomShear RandomTranslation RandomZoom Solarization "
+     "ContrastLimitedAdaptiveHistogramEqualization Discretization Equalization HashedCrossing "
+     "Hashing ReversibleEmbedding", _MIXING),
+    ("Pipeline", _pipeline),
 )  # fmt: skip
 
 _POINTWISE = (
@@ -114,6 +129,9 @@ _OPERATIONS: tuple[tuple[str, LayerFacts], ...] = (
      "NotEqual Normalize Pad Repeat Reshape Roll Softmax Split Squeeze Sum Swapaxes Tile "
      "Transpose", _MIXING),
     ("Conv ConvTranspose DepthwiseConv SeparableConv", _CONVOLVES_INSIDE),
+    # Layers that ConvNeXt defines for itself.
+    ("LayerScale", LayerFacts("channelwise", is_linear=True, is_resizable=False)),
+    ("StochasticDepth", _UNCHANGED),
 )  # fmt: skip
 
 

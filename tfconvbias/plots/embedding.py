@@ -81,6 +81,7 @@ def against_switch_time(
     baselines: Mapping[str, float],
     *,
     label: str = "eFCN",
+    spreads: Mapping[int, Mapping[str, float]] | None = None,
 ) -> Figure:
     """Accuracy, and gradient norm and top Hessian eigenvalue at start and end (Figure 3).
 
@@ -90,6 +91,8 @@ def against_switch_time(
             eigenvalue_end.
         baselines: Name → accuracy (fraction), drawn as horizontal lines.
         label: Name of an embedded network.
+        spreads: Where `rows` are means over seeds, their standard deviations in the same form,
+            drawn as bars.
 
     Returns:
         A figure with one panel, or three if the landscape was measured.
@@ -106,7 +109,9 @@ def against_switch_time(
         ("best_test_accuracy", "+:", f"{label}, best epoch"),
     ):
         if all(column in rows[t] for t in times):
-            axes[0].plot(times, [100 * rows[t][column] for t in times], style, label=name)
+            values = [100 * rows[t][column] for t in times]
+            axes[0].plot(times, values, style, label=name)
+            _draw_spread(axes[0], times, values, column, spreads, 100)
     for (name, value), style in zip(baselines.items(), ("-", "--", ":"), strict=False):
         axes[0].axhline(100 * value, color="grey", linestyle=style, label=name)
     axes[0].set(ylabel="test accuracy, %")
@@ -115,6 +120,7 @@ def against_switch_time(
         for moment in ("start", "end"):
             values = [rows[t][f"{column}_{moment}"] for t in times]
             axis.plot(times, values, "o-", label=f"{moment} of {label} training")
+            _draw_spread(axis, times, values, f"{column}_{moment}", spreads, 1)
         axis.set(ylabel=name, yscale="log")
         axis.legend(fontsize="small")
     for axis in axes:
@@ -122,6 +128,20 @@ def against_switch_time(
         _time_axis(axis)
         axis.grid(alpha=0.3)
     return figure
+
+
+def _draw_spread(
+    axis: Axes,
+    times: Sequence[int],
+    values: Sequence[float],
+    column: str,
+    spreads: Mapping[int, Mapping[str, float]] | None,
+    scale: float,
+) -> None:
+    """Bars in the color of the line that was drawn last."""
+    if spreads is not None:
+        bars = [scale * spreads[time][column] for time in times]
+        axis.errorbar(times, values, bars, fmt="none", ecolor=axis.lines[-1].get_color(), capsize=2)
 
 
 def deviation_panels(

@@ -179,8 +179,8 @@ def test_a_worker_does_not_wait_longer_than_it_may(tmp_path):
 
 @pytest.mark.parametrize(
     "other",
-    [{}, {"filters": 32}, {"network": "alexnet"}, {"target": "local"}, {"embedded_epochs": 50},
-     {"data": "cifar100"}, {"images": 10_000}],
+    [{}, {"filters": 32}, {"network": "alexnet"}, {"target": "local"}, {"target": "wide"},
+     {"embedded_epochs": 50}, {"data": "cifar100"}, {"images": 10_000}],
 )  # fmt: skip
 def test_the_papers_figures_stand_beside_the_papers_own_run_only(other):
     row = {
@@ -261,7 +261,7 @@ def test_landscape():
 def test_weight_pictures():
     dataset = _dataset()
     cnn = protocol.build_cnn(TINY, dataset)
-    for target in ("dense", "local"):
+    for target in ("dense", "local", "wide"):
         model = embedding.embed(cnn, target)
         assert np.count_nonzero(measurements.first_layer_image(model)) == 48
         picture = measurements.weight_slice(model)

@@ -8,8 +8,8 @@ from tfconvbias.training import ConfigError, DataConfig, Execution, option
 
 
 @dataclass(frozen=True)
-class SwitchTimeConfig(DataConfig, Execution):
-    """The CNN, the networks that it is embedded in, their trainings, and what is measured.
+class NetworkConfig(DataConfig, Execution):
+    """The CNN, and what its embeddings share.
 
     Raises:
         ConfigError: If a value is out of its range.
@@ -17,8 +17,27 @@ class SwitchTimeConfig(DataConfig, Execution):
 
     network: Literal["vanilla", "alexnet"] = option("vanilla", "the CNN")
     filters: int = option(64, "channels of VanillaCNN's convolutions")
-    target: Literal["dense", "local"] = option(
-        "dense", "layers that the convolutions become; dense: eFCN; local: LCN"
+    kernel_size: int | None = option(
+        None, "taps of a wide convolution along each axis; none: all that meet an input"
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._positive("filters")
+        self._positive("kernel_size", optional=True)
+
+
+@dataclass(frozen=True)
+class SwitchTimeConfig(NetworkConfig):
+    """The CNN, the networks that it is embedded in, their trainings, and what is measured.
+
+    Raises:
+        ConfigError: If a value is out of its range.
+    """
+
+    target: Literal["dense", "local", "wide"] = option(
+        "dense",
+        "layers that the convolutions become; dense: eFCN; local: LCN; wide: larger convolutions",
     )
     padding: Literal["folded", "explicit"] = option(
         "folded",
@@ -49,6 +68,9 @@ class SwitchTimeConfig(DataConfig, Execution):
     )
     string_samples: int = option(1000, "training images whose loss the string follows, in batches")
     stiffness: float = option(1.0, "stiffness k of the string")
+    num_seeds: int = option(
+        1, "seeds, counted from --seed, each in a folder of its own; all see the same images"
+    )
 
     run_dir: str = option(
         "runs/efcn-switch-time", "folder of histories, results and the report", decides=False
@@ -63,8 +85,8 @@ class SwitchTimeConfig(DataConfig, Execution):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("filters", "epochs", "embedded_epochs", "batch_size", "string_samples")
-        self._positive("num_workers")
+        self._positive("epochs", "embedded_epochs", "batch_size", "string_samples")
+        self._positive("num_workers", "num_seeds")
         self._above_zero("learning_rate", "embedded_learning_rate", "string_learning_rate")
         self._at_least_zero("curvature_samples", "num_points", "string_epochs", "stiffness")
         self._at_least_zero("string_tolerance")

@@ -96,9 +96,14 @@ def as_interpolations(
 
 
 def first_layer_image(model: keras.Model) -> np.ndarray:
-    """The input weights of the first filter at the central position, on the input image."""
+    """The input weights of the first filter at the central position, on the input image.
+
+    Of a wide convolution its first filter, which is as large as the inputs of all positions.
+    """
     layer = next(embedding.embedded_layers(model))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
+    if isinstance(layer, embedding.EmbeddedConv):
+        return kernel[..., 0]
     if kernel.ndim > 2:
         rows, cols = kernel.shape[:2]
         return kernel[rows // 2, cols // 2, ..., 0]
@@ -109,9 +114,14 @@ def first_layer_image(model: keras.Model) -> np.ndarray:
 
 
 def weight_slice(model: keras.Model) -> np.ndarray:
-    """200 × 200 entries of the first layer's matrix, channel by channel as the paper draws it."""
+    """200 × 200 entries of the first layer's matrix, channel by channel as the paper draws it.
+
+    Of a wide convolution the kernel of the first channel and filter.
+    """
     layer = next(embedding.embedded_layers(model))
     kernel = keras.ops.convert_to_numpy(layer.kernel)
+    if isinstance(layer, embedding.EmbeddedConv):
+        return kernel[:_SLICE, :_SLICE, 0, 0]
     if kernel.ndim > 2:
         return kernel.reshape(-1, kernel.shape[-1])[:_SLICE, :_SLICE]
     geometry = layer.geometry

@@ -11,7 +11,7 @@ import numpy as np
 from tfconvbias import callbacks, data, embedding, models
 from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.memory import available_bytes, readable
-from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
+from tfconvbias.studies.dascoli2019.config import NetworkConfig, SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import (
     first_layer_image,
     landscape,
@@ -126,7 +126,7 @@ def run_switch_time(
     return SwitchTimeResult(config, histories, rows, folder)
 
 
-def build_cnn(config: SwitchTimeConfig, dataset: data.ImageDataset) -> keras.Model:
+def build_cnn(config: NetworkConfig, dataset: data.ImageDataset) -> keras.Model:
     """The CNN on raw uint8 images, normalised inside."""
     arguments: dict[str, Any] = {
         "input_shape": dataset.image_shape,
@@ -217,11 +217,15 @@ class _Protocol:
         """The network of a switch time, or the FCN, before its first step."""
         config = self.config
         if name == "fcn":
-            model = embedding.embed(self.cnn, config.target, config.padding)
+            model = self._embed()
             embedding.reinitialize(model, config.seed)
             return model
         self.cnn.load_weights(self.snapshots.path(int(name.removeprefix("tw-"))))
-        return embedding.embed(self.cnn, config.target, config.padding)
+        return self._embed()
+
+    def _embed(self) -> keras.Model:
+        config = self.config
+        return embedding.embed(self.cnn, config.target, config.padding, kernel_size=taps_of(config))
 
     def _fit(
         self,
@@ -249,6 +253,11 @@ class _Protocol:
         )
 
 
+def taps_of(config: SwitchTimeConfig) -> int | None:
+    """The taps of wide convolutions, which other targets do not have."""
+    return config.kernel_size if config.target == "wide" else None
+
+
 def _image_file(place: RunFolder) -> Path:
     return place.path / "images.npz"
 
@@ -268,7 +277,7 @@ def _wait_for(file: Path, config: SwitchTimeConfig, deadline: Deadline) -> None:
 
 def _check_memory(cnn: keras.Model, config: SwitchTimeConfig) -> None:
     """Refuse at the start what would fail hours later."""
-    size = embedding.embedded_size(cnn, config.target, config.padding)
+    size = embedding.embedded_size(cnn, config.target, config.padding, kernel_size=taps_of(config))
     stages = {"training": 3}
     if config.curvature_samples:
         stages["the Hessian's eigenvalue (--curvature-samples)"] = _LANCZOS_COPIES

@@ -8,6 +8,7 @@ from tfconvbias import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import as_interpolations
 from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult, run_switch_time
+from tfconvbias.studies.dascoli2019.seeds import configs_of_seeds, show_seeds, write_seeds_report
 from tfconvbias.training import (
     Figures,
     config_note,
@@ -29,6 +30,8 @@ _COLUMNS = (
     ("seconds", ("seconds",), 1, ".0f"),
 )
 """Heading, the measurements (joined by arrows), factor and format of each column of the table."""
+
+_NOT_THE_LAST = "This worker is done; the one that ends last writes the report."
 
 _PAPERS_RUN = {
     "network": "vanilla",
@@ -57,13 +60,32 @@ def report_switch_time(config: SwitchTimeConfig) -> None:
         RunPausedError: If the time was over before the last point.
         TrainingDivergedError: If a loss became NaN or infinite.
     """
+    if config.num_seeds > 1:
+        _report_seeds(config)
+        return
     result = run_switch_time(config)
     if result is None:
-        print("This worker is done; the one that ends last writes the report.")
+        print(_NOT_THE_LAST)
         return
     page = write_switch_time_report(result)
     print("\n" + format_table(switch_time_table(result)) + "\n")
     print(format_table(findings(result)))
+    print(f"Report: {page}")
+
+
+def _report_seeds(config: SwitchTimeConfig) -> None:
+    """One run and page for each seed, and a page over all of them."""
+    deadline, results = config.deadline(), []
+    for one in configs_of_seeds(config):
+        config.tell(f"seed {one.seed}")
+        result = run_switch_time(one, deadline=deadline)
+        if result is None:
+            print(_NOT_THE_LAST)
+            return
+        write_switch_time_report(result)
+        results.append(result)
+    page = write_seeds_report(results, config.run_dir, _label(results[0]), _baseline(results[0]))
+    print("\n" + show_seeds(results) + "\n")
     print(f"Report: {page}")
 
 
@@ -97,7 +119,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     accuracy = {t: result.rows[f"tw-{t}"]["test_accuracy"] for t in times}
     cnn, fcn = result.histories["cnn"]["test_accuracy"][-1], standard["test_accuracy"]
     best = max(accuracy, key=accuracy.__getitem__)
-    ratio = "off_local" if result.config.target == "dense" else "broken_sharing"
+    ratio = _ratio(result)
     largest = max(result.rows[f"tw-{t}"][ratio] for t in times)
     found = [
         (f"CNN, {result.config.epochs} epochs", f"{cnn:.2%}", "about 72 %"),
@@ -121,7 +143,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
             "near 20, above the CNN",
         ),
     ]
-    if result.config.target == "dense":
+    if ratio == "off_local":
         found += [
             (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
             (f"δ of the {_baseline(result)}", f"{standard['off_local']:.2%}", "97 %"),
@@ -190,7 +212,7 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
             plots.deviation_panels(
                 rows,
                 fcn,
-                column="off_local" if result.config.target == "dense" else "broken_sharing",
+                column=_ratio(result),
                 baseline_label=_baseline(result),
             ),
         ),
@@ -250,12 +272,17 @@ def _at_rest(paths: Mapping[str, Any]) -> str:
 
 
 def _label(result: SwitchTimeResult) -> str:
-    return "eFCN" if result.config.target == "dense" else "LCN"
+    return {"dense": "eFCN", "local": "LCN", "wide": "wide CNN"}[result.config.target]
+
+
+def _ratio(result: SwitchTimeResult) -> str:
+    """What training can add: off-local weights, or broken sharing where there are none."""
+    return "broken_sharing" if result.config.target == "local" else "off_local"
 
 
 def _baseline(result: SwitchTimeResult) -> str:
     """The network of the embedding's shape that starts from default initialisation."""
-    return "FCN" if result.config.target == "dense" else "standard LCN"
+    return "FCN" if result.config.target == "dense" else f"standard {_label(result)}"
 
 
 def _title(name: str, result: SwitchTimeResult) -> str:

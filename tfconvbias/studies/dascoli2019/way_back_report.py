@@ -1,0 +1,90 @@
+"""The table of the square and of the way back, over seeds."""
+
+from pathlib import Path
+
+import numpy as np
+
+from tfconvbias.studies.dascoli2019.way_back import WayBackConfig, WayBackResult, run_way_back
+from tfconvbias.training import config_note, environment_note, format_table, write_page
+
+_TITLES = {
+    "conv": "conv: shared, local",
+    "wide": "wide: shared, not local",
+    "local": "local: not shared, local",
+    "dense": "dense: neither",
+}
+_COLUMNS = (
+    ("validation, %", "validation_accuracy"),
+    ("test, %", "test_accuracy"),
+    ("δ, %", "off_local"),
+    ("broken sharing, %", "broken_sharing"),
+    ("off-local weights not zero, %", "off_local_nonzero"),
+    ("local weights alone, %", "local_alone"),
+    ("projected, %", "projected"),
+    ("fine-tuned, %", "fine_tuned"),
+)
+
+
+def report_way_back(config: WayBackConfig) -> None:
+    """Run the study, print its table and write its report.
+
+    Args:
+        config: What to run, and where to keep it.
+
+    Raises:
+        ConfigError: If the data set does not hold what is asked for.
+        RunFolderError: If the folder holds another run, or this one without `config.resume`.
+        RunPausedError: If the time was over before the last network.
+        TrainingDivergedError: If a loss became NaN or infinite.
+    """
+    result = run_way_back(config)
+    page = write_way_back_report(result)
+    print("\n" + format_table(way_back_table(result)) + "\n")
+    print(f"Report: {page}")
+
+
+def write_way_back_report(result: WayBackResult) -> Path:
+    """Write the table into the run folder.
+
+    Returns:
+        The path of the page.
+    """
+    return write_page(
+        result.folder.path / "report.html",
+        "Locality and weight sharing, each relaxed by itself, and the way back",
+        {"": way_back_table(result)},
+        {},
+        [
+            config_note(result.config),
+            environment_note(result.folder.environment()),
+            f"Means over {len(result.rows)} seeds, ± their standard deviation where there are "
+            "several. Validation images chose the epoch of each network. All networks of a seed "
+            "start from the same CNN and train for the same number of epochs at the same rate. "
+            "Projected: onto convolutions, before any further step. Fine-tuned: trained on as a "
+            "CNN, again with the epoch chosen on validation images; in the first row the CNN "
+            "itself trains on.",
+        ],
+    )
+
+
+def way_back_table(result: WayBackResult) -> list[dict[str, str]]:
+    """One row per network: means over the seeds, and standard deviations."""
+    return [
+        {"from the same epoch on": _title(name)}
+        | {
+            heading: _spread([row[name][key] for row in result.rows.values() if key in row[name]])
+            for heading, key in _COLUMNS
+        }
+        for name in result.config.networks
+    ]
+
+
+def _title(name: str) -> str:
+    return _TITLES.get(name) or f"dense, β-LASSO λ = {name.removeprefix('dense-lasso-')}"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    mean = f"{100 * np.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}"
