@@ -5,8 +5,6 @@ import shutil
 import subprocess
 from pathlib import Path
 
-import keras
-
 
 def available_bytes() -> int | None:
     """Memory that is still available, or `None` if nothing says.
@@ -27,6 +25,8 @@ def _accelerator_memory() -> int | None:
     its start, so the answer may be too large. Without a limit and without NVIDIA's driver
     (`nvidia-smi`) nothing is known.
     """
+    import keras
+
     if keras.config.backend() == "jax":
         import jax
 

@@ -226,7 +226,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_model(
     tiny_config, tiny_dataset, monkeypatch
 ):
     config = dataclasses.replace(tiny_config, dropout_rate=0.0, epochs=5)
-    on_epoch_begin = trainer._Recorder.on_epoch_begin
+    on_epoch_begin = recorder.Recorder.on_epoch_begin
 
     def poison(self, epoch, logs=None):
         on_epoch_begin(self, epoch, logs)
@@ -234,7 +234,7 @@ def test_a_diverging_run_stops_and_keeps_the_last_good_model(
             bias = self.model.get_layer("fc2").bias
             bias.assign(np.full(bias.shape, np.nan))
 
-    monkeypatch.setattr(trainer._Recorder, "on_epoch_begin", poison)
+    monkeypatch.setattr(recorder.Recorder, "on_epoch_begin", poison)
     with pytest.raises(training.TrainingDivergedError, match=r"epoch 3.*checkpoint-2\.weights"):
         training.run(config, tiny_dataset)
     folder = training.RunFolder(config.run_dir)

@@ -1,11 +1,10 @@
 """From a configuration to data, a model and its compilation."""
 
+from __future__ import annotations
+
 from typing import Any
 
-import keras
-
-from tfconvbias import data, models
-from tfconvbias.optimizers import BetaLasso
+from tfconvbias.lazy import data, keras, models, optimizers
 from tfconvbias.training.environment import accelerators
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.run_config import RunConfig
@@ -62,7 +61,7 @@ def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer
     rate = learning_rate(config, steps)
     if config.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=config.momentum)
-    return BetaLasso(
+    return optimizers.BetaLasso(
         rate,
         l1=config.l1,
         beta=config.beta,

@@ -1,12 +1,13 @@
 """Weights and optimizer of a training under way, each file with a seal that says what it is."""
 
+from __future__ import annotations
+
 import hashlib
 import shutil
 import sys
 from pathlib import Path
 
-import keras
-
+from tfconvbias.lazy import keras
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import read_json, replacing, write_json
 

@@ -1,9 +1,11 @@
 """Several configurations in one folder, set side by side."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 
-from tfconvbias import data
+from tfconvbias.lazy import data
 from tfconvbias.training.config import field_names
 from tfconvbias.training.data_config import DataConfig, build_dataset
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError

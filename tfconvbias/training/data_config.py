@@ -1,8 +1,10 @@
 """Which images a training sees."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-from tfconvbias import data
+from tfconvbias.lazy import data
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.errors import ConfigError
 

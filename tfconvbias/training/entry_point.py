@@ -1,5 +1,7 @@
 """What every recipe calls: command line in, work done, faults that the user can mend as a line."""
 
+from __future__ import annotations
+
 import contextlib
 import errno
 import shlex
@@ -9,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from tfconvbias import data
+from tfconvbias.lazy import data
 from tfconvbias.training import command_line
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RecipeError, RunPausedError

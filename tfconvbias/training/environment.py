@@ -1,5 +1,7 @@
 """Where a result was measured."""
 
+from __future__ import annotations
+
 import os
 import platform
 import subprocess
@@ -7,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import keras
+from tfconvbias.lazy import keras
 
 _PACKAGES = ("tfconvbias", "keras", "numpy", "tensorflow", "jax", "torch")
 

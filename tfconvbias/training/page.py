@@ -1,21 +1,24 @@
 """HTML pages that hold all they show: tables, figures, and how they were measured."""
 
+from __future__ import annotations
+
 import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import replacing, write_text
 from tfconvbias.training.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Tables = Mapping[str, Sequence[Mapping[str, str]]]
-Figures = dict[str, tuple[str, Figure]]
+Figures = dict[str, tuple[str, "Figure"]]
 """Name → caption and figure."""
 
 _STYLE = """

@@ -1,14 +1,15 @@
 """Runs as a recipe shows them: a printed table, and a page made from run folders alone."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import analysis, plots
+from tfconvbias.lazy import analysis, keras, plots
 from tfconvbias.text_table import format_table
 from tfconvbias.training.comparison import compare, slug
 from tfconvbias.training.config import Config

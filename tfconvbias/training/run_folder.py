@@ -1,5 +1,7 @@
 """What a training leaves on disk, and how it is found again."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import dataclasses
@@ -10,9 +12,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import filelock
-import keras
 
-from tfconvbias.data import ImageDataset
+from tfconvbias.lazy import data, keras
 from tfconvbias.training.checkpoints import Checkpoints
 from tfconvbias.training.config import Config
 from tfconvbias.training.data_config import DataConfig, build_dataset
@@ -66,7 +67,7 @@ class RunFolder:
         owner: The folder of the study that this training is a part of.
     """
 
-    def __init__(self, path: str | Path, owner: "RunFolder | None" = None):
+    def __init__(self, path: str | Path, owner: RunFolder | None = None):
         self.path = Path(path)
         self._owner = owner
 
@@ -90,7 +91,7 @@ class RunFolder:
         """Whether the folder holds a configuration."""
         return (self.path / "config.json").exists()
 
-    def part(self, name: str) -> "RunFolder":
+    def part(self, name: str) -> RunFolder:
         """The folder of one training of a study."""
         return RunFolder(self.path / name, self)
 
@@ -188,7 +189,7 @@ class RunFolder:
         """The stored configuration."""
         return read_json(self.path / "config.json")
 
-    def dataset(self, name: str | None = None, data_dir: str | None = None) -> ImageDataset:
+    def dataset(self, name: str | None = None, data_dir: str | None = None) -> data.ImageDataset:
         """Load the images on which the training was done.
 
         Args:
@@ -248,7 +249,7 @@ class RunFolder:
         """Store weights and optimizer after an epoch, counted from 1; drop all but the newest."""
         self._checkpoints().save(model, epoch, num_kept)
 
-    def take_over(self, earlier: "RunFolder") -> None:
+    def take_over(self, earlier: RunFolder) -> None:
         """Start from another training's end: its newest checkpoint, and its history until there.
 
         Raises:

@@ -1,12 +1,12 @@
 """Run a configuration: train, keep everything, resume, measure."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
-from tfconvbias import analysis, callbacks, data
+from tfconvbias.lazy import analysis, callbacks, data, keras
 from tfconvbias.training.batches import check_batch_size
 from tfconvbias.training.build import build_model, compile_model, with_precision
 from tfconvbias.training.data_config import build_dataset

@@ -1,13 +1,31 @@
-"""KerasTuner searches over the configurations of training runs; it knows no paper."""
+"""KerasTuner searches over the configurations of training runs; it knows no paper.
+
+What derives from KerasTuner's classes is imported when it is used, so that options can be read
+without KerasTuner and Keras.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
 from tfconvbias.tuning.errors import SearchError
-from tfconvbias.tuning.hypermodels import BetaLassoHyperModel, SGDHyperModel, hypermodel
-from tfconvbias.tuning.oracles import BayesianOracle, GridOracle, HyperbandOracle
 from tfconvbias.tuning.report import report_augmentation_search, report_search
 from tfconvbias.tuning.results import SearchResults
 from tfconvbias.tuning.search import search, without_deprecations
 from tfconvbias.tuning.search_config import SearchConfig
+
+if TYPE_CHECKING:
+    from tfconvbias.tuning.hypermodels import BetaLassoHyperModel, SGDHyperModel, hypermodel
+    from tfconvbias.tuning.oracles import BayesianOracle, GridOracle, HyperbandOracle
+
+_LAZY = {
+    "BayesianOracle": "oracles",
+    "BetaLassoHyperModel": "hypermodels",
+    "GridOracle": "oracles",
+    "HyperbandOracle": "oracles",
+    "SGDHyperModel": "hypermodels",
+    "hypermodel": "hypermodels",
+}
 
 __all__ = [
     "AugmentationSearchConfig",
@@ -26,3 +44,9 @@ __all__ = [
     "search_augmentation",
     "without_deprecations",
 ]
+
+
+def __getattr__(name: str):
+    if name in _LAZY:
+        return getattr(importlib.import_module(f"tfconvbias.tuning.{_LAZY[name]}"), name)
+    raise AttributeError(f"module 'tfconvbias.tuning' has no attribute {name!r}")

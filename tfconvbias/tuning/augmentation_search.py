@@ -1,15 +1,15 @@
 """Find an augmentation policy by density matching on held-out folds."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import data
-from tfconvbias.data import EVALUATION_BATCH_SIZE, FastAutoAugment
+from tfconvbias.lazy import data, keras
 from tfconvbias.training import (
     Config,
     ConfigError,
@@ -20,8 +20,6 @@ from tfconvbias.training import (
     run,
     write_json,
 )
-
-_OPERATIONS = tuple(data.OPERATIONS)
 
 SubPolicy = list[list[Any]]
 
@@ -190,30 +188,18 @@ def _scores(
     labels: np.ndarray,
 ) -> list[float]:
     """Each candidate's mean over images of the smallest cross-entropy among the draws."""
-    judge = _Judge(network, FastAutoAugment(candidates, seed=config.run.seed))
+    from tfconvbias.tuning.judge import Judge
+
+    judge = Judge(network, data.FastAutoAugment(candidates, seed=config.run.seed))
     scores = []
     for number in range(len(candidates)):
         part = np.full(len(images), number, "int32")
         losses = np.full(len(images), np.inf)
         for _ in range(config.num_draws):
-            logits = judge.predict([images, part], batch_size=EVALUATION_BATCH_SIZE, verbose=0)
+            logits = judge.predict([images, part], batch_size=data.EVALUATION_BATCH_SIZE, verbose=0)
             losses = np.minimum(losses, _cross_entropy(logits, labels))
         scores.append(float(losses.mean()))
     return scores
-
-
-class _Judge(keras.Model):
-    """Logits of images after the sub-policies of given numbers: one graph for all candidates."""
-
-    def __init__(self, network: keras.Model, augment: FastAutoAugment):
-        super().__init__(name="judge")
-        self.network = network
-        self.augment = augment
-        augment.build((None, *network.input_shape[1:]))
-
-    def call(self, inputs):
-        images, part = inputs
-        return self.network(self.augment.apply_sub_policies(images, part), training=False)
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -224,7 +210,7 @@ def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _random(config: AugmentationSearchConfig, generator: np.random.Generator) -> SubPolicy:
-    names = generator.choice(_OPERATIONS, config.num_steps)
+    names = generator.choice(tuple(data.OPERATIONS), config.num_steps)
     return [
         [str(name), float(generator.uniform(config.min_probability, 1)), float(generator.random())]
         for name in names
@@ -237,7 +223,7 @@ def _near(
     child = []
     for name, probability, level in parent:
         if generator.random() < 1 / (2 * config.num_steps):
-            name = str(generator.choice(_OPERATIONS))
+            name = str(generator.choice(tuple(data.OPERATIONS)))
         probability, level = np.array([probability, level]) + generator.normal(0, 0.1, 2)
         lowest = config.min_probability
         child.append([name, min(max(probability, lowest), 1.0), min(max(level, 0.0), 1.0)])

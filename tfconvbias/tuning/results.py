@@ -1,15 +1,15 @@
 """What a search found: a table, the best configuration, and the command that runs it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras_tuner
-
+from tfconvbias.lazy import keras_tuner
 from tfconvbias.training import RunConfig, command_line, format_table, write_rows
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.search_config import SearchConfig
-from tfconvbias.tuning.tuner import values_of
 
 _METRICS = ("val_accuracy", "val_loss", "accuracy", "loss", "nonzero_share", "best_epoch", "epochs")
 
@@ -32,7 +32,7 @@ class SearchResults:
     @classmethod
     def from_oracle(
         cls, config: SearchConfig, folder: Path, oracle: keras_tuner.Oracle
-    ) -> "SearchResults":
+    ) -> SearchResults:
         """Collect the trials and write `results.csv`.
 
         Raises:
@@ -101,6 +101,8 @@ def _fields() -> set[str]:
 
 
 def _row(config: SearchConfig, trial: Any) -> dict[str, Any]:
+    from tfconvbias.tuning.tuner import values_of
+
     values = values_of(trial)
     metrics = trial.metrics.metrics
     return {

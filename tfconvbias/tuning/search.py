@@ -1,5 +1,7 @@
 """Run a search, alone or as the chief or a worker of several processes."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import sys
@@ -7,18 +9,17 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-import keras
-import keras_tuner
-
-from tfconvbias import data
+from tfconvbias.lazy import data, keras, keras_tuner
 from tfconvbias.training import RunFolder, build_dataset, with_precision
 from tfconvbias.tuning.errors import SearchError
-from tfconvbias.tuning.hypermodels import hypermodel
-from tfconvbias.tuning.oracles import GridOracle, build_oracle
 from tfconvbias.tuning.results import SearchResults
 from tfconvbias.tuning.search_config import SearchConfig
-from tfconvbias.tuning.tuner import RunTuner
+
+if TYPE_CHECKING:
+    from tfconvbias.tuning.oracles import GridOracle
+    from tfconvbias.tuning.tuner import RunTuner
 
 _TRIALS = "trials"
 
@@ -48,6 +49,10 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
         SearchError: If no trial succeeded, or the chief has no worker left.
         data.DatasetUnavailableError: If the data set is not available.
     """
+    from tfconvbias.tuning.hypermodels import hypermodel
+    from tfconvbias.tuning.oracles import build_oracle
+    from tfconvbias.tuning.tuner import RunTuner
+
     role = _role()
     config = config.replace(run=with_precision(config.run))
     run = config.run

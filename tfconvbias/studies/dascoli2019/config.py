@@ -1,9 +1,11 @@
 """What decides the result of the switch-time protocol."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
-from tfconvbias import callbacks
+from tfconvbias.lazy import callbacks
 from tfconvbias.training import ConfigError, DataConfig, Execution, option
 
 

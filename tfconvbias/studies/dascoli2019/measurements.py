@@ -1,13 +1,13 @@
 """What is measured of an embedded network: landscape, paths to the CNN, pictures of weights."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import analysis, data, embedding
-from tfconvbias.data import EVALUATION_BATCH_SIZE
+from tfconvbias.lazy import analysis, data, embedding, keras
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 
 _SLICE = 200
@@ -45,7 +45,7 @@ def measure_paths(
     """
     if not config.num_points:
         return {}
-    num = min(5 * EVALUATION_BATCH_SIZE, len(dataset.x_train), len(dataset.x_test))
+    num = min(5 * data.EVALUATION_BATCH_SIZE, len(dataset.x_train), len(dataset.x_test))
     sample = dataset.limit(num_train=num, num_test=num, seed=config.seed)
     sets = {"train": sample.split("train"), "test": sample.split("test")}
     string = dataset.limit(

@@ -1,15 +1,15 @@
 """The switch-time protocol: train a CNN, embed its snapshots in a larger space, train on there."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import callbacks, data, embedding, models
-from tfconvbias.data import EVALUATION_BATCH_SIZE
+from tfconvbias.lazy import callbacks, data, embedding, keras, models
 from tfconvbias.memory import available_bytes, readable
 from tfconvbias.studies.dascoli2019.config import NetworkConfig, SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import (
@@ -184,7 +184,7 @@ class _Protocol:
         found = embedding.deviation(model)
         of_all = embedding.deviation(model, include_biases=True, include_head=True)
         parts = embedding.evaluate_parts(
-            model, dataset.x_test, dataset.y_test, EVALUATION_BATCH_SIZE
+            model, dataset.x_test, dataset.y_test, data.EVALUATION_BATCH_SIZE
         )
         cnn.load_weights(self.snapshots.path(config.epochs))
         row: dict[str, Any] = {

@@ -1,10 +1,12 @@
 """The report of the switch-time protocol: what was found against the paper, and every figure."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tfconvbias import plots
+from tfconvbias.lazy import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import as_interpolations
 from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult, run_switch_time

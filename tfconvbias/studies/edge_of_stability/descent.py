@@ -1,14 +1,16 @@
 """Full-batch gradient descent with a linear warm-up, measured on the way."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import callbacks, models, training
+from tfconvbias import training
+from tfconvbias.lazy import callbacks, keras, models
 
 _TAIL = 10
 
@@ -75,7 +77,9 @@ def descend(
         steps_per_execution=1 if keras.config.backend() == "torch" else every,
         **compile_options,
     )
-    start = _Start(watchers)
+    from tfconvbias.studies.edge_of_stability.watchers import Start
+
+    start = Start(watchers)
     found = model.fit(
         _same_batch(x, y),
         steps_per_epoch=every,
@@ -98,19 +102,6 @@ def edge_ratios(history: training.History) -> list[float]:
     """λη/2 of the last ten measurements: the sharpness as a share of the edge of stability."""
     pairs = zip(history["sharpness"], history["edge"], strict=True)
     return [sharpness / edge for sharpness, edge in pairs if edge < math.inf][-_TAIL:]
-
-
-class _Start(keras.callbacks.Callback):
-    """What the watchers measure before the first step; behind them in the list of callbacks."""
-
-    def __init__(self, watchers):
-        super().__init__()
-        self.watchers = watchers
-        self.found: dict[str, float] = {}
-
-    def on_train_begin(self, logs=None):
-        for watcher in self.watchers:
-            self.found.update(watcher.measure(self.found))
 
 
 def _time(step: int, config: DescentConfig) -> float:

@@ -1,14 +1,16 @@
 """Image networks of each connectivity under full-batch gradient descent, with their sharpness."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import keras
 import numpy as np
 
-from tfconvbias import callbacks, data, models, plots, training
+from tfconvbias import training
+from tfconvbias.lazy import callbacks, data, keras, models, plots
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
 from tfconvbias.studies.edge_of_stability.report import environment_notes, show
 from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
@@ -104,20 +106,6 @@ def run_stability_images(config: StabilityImages) -> dict[str, Row]:
     return rows
 
 
-class _TestAccuracy(callbacks.Measurement):
-    """Accuracy on a test set, with the moving statistics of BatchNormalization."""
-
-    names = ("test_accuracy",)
-
-    def __init__(self, x, y):
-        super().__init__()
-        self.x, self.y = x, y
-
-    def measure(self, logs):
-        logits = self.model.predict(self.x, batch_size=data.EVALUATION_BATCH_SIZE, verbose=0)
-        return {"test_accuracy": float(np.mean(logits.argmax(axis=1) == self.y))}
-
-
 def _network(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> keras.Model:
     model = models.SConv(
         config.base_channels,
@@ -133,6 +121,8 @@ def _network(config: StabilityImages, connectivity: str, dataset: data.ImageData
 
 
 def _train(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> Row:
+    from tfconvbias.studies.edge_of_stability.watchers import TestAccuracy
+
     keras.utils.set_random_seed(config.seed)
     rng = np.random.default_rng(config.seed)
     labels = np.array(dataset.y_train)
@@ -143,7 +133,7 @@ def _train(config: StabilityImages, connectivity: str, dataset: data.ImageDatase
     watchers = [
         # What descends is the loss with the batch's own statistics.
         callbacks.Sharpness(x, y, batch_size=len(x), training=True, tolerance=1e-2),
-        _TestAccuracy(dataset.x_test, dataset.y_test),
+        TestAccuracy(dataset.x_test, dataset.y_test),
     ]
     history = descend(model, x, y, config, watchers, metrics=["accuracy"], jit_compile=False)
     if not np.isfinite(history["loss"][-1]):

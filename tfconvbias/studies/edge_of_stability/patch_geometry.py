@@ -1,5 +1,7 @@
 """Geometry of image patches against random pixels, shuffled ones, whole images and spheres."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tfconvbias import analysis, data, plots, training
+from tfconvbias import training
+from tfconvbias.lazy import analysis, data, plots
 from tfconvbias.studies.check import Check, check_rows
 from tfconvbias.studies.edge_of_stability.report import show
 from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
@@ -20,7 +23,7 @@ KINDS: tuple[analysis.Kind, ...] = ("patches", "random", "shuffled", "images")
 _CRITERIA_KINDS = ("patches", "shuffled", "images")
 _CRITERIA = "Criteria, which are meant for 4 × 4 patches of CIFAR-10"
 
-Clouds = dict[str, analysis.PointGeometry]
+Clouds = dict[str, "analysis.PointGeometry"]
 """Label → geometry of a cloud of points."""
 
 

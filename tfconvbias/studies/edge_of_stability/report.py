@@ -1,11 +1,14 @@
 """The experiments on the sphere as a user sees them: printed tables, and one page."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tfconvbias import plots, training
+from tfconvbias import training
+from tfconvbias.lazy import plots
 from tfconvbias.studies.check import check_rows
 from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_slopes
 from tfconvbias.studies.edge_of_stability.stored_rows import Row

@@ -1,5 +1,7 @@
 """One two-layer ReLU network on the sphere, trained by full-batch gradient descent."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import statistics
@@ -7,10 +9,10 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
-import keras
 import numpy as np
 
-from tfconvbias import analysis, callbacks, data, models, training
+from tfconvbias import training
+from tfconvbias.lazy import analysis, callbacks, data, keras, models
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
 from tfconvbias.studies.edge_of_stability.stored_rows import Row
 

@@ -1,13 +1,14 @@
 """Description lengths of the families' members, dense, thinned out or as trained."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import keras
 import numpy as np
 
-from tfconvbias import analysis, models
+from tfconvbias.lazy import analysis, keras, models
 from tfconvbias.training import (
     Config,
     ConfigError,

@@ -1,13 +1,13 @@
 """First-layer filters as images, and how local they are: Neyshabur 2020, Figures 4 and 7–9."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
-from tfconvbias import analysis, plots
+from tfconvbias.lazy import analysis, keras, plots
 from tfconvbias.studies.study import Findings, Results, Study, origin_cells, percent
 from tfconvbias.training import (
     MIN_NONZEROS,

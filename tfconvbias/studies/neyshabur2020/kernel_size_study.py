@@ -1,10 +1,12 @@
 """ResNet18 by kernel size, SGD beside β-LASSO: Neyshabur 2020, Figure 5."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tfconvbias import plots
+from tfconvbias.lazy import plots
 from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_5
 from tfconvbias.studies.study import Findings, Results, Study, mean, origin_cells, percent
 from tfconvbias.training import RunConfig, dataset_label, option

@@ -1,13 +1,13 @@
 """Non-zero weights of each layer over training: Neyshabur 2020, Figure 3."""
 
+from __future__ import annotations
+
 import dataclasses
 import statistics
 from collections.abc import Mapping
 from typing import Any
 
-import keras
-
-from tfconvbias import models, plots
+from tfconvbias.lazy import keras, models, plots
 from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_3_LAYERS, FIGURE_3_NONZEROS
 from tfconvbias.studies.study import Findings, Results, Study, origin_cells
 from tfconvbias.training import RunResult, dataset_label

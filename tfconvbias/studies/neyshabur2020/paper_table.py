@@ -1,10 +1,12 @@
 """The paper's tables: rows of networks on data sets, beside the published accuracies."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tfconvbias import models, plots
+from tfconvbias.lazy import models, plots
 from tfconvbias.studies.neyshabur2020.chosen_settings import Chosen, read_settings, settings_of
 from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS, Accuracies
 from tfconvbias.studies.study import (

@@ -1,10 +1,12 @@
 """Parameters against width and image size, exact and by the paper's formulas: no training."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from tfconvbias import models, plots
+from tfconvbias.lazy import models, plots
 from tfconvbias.training import Config, environment, format_table, option, write_page
 
 FORMULAS: Mapping[str, Callable[[int, int, int], float]] = {

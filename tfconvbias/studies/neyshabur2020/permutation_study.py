@@ -1,10 +1,12 @@
 """What a fixed permutation of all pixels changes: nothing for S-FC, much for S-CONV."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tfconvbias import plots
+from tfconvbias.lazy import plots
 from tfconvbias.studies.study import (
     Cell,
     Findings,

@@ -1,12 +1,13 @@
 """Settings of a grid, stated so that they serve runs of every length."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import math
 from collections.abc import Mapping
 
-from tfconvbias import data
-from tfconvbias.optimizers import beta_lasso_settings
+from tfconvbias.lazy import data, optimizers
 from tfconvbias.training import ConfigError, RunConfig, learning_rate
 
 _NAMES = {
@@ -55,7 +56,7 @@ class Setting:
             num_train += len(dataset.x_validation)
         steps = max(1, config.epochs * (num_train // config.batch_size))
         cutoff = fields.pop("cutoff") * initial_deviation(config, dataset.image_shape)
-        l1, beta = beta_lasso_settings(
+        l1, beta = optimizers.beta_lasso_settings(
             fields.pop("pull"), cutoff, learning_rate(config, steps), steps
         )
         return {

@@ -1,14 +1,14 @@
 """The protocol's outcomes as tables, figures and files."""
 
+from __future__ import annotations
+
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from tfconvbias import analysis, plots
+from tfconvbias.lazy import analysis, keras, plots
 from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS
 from tfconvbias.studies.neyshabur2020.protocol import Protocol
 from tfconvbias.studies.neyshabur2020.protocol_runs import Outcome, ProtocolRuns

@@ -1,13 +1,13 @@
 """The runs of the protocol: settings judged on validation images, the best one measured."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
-
-from tfconvbias import data
+from tfconvbias.lazy import data, keras
 from tfconvbias.studies.neyshabur2020.chosen_settings import write_settings
 from tfconvbias.studies.neyshabur2020.protocol import Protocol
 from tfconvbias.studies.neyshabur2020.protocol_grids import Setting

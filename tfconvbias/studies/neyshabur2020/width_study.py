@@ -1,10 +1,12 @@
 """Accuracy against parameters, family by family: Neyshabur 2020, Figures 2 and 6."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tfconvbias import models, plots
+from tfconvbias.lazy import models, plots
 from tfconvbias.studies.study import (
     Cell,
     Findings,

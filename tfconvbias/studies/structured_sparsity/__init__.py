@@ -1,5 +1,7 @@
 """Optimal Convolutional Architectures Via Structured Sparsity Regularizers (draft)."""
 
+from typing import TYPE_CHECKING
+
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.depth import (
     DepthConfig,
@@ -10,9 +12,11 @@ from tfconvbias.studies.structured_sparsity.report import report_sparsity, write
 from tfconvbias.studies.structured_sparsity.result import SparsityResult
 from tfconvbias.studies.structured_sparsity.search import report_sparsity_search, search_sparsity
 from tfconvbias.studies.structured_sparsity.search_config import SparsitySearchConfig
-from tfconvbias.studies.structured_sparsity.search_space import StructuredSparsityHyperModel
 from tfconvbias.studies.structured_sparsity.steps import CompactionError
 from tfconvbias.studies.structured_sparsity.sweep import run_sparsity
+
+if TYPE_CHECKING:
+    from tfconvbias.studies.structured_sparsity.search_space import StructuredSparsityHyperModel
 
 __all__ = [
     "CompactionError",
@@ -29,3 +33,13 @@ __all__ = [
     "search_sparsity",
     "write_sparsity_report",
 ]
+
+
+def __getattr__(name: str):
+    if name == "StructuredSparsityHyperModel":  # derives from a class of KerasTuner
+        from tfconvbias.studies.structured_sparsity import search_space
+
+        return search_space.StructuredSparsityHyperModel
+    raise AttributeError(
+        f"module 'tfconvbias.studies.structured_sparsity' has no attribute {name!r}"
+    )

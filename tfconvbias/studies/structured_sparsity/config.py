@@ -1,10 +1,11 @@
 """What decides a sweep over the strength of structured sparsity."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
-from tfconvbias import models
-from tfconvbias.regularizers import KernelNumber, KernelSize, StructuredSparsity
+from tfconvbias.lazy import models, regularizers
 from tfconvbias.training import ConfigError, DataConfig, Execution, option
 
 _COUNTED = ("number", "number_squared")
@@ -120,8 +121,8 @@ class SparsityConfig(DataConfig, Execution):
         return spent if self.baseline_epochs is None else self.baseline_epochs
 
     @property
-    def group_penalty(self) -> StructuredSparsity:
+    def group_penalty(self) -> regularizers.StructuredSparsity:
         """The groups and the norm by which kernels are shrunk and removed; its α is 0."""
         if self.penalty in _COUNTED:
-            return KernelNumber(0.0, norm=self.norm)
-        return KernelSize(0.0, groups=self.groups, norm=self.norm)
+            return regularizers.KernelNumber(0.0, norm=self.norm)
+        return regularizers.KernelSize(0.0, groups=self.groups, norm=self.norm)

@@ -1,16 +1,19 @@
 """The figures of a sweep over structured sparsity."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
-from matplotlib.figure import Figure
 
-from tfconvbias import analysis, plots
+from tfconvbias.lazy import analysis, keras, plots
 from tfconvbias.studies.structured_sparsity.result import SparsityResult
 from tfconvbias.training import Figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _COSTS = {
     "multiply-adds, % of the base": lambda row, base: 100 * row["multiply_adds_ratio"],

@@ -1,12 +1,12 @@
 """A finished sweep, and what it keeps of each network's architecture."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from tfconvbias import surgery
+from tfconvbias.lazy import keras, surgery
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.steps import Reduced
 from tfconvbias.training import History, RunFolder

@@ -1,15 +1,15 @@
 """KerasTuner over α and τ: how hard to penalize, and what to remove."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras_tuner
-
-from tfconvbias import data
+from tfconvbias import tuning
+from tfconvbias.lazy import data, keras_tuner
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.search_config import SparsitySearchConfig
-from tfconvbias.studies.structured_sparsity.search_space import StructuredSparsityHyperModel
 from tfconvbias.training import (
     Deadline,
     RunFolder,
@@ -21,7 +21,9 @@ from tfconvbias.training import (
     write_rows,
 )
 from tfconvbias.training.batches import check_batch_size
-from tfconvbias.tuning import BayesianOracle, GridOracle, SearchError, without_deprecations
+
+if TYPE_CHECKING:
+    from tfconvbias.studies.structured_sparsity.search_space import StructuredSparsityHyperModel
 
 _METRICS = ("val_accuracy", "multiply_adds_ratio", "parameters")
 
@@ -83,6 +85,8 @@ def search_sparsity(
     folder = RunFolder(sweep.run_dir)
     is_claimed = folder.check(config, sweep.resume, dataset, "search")
     check_batch_size(sweep.batch_size, len(dataset.x_train))
+    from tfconvbias.studies.structured_sparsity.search_space import StructuredSparsityHyperModel
+
     space = StructuredSparsityHyperModel(config, dataset, folder.part("trainings"), deadline)
     with folder.locked():
         if not is_claimed:
@@ -92,7 +96,7 @@ def search_sparsity(
         trials = _run_trials(config, space, folder.path)
     rows = sorted(map(_row, trials), key=lambda row: (row["score"] is None, -(row["score"] or 0.0)))
     if not rows or rows[0]["score"] is None:
-        raise SearchError(
+        raise tuning.SearchError(
             f"No trial succeeded. The first one's end: {rows[0]['message'] if rows else 'none ran'}"
         )
     write_rows(folder.path / "results.csv", rows)
@@ -128,7 +132,7 @@ def _run_trials(
     config: SparsitySearchConfig, space: StructuredSparsityHyperModel, folder: Path
 ) -> list[Any]:
     """Run the trials that are left; KerasTuner's records of all of them."""
-    with without_deprecations():
+    with tuning.without_deprecations():
         oracle = _oracle(config, space)
         tuner = keras_tuner.Tuner(
             oracle, space, directory=str(folder), project_name="trials", overwrite=False
@@ -140,8 +144,8 @@ def _run_trials(
             if isinstance(error.__cause__, RunPausedError):
                 raise error.__cause__ from None
             raise
-    if isinstance(oracle, GridOracle | BayesianOracle) and oracle.failure is not None:
-        raise SearchError(f"The search stopped: {oracle.failure}") from oracle.failure
+    if isinstance(oracle, tuning.GridOracle | tuning.BayesianOracle) and oracle.failure is not None:
+        raise tuning.SearchError(f"The search stopped: {oracle.failure}") from oracle.failure
     return list(oracle.trials.values())
 
 
@@ -150,8 +154,8 @@ def _oracle(
 ) -> keras_tuner.Oracle:
     kinds = {
         # KerasTuner's own grid does not store its place in it, and so cannot be continued.
-        "grid": GridOracle,
-        "bayesian": BayesianOracle,
+        "grid": tuning.GridOracle,
+        "bayesian": tuning.BayesianOracle,
         "random": keras_tuner.oracles.RandomSearchOracle,
     }
     sweep = config.sweep

@@ -1,15 +1,14 @@
 """The steps from a dense network to a sparse one to a small one; sweeps and searches share them."""
 
+from __future__ import annotations
+
 import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
-from tfconvbias import data, models, surgery
-from tfconvbias.data import EVALUATION_BATCH_SIZE
-from tfconvbias.regularizers import Complexity, proximal_optimizer
+from tfconvbias.lazy import data, keras, models, regularizers, surgery
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.training import (
     ConfigError,
@@ -112,13 +111,15 @@ def penalized(
     if config.method == "proximal":
         use_gammas = config.fold_normalization
         penalty = config.group_penalty
-        return network, proximal_optimizer(network, optimizer, penalty, alpha, use_gammas)
+        return network, regularizers.proximal_optimizer(
+            network, optimizer, penalty, alpha, use_gammas
+        )
     options = {
         "groups": config.groups,
         "norm": config.norm,
         "fold_normalization": config.fold_normalization,
     }
-    return Complexity(network, alpha, config.penalty, **options), optimizer
+    return regularizers.Complexity(network, alpha, config.penalty, **options), optimizer
 
 
 def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:
@@ -166,7 +167,7 @@ def output_difference(name: str, reduced: Reduced, images: np.ndarray) -> float:
         CompactionError: If it is above `TOLERANCE`: both should compute the same function.
     """
     first, second = (
-        network.predict(images, batch_size=EVALUATION_BATCH_SIZE, verbose=0)
+        network.predict(images, batch_size=data.EVALUATION_BATCH_SIZE, verbose=0)
         for network in (reduced.thresholded, reduced.compact)
     )
     found = float(np.abs(first - second).max() / max(1.0, np.abs(first).max()))

@@ -1,12 +1,13 @@
 """A sweep over the strength of structured sparsity: base, path of α, thresholds, baselines."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import analysis, callbacks, data
+from tfconvbias.lazy import analysis, callbacks, data, keras
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.result import SparsityResult, layer_rows, lost_layers
 from tfconvbias.studies.structured_sparsity.steps import (
