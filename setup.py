@@ -4,6 +4,27 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
+# What the package needs on any backend. Plain pip installs more: extras can only add.
+CORE = [
+    "filelock>=3.13",
+    "h5py>=3.10",
+    "keras>=3.12",
+    "matplotlib>=3.8",
+    "numpy>=1.26",
+    "pillow>=10",
+    "rich>=13",
+    "scipy>=1.12",
+    "threadpoolctl>=3",
+]
+DATASETS = [
+    "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
+    "tensorflow-datasets>=4.9.8",
+]
+TENSORFLOW = [
+    "tensorboard>=2.18",  # tensorflow no longer brings it; KerasTuner and the recipes need it
+    "tensorflow>=2.20",
+]
+TUNER = ["keras-tuner[bayesian]>=1.4.7"]
 TEST = [
     "jax>=0.6",
     "mypy>=1.15",
@@ -35,31 +56,23 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    packages=find_packages(include=["tfconvbias", "tfconvbias.*"]),
-    package_data={"tfconvbias": ["py.typed", "data/policies/*"]},
-    install_requires=[
-        "filelock>=3.13",
-        "h5py>=3.10",
-        "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
-        "keras>=3.12",
-        "keras-tuner[bayesian]>=1.4.7",
-        "matplotlib>=3.8",
-        "numpy>=1.26",
-        "pillow>=10",
-        "scipy>=1.12",
-        "tensorboard>=2.18",  # tensorflow no longer brings it; KerasTuner and the recipes need it
-        "tensorflow>=2.20",
-        "tensorflow-datasets>=4.9.8",
-        "threadpoolctl>=3",
-        "tqdm>=4.60",
-    ],
+    # The recipes stand beside the package, where they are found first, and are installed in it.
+    packages=[*find_packages(include=["tfconvbias", "tfconvbias.*"]), "tfconvbias.recipes"],
+    package_dir={"tfconvbias.recipes": "recipes"},
+    package_data={"tfconvbias": ["py.typed", "data/policies/*"], "tfconvbias.recipes": ["*.md"]},
+    install_requires=[*CORE, *DATASETS, *TENSORFLOW, *TUNER],
+    entry_points={"console_scripts": ["tcb=tfconvbias.commands:main"]},
     extras_require={
         "bench": ["tf_keras>=2.18", "torch>=2.5"],
+        "core": CORE,
+        "datasets": [*DATASETS, *TENSORFLOW],
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "jax": ["jax>=0.6"],
         "sparse": ["numba>=0.61"],
         "test": TEST,
+        "tensorflow": TENSORFLOW,
         "torch": ["torch>=2.5"],
+        "tuner": TUNER,
     },
     classifiers=[
         "Development Status :: 3 - Alpha",

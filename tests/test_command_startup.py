@@ -41,7 +41,7 @@ def test_help_imports_no_backend():
 
 REGISTERED = """
 import keras
-for name in ("LocallyConnected2D", "BetaLasso", "Normalize", "StructuredSparsity", "L1"):
+for name in ("LocallyConnected2D", "BetaLasso", "Normalize", "KernelSize", "L1"):
     assert (keras.saving.get_registered_object(f"tfconvbias>{name}") is not None) == (name != "L1")
 """
 

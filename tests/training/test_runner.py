@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfconvbias import training
-from tfconvbias.training import comparison, runner, trainer
+from tfconvbias.training import comparison, recorder, runner, trainer
 
 
 def without_seconds(history):

@@ -7,6 +7,7 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from tfconvbias.training.config import Config
@@ -14,6 +15,9 @@ from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.execution import Kept
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+started_by: str | None = None
+"""The command that a recipe was started by, such as "tcb run"; none: Python itself."""
 
 
 def parse(
@@ -44,7 +48,9 @@ def parse(
         SystemExit: With status 2 and a message, for an unknown option or a bad value.
     """
     parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=None if started_by is None else program_name(),
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if demo is not None:
         shown = " ".join(
@@ -135,9 +141,15 @@ def arguments_of(config: Config, default: Config) -> str:
     return " ".join(words)
 
 
-def program_name() -> str:
-    """The running recipe as a user types it."""
-    return f"python {sys.argv[0]}"
+def program_name(recipe: str | None = None) -> str:
+    """A recipe as a user types it: with `tcb run` if he did.
+
+    Args:
+        recipe: Name of the recipe; by default the one that is running.
+    """
+    if started_by is not None:
+        return f"{started_by} {recipe or Path(sys.argv[0]).stem}"
+    return f"python {sys.argv[0]}" if recipe is None else f"python recipes/{recipe}.py"
 
 
 def _add_option(parser: Any, option: Option) -> None:

@@ -11,7 +11,9 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
+from tfconvbias import terminal
 from tfconvbias.lazy import data
+from tfconvbias.optional import MissingPackageError
 from tfconvbias.training import command_line
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RecipeError, RunPausedError
@@ -23,6 +25,8 @@ PAUSED_STATUS = 3
 
 # What only writing ends in: other errors of the system, such as a missing file, may be our fault.
 _WRITE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+
+_BACKENDS = ("tensorflow", "jax", "torch")
 
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
@@ -49,7 +53,12 @@ def main(
             after an interruption, 3 where `max_minutes` ended before the work did.
     """
     chosen = command_line.parse(config, description=description, demo=demo, argv=argv)
-    guarded(lambda: run(chosen))
+
+    def work() -> None:
+        terminal.import_keras()
+        run(chosen)
+
+    guarded(work)
 
 
 def guarded(work: Callable[[], object]) -> None:
@@ -64,7 +73,24 @@ def guarded(work: Callable[[], object]) -> None:
     try:
         with _stop_on_termination():
             work()
-    except data.DatasetUnavailableError as error:
+    except (RecipeError, MissingPackageError) as error:
+        _leave(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in _BACKENDS:
+            raise
+        _leave(
+            f"Keras' backend needs the package {error.name}, which is not installed. The "
+            f"environment variable KERAS_BACKEND chooses another one: {', '.join(_BACKENDS)}."
+        )
+    except RunPausedError as pause:
+        print(f"{pause} To continue:\n  {_resuming()}")
+        raise SystemExit(PAUSED_STATUS) from None
+    except KeyboardInterrupt:
+        _leave(f"Interrupted. To continue:\n  {_resuming()}", status=130)
+    except RuntimeError as error:
+        # Asked here, and not in the clause, since `data` imports Keras.
+        if not isinstance(error, data.DatasetUnavailableError):
+            raise
         program = command_line.program_name()
         _leave(
             f"The data set {error.name!r} is not available: {error.reason}.\n"
@@ -72,13 +98,6 @@ def guarded(work: Callable[[], object]) -> None:
             f"  {program} --demo\n"
             f"  {program} --dataset FOLDER   (images as train/<class>/*, test/<class>/*)"
         )
-    except RecipeError as error:
-        _leave(str(error))
-    except RunPausedError as pause:
-        print(f"{pause} To continue:\n  {_resuming()}")
-        raise SystemExit(PAUSED_STATUS) from None
-    except KeyboardInterrupt:
-        _leave(f"Interrupted. To continue:\n  {_resuming()}", status=130)
     except OSError as error:
         number = system_error_number(error)
         if number not in _WRITE_ERRORS:

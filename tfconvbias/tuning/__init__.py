@@ -7,6 +7,7 @@ without KerasTuner and Keras.
 import importlib
 from typing import TYPE_CHECKING
 
+from tfconvbias.optional import require
 from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.report import report_augmentation_search, report_search
@@ -48,5 +49,6 @@ __all__ = [
 
 def __getattr__(name: str):
     if name in _LAZY:
+        require("keras_tuner", "tuner", f"tuning.{name}")
         return getattr(importlib.import_module(f"tfconvbias.tuning.{_LAZY[name]}"), name)
     raise AttributeError(f"module 'tfconvbias.tuning' has no attribute {name!r}")

@@ -1,5 +1,6 @@
 """What the recipes of searches run: search, then print what was found and how to use it."""
 
+from tfconvbias.training import command_line
 from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
 from tfconvbias.tuning.search import search
 from tfconvbias.tuning.search_config import SearchConfig
@@ -17,4 +18,5 @@ def report_search(config: SearchConfig) -> None:
 def report_augmentation_search(config: AugmentationSearchConfig) -> None:
     """Search a policy, print where it is and how it is used."""
     policy = search_augmentation(config)
-    print(f"Policy: {policy}\nTrain with it:\n  python recipes/train.py --augment {policy}")
+    train = command_line.program_name("train")
+    print(f"Policy: {policy}\nTrain with it:\n  {train} --augment {policy}")

@@ -88,8 +88,13 @@ class SearchResults:
         ]
         return format_table(shown)
 
-    def command(self, program: str = "python recipes/train.py") -> str:
-        """The command that runs the best configuration; `program` takes `RunConfig`'s options."""
+    def command(self, program: str | None = None) -> str:
+        """The command that runs the best configuration.
+
+        Args:
+            program: What takes `RunConfig`'s options; the recipe `train` by default.
+        """
+        program = program or command_line.program_name("train")
         return f"{program} {command_line.arguments_of(self.best, RunConfig())}".strip()
 
 

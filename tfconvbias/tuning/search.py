@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from tfconvbias.lazy import data, keras, keras_tuner
+from tfconvbias.optional import require
 from tfconvbias.training import RunFolder, build_dataset, with_precision
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.results import SearchResults
@@ -49,6 +50,7 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
         SearchError: If no trial succeeded, or the chief has no worker left.
         data.DatasetUnavailableError: If the data set is not available.
     """
+    require("keras_tuner", "tuner", "A search")
     from tfconvbias.tuning.hypermodels import hypermodel
     from tfconvbias.tuning.oracles import build_oracle
     from tfconvbias.tuning.tuner import RunTuner

@@ -125,7 +125,7 @@ def sparsity_search_table(rows: Sequence[Mapping[str, Any]]) -> str:
 def sparsity_command(config: SparsitySearchConfig, row: Mapping[str, Any]) -> str:
     """The command that runs one trial as a sweep, tested on the test images."""
     words = command_line.arguments_of(config.trial(row["alpha"], row["tau"]), SparsityConfig())
-    return f"python recipes/structured_sparsity.py {words}".strip()
+    return f"{command_line.program_name('structured_sparsity')} {words}".strip()
 
 
 def _run_trials(

@@ -1,0 +1,88 @@
+"""What `tcb list` shows."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from tfconvbias.commands.names import CommandError
+from tfconvbias.commands.recipe_files import recipe_files, summary
+from tfconvbias.lazy import data, models
+from tfconvbias.text_table import format_table
+from tfconvbias.training import table
+from tfconvbias.training.run_folder import RunFolder
+
+TOPICS = ("recipes", "models", "datasets", "runs")
+
+
+def listing(topics: tuple[str, ...], folder: Path) -> Iterator[str]:
+    """The paragraphs of `tcb list`.
+
+    Args:
+        topics: Some of `TOPICS`.
+        folder: Where to look for runs.
+
+    Raises:
+        CommandError: If runs are asked for and there is no such folder.
+    """
+    if "recipes" in topics:
+        yield _paragraph("Recipes", {n: summary(file) for n, file in recipe_files().items()})
+    if "models" in topics:
+        yield _paragraph("Models", _models())
+    if "datasets" in topics:
+        yield _paragraph("Data sets", _datasets())
+    if "runs" in topics:
+        yield _runs(folder)
+
+
+def _paragraph(heading: str, lines: dict[str, str]) -> str:
+    width = max(map(len, lines))
+    return "\n".join([heading, *(f"  {name:<{width}}  {text}" for name, text in lines.items())])
+
+
+def _models() -> dict[str, str]:
+    builders = [name for name in models.__all__ if callable(getattr(models, name))]
+    found = {}
+    for name in builders:
+        built = getattr(models, name)
+        if name[0].isupper() and "Error" not in name:
+            found[name] = (built.__doc__ or "").strip().partition("\n")[0]
+    return found
+
+
+def _datasets() -> dict[str, str]:
+    lines = {}
+    for name in data.DATASET_NAMES:
+        embedded = name.startswith("motifs")
+        lines[name] = "embedded, offline" if embedded else "by TensorFlow Datasets, downloaded once"
+    return lines | {"FOLDER": "your own images, as train/<class>/* and test/<class>/*"}
+
+
+def run_folders(folder: Path) -> list[RunFolder]:
+    """The folders of runs in a folder, at any depth, finished or not.
+
+    Raises:
+        CommandError: If there is no such folder.
+    """
+    if not folder.is_dir():
+        raise CommandError(f"There is no folder {str(folder)!r}.")
+    return [RunFolder(file.parent) for file in sorted(folder.rglob("config.json"))]
+
+
+def _runs(folder: Path) -> str:
+    if not folder.is_dir() and folder == Path("runs"):
+        return "Runs\n  none: there is no folder runs/ here"
+    rows = []
+    for run in run_folders(folder):
+        row = run.result()
+        is_run = row is not None and {"model", "test_accuracy", "optimizer"} <= row.keys()
+        epochs = len(run.history().get("epoch", []))
+        rows.append(
+            {
+                "folder": str(run.path),
+                "network": table.label(row) if row is not None and is_run else "–",
+                "test, %": table.percent(row["test_accuracy"] if row and is_run else None),
+                "state": "finished" if row is not None else f"after epoch {epochs}",
+            }
+        )
+    if not rows:
+        return f"Runs\n  none in {folder}"
+    return "Runs\n" + format_table(rows, markdown=False)

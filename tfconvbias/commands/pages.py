@@ -1,0 +1,77 @@
+"""`tcb report` and `tcb compare`: pages of runs that are finished."""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfconvbias import terminal
+from tfconvbias.commands.listing import run_folders
+from tfconvbias.commands.names import CommandError
+from tfconvbias.text_table import format_table
+from tfconvbias.training import table, write_report
+from tfconvbias.training.run_folder import RunFolder
+
+
+def report(folders: Sequence[str]) -> None:
+    """Write the page of every finished run in the folders.
+
+    Raises:
+        CommandError: If a folder does not exist or holds no finished run.
+    """
+    runs = [run for name in folders for run in _finished(name)]
+    terminal.import_keras()
+    for run in runs:
+        row = run.result() or {}
+        name = table.label(row)
+        print(f"Report: {write_report({name: run}, run.path / 'report.html', name)}", flush=True)
+
+
+def compare_runs(folders: Sequence[str], output: str, title: str) -> None:
+    """Set finished runs side by side: print their table and write one page.
+
+    Raises:
+        CommandError: If a folder does not exist or holds no finished run, or there is only one.
+    """
+    runs = list({run.path.resolve(): run for name in folders for run in _finished(name)}.values())
+    if len(runs) < 2:
+        raise CommandError("A comparison needs two finished runs or more.")
+    terminal.import_keras()
+    labelled = dict(zip(labels([run.path for run in runs]), runs, strict=True))
+    rows = {name: run.result() or {} for name, run in labelled.items()}
+    print(format_table(table.table_rows(rows)), flush=True)
+    best = max(rows, key=lambda name: rows[name]["test_accuracy"])
+    print(f"{best} has the best test accuracy, {table.percent(rows[best]['test_accuracy'])} %.")
+    print(f"Report: {write_report(labelled, Path(output) / 'report.html', title)}")
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """The last parts of the paths, as many as tell them apart.
+
+    Example:
+        >>> labels([Path("a/s-conv"), Path("a/s-fc")])
+        ['s-conv', 's-fc']
+        >>> labels([Path("a/s-conv"), Path("b/s-conv")])
+        ['a/s-conv', 'b/s-conv']
+    """
+    parts = [path.absolute().parts for path in paths]
+    for number in range(1, max(map(len, parts)) + 1):
+        found = ["/".join(part[-number:]) for part in parts]
+        if len(set(found)) == len(found):
+            break
+    return found
+
+
+def _finished(name: str) -> list[RunFolder]:
+    folder = Path(name)
+    if not folder.is_dir():
+        parent = folder.parent
+        names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+        near = difflib.get_close_matches(folder.name, names, n=1)
+        hint = f" Did you mean {str(parent / near[0])!r}?" if near else ""
+        raise CommandError(f"There is no folder {name!r}.{hint}")
+    runs = run_folders(folder)
+    found = [run for run in runs if "kernel_parameters" in (run.result() or {})]
+    if not found:
+        state = "the runs in it are not finished" if runs else "it holds no run"
+        raise CommandError(f"{name!r} has nothing to report: {state}.")
+    return found
