@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.memory import available_bytes, readable
+from tfconvbias.terminal import bars
 
 # Formats whose decoders read pixels and do nothing else. Pillow hands EPS, say, to a program.
 FORMATS = {
@@ -190,16 +191,13 @@ def _check_link(path: Path, root: Path) -> None:
 
 
 def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[str, np.ndarray]:
-    from tqdm import tqdm
-
     total = sum(len(split.files) for split in splits.values())
     shape = _first_shape(splits, image_size, color_mode)
     _check_memory(total, shape)
     problems: list[str] = []
     images = {}
-    hidden = None if total >= _BAR_FROM else True  # None: shown on a terminal only
     with (
-        tqdm(total=total, desc="Reading images", unit="", disable=hidden) as bar,
+        bars.aside("Reading images", total, show=total >= _BAR_FROM) as bar,
         ThreadPoolExecutor() as pool,
     ):
         for name, split in splits.items():
@@ -215,7 +213,7 @@ def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[st
 
             for count, found in pool.map(decode, range(0, len(split.files), _CHUNK)):
                 problems += found
-                bar.update(count)
+                bar(count)
             images[name] = target
     if problems:
         more = len(problems) - _SHOWN

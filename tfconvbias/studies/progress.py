@@ -3,6 +3,8 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 
+from tfconvbias.terminal import duration
+
 
 class Progress:
     """Counts runs, and estimates the time for the rest from that of the epochs before.
@@ -55,16 +57,3 @@ class Progress:
             epochs * (self._seconds[kind] / self._epochs[kind] if self._epochs[kind] else mean)
             for kind, epochs in self.left.items()
         )
-
-
-def duration(seconds: float) -> str:
-    """A time in words.
-
-    Example:
-        >>> [duration(s) for s in (59.6, 600, 7500)]
-        ['60 s', '10 min', '2 h 05 min']
-    """
-    minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

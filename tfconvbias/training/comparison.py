@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tfconvbias.lazy import data
+from tfconvbias.terminal import bars
 from tfconvbias.training.config import field_names
 from tfconvbias.training.data_config import DataConfig, build_dataset
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
@@ -38,19 +39,25 @@ def compare(
     deadline = deadline or next(iter(rows.values())).deadline()
     datasets: dict[tuple, data.ImageDataset] = {}
     finished, diverged = {}, {}
-    for number, (name, config) in enumerate(rows.items(), start=1):
-        config.tell(f"\n[{number}/{len(rows)}] {name}")
-        config = config.replace(run_dir=str(folders[name]))
-        if RunFolder(folders[name]).result() is None:
-            deadline.pause_before(name)
-        key = _images(config)
-        if key not in datasets:
-            datasets[key] = build_dataset(config)
-        try:
-            finished[name] = run(config, datasets[key], deadline)
-        except TrainingDivergedError as error:
-            diverged[name] = str(error)
-            config.tell(f"{name}: {error}")
+    done_before = {name for name in rows if RunFolder(folders[name]).result() is not None}
+    epochs = sum(config.epochs for name, config in rows.items() if name not in done_before)
+    show = next(iter(rows.values())).shown_as == "bar"
+    with bars.open(f"all {len(rows)} runs", epochs, show=show):
+        for number, (name, config) in enumerate(rows.items(), start=1):
+            is_done = name in done_before
+            ending = ": done before" if is_done else ""
+            config.tell(f"{'✓ ' if is_done else ''}[{number}/{len(rows)}] {name}{ending}")
+            config = config.replace(run_dir=str(folders[name]))
+            if not is_done:
+                deadline.pause_before(name)
+            key = _images(config)
+            if key not in datasets:
+                datasets[key] = build_dataset(config)
+            try:
+                finished[name] = run(config, datasets[key], deadline)
+            except TrainingDivergedError as error:
+                diverged[name] = str(error)
+                config.tell(f"{name}: {error}")
     return finished, diverged
 
 

@@ -79,7 +79,7 @@ class Kept(Config):
     )
     verbose: Literal["auto", "bar", "line", "silent"] = option(
         "auto",
-        "progress: a bar, one line per epoch, or nothing; auto: a bar on a terminal, else lines",
+        "progress: a bar, one line per epoch, or nothing; no terminal has lines instead of a bar",
         decides=False,
     )
 
@@ -126,9 +126,8 @@ class Execution(Kept):
         self._positive("checkpoint_every", optional=True)
 
     @property
-    def keras_verbose(self) -> int:
-        """`verbose` as Keras takes it: 0 nothing, 1 a bar, 2 one line per epoch."""
-        verbose = self.verbose
-        if verbose == "auto":
-            verbose = "bar" if sys.stdout.isatty() else "line"
-        return {"silent": 0, "bar": 1, "line": 2}[verbose]
+    def shown_as(self) -> Literal["bar", "line", "silent"]:
+        """`verbose`, decided: there are bars on a terminal only."""
+        if self.verbose == "auto" or self.verbose == "bar":
+            return "bar" if sys.stdout.isatty() else "line"
+        return self.verbose

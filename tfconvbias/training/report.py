@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.lazy import analysis, keras, plots
-from tfconvbias.text_table import format_table
 from tfconvbias.training.comparison import compare, slug
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import TrainingDivergedError
@@ -18,7 +17,7 @@ from tfconvbias.training.page import Figures, run_notes, write_page
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import run
-from tfconvbias.training.table import label, table_rows
+from tfconvbias.training.table import conclusion, label, short_table, table_rows
 
 _MOST_LAYERS = 4
 MIN_NONZEROS = 20
@@ -36,7 +35,7 @@ def report_run(config: RunConfig) -> None:
     """Train one configuration, print its row and write its report."""
     result = run(config)
     name = label(result.row)
-    print(format_table(table_rows({name: result.row})))
+    print(f"\n{short_table({name: result.row})}\n\n{conclusion({name: result.row})}")
     page = write_report({name: result.folder}, result.folder.path / "report.html", name)
     print(f"Report: {page}")
 
@@ -76,7 +75,8 @@ def report_comparison(config: Comparison) -> None:
     configs = {name: config.run.replace(**fields) for name, fields in config.rows.items()}
     finished, diverged = compare(configs, config.folder)
     if finished:
-        print("\n" + format_table(table_rows({name: r.row for name, r in finished.items()})))
+        rows = {name: result.row for name, result in finished.items()}
+        print(f"\n{short_table(rows)}\n\n{conclusion(rows)}")
         folders = {name: result.folder for name, result in finished.items()}
         page = write_report(folders, config.folder / "report.html", config.title)
         print(f"Report: {page}")

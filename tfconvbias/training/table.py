@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tfconvbias.text_table import format_table
+
 _OPTIMIZERS = {"sgd": "SGD", "beta_lasso": "β-LASSO"}
 
 
@@ -32,6 +34,29 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
         }
         for name, row in results.items()
     ]
+
+
+_SHORT = ("model", "non-zero", "train, %", "validation, %", "test, %", "epochs", "seconds")
+
+
+def short_table(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """The columns that decide, for a terminal; the page has all."""
+    rows = [{name: row[name] for name in _SHORT} for row in table_rows(results)]
+    return format_table(rows, markdown=False)
+
+
+def conclusion(results: Mapping[str, Mapping[str, Any]]) -> str:
+    """What results rows say, in one sentence."""
+    ranked = sorted(results, key=lambda name: results[name]["test_accuracy"], reverse=True)
+    best = ranked[0]
+    row = results[best]
+    weights, nonzeros = sum(row["kernel_parameters"].values()), sum(row["nonzeros"].values())
+    sparse = f" with {100 * nonzeros / weights:.2g} % of its weights" if nonzeros < weights else ""
+    reached = f"{percent(row['test_accuracy'])} % test accuracy"
+    if len(ranked) == 1:
+        return f"{best} reaches {reached}{sparse} after {row['epochs']} epochs."
+    ahead = 100 * (row["test_accuracy"] - results[ranked[1]]["test_accuracy"])
+    return f"{best} is best, {reached}{sparse}: {ahead:.2f} points ahead of {ranked[1]}."
 
 
 def percent(fraction: float | None) -> str:

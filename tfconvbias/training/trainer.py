@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from collections.abc import Generator, Sequence
 
 from tfconvbias.lazy import callbacks, data, keras
+from tfconvbias.terminal import bars
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.environment import accelerators
 from tfconvbias.training.errors import ConfigError
@@ -64,6 +66,7 @@ def fit(
         RunPausedError: If the time was over before the last epoch.
         TrainingDivergedError: If the loss became NaN or infinite.
     """
+    from tfconvbias.training.epoch_progress import EpochProgress
     from tfconvbias.training.recorder import Recorder
 
     execution = execution or Execution()
@@ -104,22 +107,33 @@ def fit(
                 on_device.attach(model)
                 stream, steps = on_device.stream(first), 1
                 measured = tuple(map(keras.ops.convert_to_tensor, measured))
-            watchers = [callbacks.EpochSeeds(seed), *watchers, recorder]
+            shown = EpochProgress(execution, first, epochs, prefix)
+            watchers = [callbacks.EpochSeeds(seed), *watchers, recorder, shown]
             if execution.tensorboard:
-                watchers.append(keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False))
-            model.fit(
-                stream,
-                steps_per_epoch=steps,
-                shuffle=False,
-                validation_data=measured,
-                validation_batch_size=data.EVALUATION_BATCH_SIZE,
-                initial_epoch=first,
-                epochs=epochs,
-                callbacks=watchers,
-                verbose=execution.keras_verbose,
-            )
+                watchers += _tensorboard(folder, execution)
+            bars.leave_out(first)
+            with bars.open(folder.path.name, epochs, done=first, show=shown.style == "bar"):
+                model.fit(
+                    stream,
+                    steps_per_epoch=steps,
+                    shuffle=False,
+                    validation_data=measured,
+                    validation_batch_size=data.EVALUATION_BATCH_SIZE,
+                    initial_epoch=first,
+                    epochs=epochs,
+                    callbacks=watchers,
+                    verbose=0,
+                )
     recorder.raise_if_stopped()
     return folder.history()
+
+
+def _tensorboard(folder: RunFolder, execution: Execution) -> list[keras.callbacks.Callback]:
+    # On every backend Keras writes these logs with TensorFlow.
+    if importlib.util.find_spec("tensorflow") is None:
+        execution.tell("No TensorBoard logs: they need TensorFlow, which is not installed.")
+        return []
+    return [keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)]
 
 
 def evaluate(model: keras.Model, images_and_labels: tuple) -> dict[str, float]:
