@@ -7,13 +7,14 @@ READY := $(VENV)/.ready
 # worker (`--dist loadfile`), so that what its tests share is compiled and built once.
 EVERY_BACKEND := 'backend and not slow and not gpu'
 
-.PHONY: help test test-tensorflow test-jax test-torch test-slow lint demo bench
+.PHONY: help test test-tensorflow test-jax test-torch test-wheel test-slow lint demo bench
 
 help:
-	@echo "make demo    compare S-CONV, S-LOCAL, S-FC and S-FC + beta-LASSO on an embedded data set"
-	@echo "make test    set up .venv and run the tests (all on TensorFlow, then what JAX and PyTorch compute)"
-	@echo "make lint    ruff and mypy"
-	@echo "make bench   side-by-side timings (needs the extra 'bench')"
+	@echo "make demo        compare S-CONV, S-LOCAL, S-FC and S-FC + beta-LASSO on an embedded data set"
+	@echo "make test        set up .venv and run the tests (all on TensorFlow, then what JAX and PyTorch compute)"
+	@echo "make test-wheel  install the built package in a fresh environment and try tcb there"
+	@echo "make lint        ruff and mypy"
+	@echo "make bench       side-by-side timings (needs the extra 'bench')"
 
 $(READY): setup.py pyproject.toml
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
@@ -31,6 +32,9 @@ test-jax: $(READY)
 
 test-torch: $(READY)
 	KERAS_BACKEND=torch $(BIN)/pytest -n 2 --dist loadfile -m $(EVERY_BACKEND)
+
+test-wheel: $(READY)
+	.ci/test_wheel $(VENV)
 
 test-slow: $(READY)
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -m slow

@@ -32,6 +32,7 @@ TEST = [
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.11",
+    "setuptools>=77",  # builds the wheel that make test-wheel tries
     # One version, so that its CPU build can be installed first: from PyPI it brings CUDA on Linux.
     "torch==2.13.0",
 ]

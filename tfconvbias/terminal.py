@@ -1,6 +1,7 @@
 """What commands show while they work: bars on a terminal, plain lines elsewhere."""
 
 import contextlib
+import importlib
 import os
 import re
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _NOISE = re.compile(
-    rb"I\d{4} |WARNING: All log messages before absl::InitializeLog|To enable the following instr"
+    rb"I\d{4} |E\d{4} .*failed call to cuInit|WARNING: All log messages before absl::InitializeLog|To enable the following instr"
 )
 
 
@@ -25,7 +26,11 @@ def import_keras() -> None:
         return
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "1"
     with _without_noise():
-        import keras  # noqa: F401
+        import keras
+
+        if keras.config.backend() == "tensorflow":
+            # Looking for graphics cards is an error to it where there are none.
+            importlib.import_module("tensorflow").config.list_physical_devices()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.optional import require
+
 PROBE_SECONDS = 10.0
 
 TFDS_NAMES = {"cifar10": "cifar10", "cifar100": "cifar100", "svhn": "svhn_cropped"}
@@ -56,7 +58,7 @@ def load_tfds(
         DatasetUnavailableError: If the data set is neither prepared nor downloadable.
     """
     try:
-        import tensorflow_datasets as tfds
+        tfds = require("tensorflow_datasets", "datasets", "A data set of TensorFlow Datasets")
     except ImportError as error:
         raise DatasetUnavailableError(name, f"importing TensorFlow Datasets: {error}") from error
     builder = tfds.builder(

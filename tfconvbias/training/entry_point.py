@@ -76,7 +76,7 @@ def guarded(work: Callable[[], object]) -> None:
     except (RecipeError, MissingPackageError) as error:
         _leave(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in _BACKENDS:
+        if error.name not in _BACKENDS or "keras" in sys.modules:
             raise
         _leave(
             f"Keras' backend needs the package {error.name}, which is not installed. The "

@@ -1,0 +1,61 @@
+"""`tcb`: names, folders, and what a wrong one is answered with."""
+
+import json
+
+import pytest
+
+from tfconvbias.commands import main
+from tfconvbias.commands.pages import labels
+from tfconvbias.commands.recipe_files import recipe_files
+
+
+def failed(capsys, *argv, status=1):
+    with pytest.raises(SystemExit) as stop:
+        main(argv)
+    assert stop.value.code == status
+    return capsys.readouterr().err
+
+
+def test_recipes_are_listed_with_their_first_sentence(capsys):
+    main(["list", "recipes"])
+    shown = capsys.readouterr().out
+    assert "sconv_cifar100" in shown
+    assert "S-CONV on CIFAR-100 with SGD: Neyshabur 2020, Table 1." in shown
+
+
+def test_runs_are_listed_as_far_as_they_came(capsys, tmp_path):
+    folder = tmp_path / "first"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({}))
+    (folder / "history.csv").write_text("epoch,loss\n1,2.0\n2,1.5\n")
+    main(["list", "runs", "--folder", str(tmp_path)])
+    assert "after epoch 2" in capsys.readouterr().out
+
+
+def test_a_near_name_is_offered(capsys, tmp_path):
+    assert "Did you mean 'table1'?" in failed(capsys, "run", "tabel1", "--demo")
+    assert "Did you mean 'core'?" in failed(capsys, "requirements", "cores")
+    (tmp_path / "first").mkdir()
+    assert f"Did you mean '{tmp_path / 'first'}'?" in failed(
+        capsys, "report", str(tmp_path / "frist")
+    )
+
+
+def test_folders_without_finished_runs_are_told(capsys, tmp_path):
+    assert "it holds no run" in failed(capsys, "compare", str(tmp_path), str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert "not finished" in failed(capsys, "report", str(tmp_path))
+    assert "There is no folder" in failed(capsys, "list", "runs", "--folder", "/nowhere")
+
+
+def test_options_that_do_not_exist_leave_with_status_2(capsys):
+    assert "there is no topic 'recipe'" in failed(capsys, "list", "recipe", status=2)
+
+
+def test_labels_are_as_long_as_needed(tmp_path):
+    assert labels([tmp_path / "a" / "x", tmp_path / "b" / "x"]) == ["a/x", "b/x"]
+    assert labels([tmp_path / "a" / "x", tmp_path / "b" / "y"]) == ["x", "y"]
+
+
+def test_every_recipe_is_found():
+    assert {"train", "tune", "table1", "sconv_cifar100"} <= recipe_files().keys()

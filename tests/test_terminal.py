@@ -1,0 +1,98 @@
+"""What commands show: bars on a terminal, plain text elsewhere, no noise of the backend's start."""
+
+import io
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tfconvbias.terminal import Bars, duration
+from tfconvbias.training.table import conclusion
+
+NOISE = b"I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_elsewhere_than_on_a_terminal_no_bar_is_drawn(capsys):
+    bars = Bars()
+    with bars.open("runs", 3):
+        bars.advance(1, "loss 2")
+    assert capsys.readouterr().out == ""
+
+
+def test_inner_steps_move_outer_bars_and_skipped_ones_count_as_no_work(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    bars = Bars()
+    with bars.open("runs", 6):
+        bars.leave_out(1)
+        with bars.open("run", 3, done=1):
+            bars.advance(2)
+            assert [(t.completed, t.total) for t in bars._drawn.tasks] == [(2, 5), (3, 3)]
+        with bars.aside("Reading images", 5000) as advance:
+            advance(5000)
+        assert [t.completed for t in bars._drawn.tasks] == [2]
+    assert bars._drawn is None
+
+
+def test_a_terminals_bar_tells_detail_and_time(monkeypatch):
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    bars = Bars()
+    with bars.open("s-fc", 4):
+        bars.advance(1, "epoch 1/4: loss 2.3")
+        bars._drawn.refresh()
+    assert "s-fc" in shown.getvalue()
+    assert "epoch 1/4: loss 2.3" in shown.getvalue()
+
+
+QUIET = """
+import os
+from tfconvbias import terminal
+with terminal._without_noise():
+    os.write(2, {noise!r} + b"W0000 00:00:1.5 1 x.cc:1] a warning\\n")
+os.write(2, b"later\\n")
+"""
+
+
+def test_only_lines_of_information_are_left_out():
+    code = QUIET.format(noise=NOISE)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, check=True, env=environment
+    )
+    assert done.stderr == b"W0000 00:00:1.5 1 x.cc:1] a warning\nlater\n"
+
+
+def row(accuracy, nonzeros):
+    return {
+        "test_accuracy": accuracy,
+        "kernel_parameters": {"a": 200},
+        "nonzeros": {"a": nonzeros},
+        "epochs": 4,
+    }
+
+
+@pytest.mark.parametrize(
+    ("results", "sentence"),
+    [
+        ({"S-FC": row(0.5, 200)}, "S-FC reaches 50.00 % test accuracy after 4 epochs."),
+        (
+            {"S-FC": row(0.5, 200), "β": row(0.75, 50)},
+            "β is best, 75.00 % test accuracy with 25 % of its weights: "
+            "25.00 points ahead of S-FC.",
+        ),
+    ],
+)
+def test_the_conclusion_is_one_sentence(results, sentence):
+    assert conclusion(results) == sentence
+
+
+def test_durations_are_words():
+    assert [duration(s) for s in (3, 119.4, 3600)] == ["3 s", "119 s", "1 h 00 min"]
