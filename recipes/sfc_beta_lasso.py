@@ -26,5 +26,8 @@ DEMO = {
     "batch_size": 128,
 }
 
+# The recipe is about one member of one family: these are no options.
+FAMILY = ("family", "connectivity", "hidden_units")
+
 if __name__ == "__main__":
-    training.main(CONFIG, training.report_run, description=__doc__, demo=DEMO)
+    training.main(CONFIG, training.report_run, description=__doc__, demo=DEMO, fixed=FAMILY)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 _NOISE = re.compile(
-    rb"I\d{4} |E\d{4} .*failed call to cuInit|WARNING: All log messages before absl::InitializeLog|To enable the following instr"
+    rb"I\d{4} |E\d{4} .*failed call to cuInit"
+    rb"|WARNING: All log messages before absl::InitializeLog|To enable the following instructions"
 )
 
 

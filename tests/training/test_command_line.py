@@ -1,12 +1,17 @@
 """Configurations from the command line."""
 
 import dataclasses
+import runpy
+import shlex
+from pathlib import Path
 from typing import Literal
 
 import pytest
 
 from tfconvbias import training
 from tfconvbias.training import command_line
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.py"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +34,33 @@ def test_defaults_and_every_kind_of_option():
     given = parse(*words.split())
     assert given == Config(7, 1e-3, "b", 9, True, (4, 5, 6))
     assert parse("--limit", "none") == Config()
+
+
+def test_fixed_fields_are_no_options(capsys):
+    assert parse("--count", "7", fixed=("rate",)) == Config(count=7)
+    with pytest.raises(SystemExit):
+        parse("--rate", "1", fixed=("rate",))
+    assert "unrecognized arguments: --rate" in capsys.readouterr().err
+
+
+def test_a_tuple_takes_none_for_no_values():
+    assert parse("--sizes", "none") == Config(sizes=())
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def test_printed_defaults_can_be_pasted_back(recipe, capsys):
+    config = runpy.run_path(str(recipe)).get("CONFIG", training.RunConfig())
+    with pytest.raises(SystemExit):
+        command_line.parse(config, argv=["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for option in command_line.options_of(config):
+        if option.hint is bool:
+            continue
+        values = option.value if isinstance(option.value, tuple) else (option.value,)
+        printed = shlex.join("none" if v is None else str(v) for v in values) or "none"
+        assert f"[{printed}]" in shown, option.name
+        words = ["--" + option.name.replace("_", "-"), *shlex.split(printed)]
+        assert command_line.parse(config, argv=words) == config, option.name
 
 
 def test_demo_changes_fields_and_given_options_win():

@@ -3,10 +3,11 @@
 import argparse
 import dataclasses
 import inspect
+import shlex
 import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -26,6 +27,7 @@ def parse(
     description: str | None = None,
     demo: Mapping[str, Any] | None = None,
     argv: Sequence[str] | None = None,
+    fixed: Collection[str] = (),
 ) -> AnyConfig:
     """Read a configuration from the command line; every `option` field is an option.
 
@@ -40,6 +42,7 @@ def parse(
         demo: Fields that `--demo` changes (small, embedded data). Options given beside `--demo`
             win over it. `None`: no such option.
         argv: Arguments; `sys.argv[1:]` by default.
+        fixed: Further fields that are no options, since the recipe is about their values.
 
     Returns:
         A configuration of the same class.
@@ -61,6 +64,8 @@ def parse(
         )
     groups: dict[str, Any] = {}
     for option in options_of(config):
+        if option.name in fixed:
+            continue
         if option.section not in groups:
             groups[option.section] = parser.add_argument_group(option.section)
         _add_option(groups[option.section], option)
@@ -134,10 +139,8 @@ def arguments_of(config: Config, default: Config) -> str:
         flag = "--" + option.name.replace("_", "-")
         if isinstance(value, bool):
             words.append(flag if value else flag.replace("--", "--no-", 1))
-        elif isinstance(value, tuple):
-            words.append(" ".join([flag, *map(str, value)]))
         else:
-            words.append(f"{flag} {'none' if value is None else value}")
+            words.append(f"{flag} {_shown(value)}")
     return " ".join(words)
 
 
@@ -165,7 +168,9 @@ def _add_option(parser: Any, option: Option) -> None:
         options["choices"] = typing.get_args(kind)
     elif origin is tuple:
         element = typing.get_args(kind)[0]
-        options.update(nargs="+", action=_TupleAction, type=element, metavar=element.__name__)
+        options.update(
+            nargs="+", action=_TupleAction, type=_optional(element), metavar=element.__name__
+        )
     else:
         options.update(type=_optional(kind) if optional else kind, metavar=kind.__name__.upper())
     parser.add_argument(flag, **options)
@@ -174,13 +179,13 @@ def _add_option(parser: Any, option: Option) -> None:
 def _shown(value: Any) -> str:
     """A default as it is typed."""
     if isinstance(value, tuple):
-        return " ".join(map(str, value)) or "none"
-    return "none" if value is None else str(value)
+        return shlex.join(map(str, value)) or "none"
+    return "none" if value is None else shlex.quote(str(value))
 
 
 class _TupleAction(argparse.Action):
     def __call__(self, parser, namespace, values, option_string=None):
-        setattr(namespace, self.dest, tuple(values))
+        setattr(namespace, self.dest, () if values == [None] else tuple(values))
 
 
 def _optional(kind: type) -> Any:

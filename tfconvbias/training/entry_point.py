@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from tfconvbias import terminal
@@ -38,6 +38,7 @@ def main(
     description: str | None,
     demo: Mapping[str, Any] | None = None,
     argv: Sequence[str] | None = None,
+    fixed: Collection[str] = (),
 ) -> None:
     """Parse the options, and run the configuration; errors that the user can mend end as a message.
 
@@ -47,12 +48,13 @@ def main(
         description: Text of `--help`.
         demo: The fields that `--demo` changes; without any there is no such option.
         argv: Arguments; `sys.argv[1:]` by default.
+        fixed: Fields that are no options, since the recipe is about their values.
 
     Raises:
         SystemExit: With status 2 for a bad option, 1 after an error that the user can mend, 130
             after an interruption, 3 where `max_minutes` ended before the work did.
     """
-    chosen = command_line.parse(config, description=description, demo=demo, argv=argv)
+    chosen = command_line.parse(config, description=description, demo=demo, argv=argv, fixed=fixed)
 
     def work() -> None:
         terminal.import_keras()
