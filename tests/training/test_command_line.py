@@ -52,13 +52,13 @@ def test_printed_defaults_can_be_pasted_back(recipe, capsys):
     config = runpy.run_path(str(recipe)).get("CONFIG", training.RunConfig())
     with pytest.raises(SystemExit):
         command_line.parse(config, argv=["--help"])
-    shown = " ".join(capsys.readouterr().out.split())
+    shown = "".join(capsys.readouterr().out.split())  # lines are broken within words, too
     for option in command_line.options_of(config):
         if option.hint is bool:
             continue
         values = option.value if isinstance(option.value, tuple) else (option.value,)
         printed = shlex.join("none" if v is None else str(v) for v in values) or "none"
-        assert f"[{printed}]" in shown, option.name
+        assert "".join(f"[{printed}]".split()) in shown, option.name
         words = ["--" + option.name.replace("_", "-"), *shlex.split(printed)]
         assert command_line.parse(config, argv=words) == config, option.name
 

@@ -168,9 +168,9 @@ def _add_option(parser: Any, option: Option) -> None:
         options["choices"] = typing.get_args(kind)
     elif origin is tuple:
         element = typing.get_args(kind)[0]
-        options.update(
-            nargs="+", action=_TupleAction, type=_optional(element), metavar=element.__name__
-        )
+        # Among words "none" is one of them, unless the default is that there are none.
+        word = element if element is str and option.value else _optional(element)
+        options.update(nargs="+", action=_TupleAction, type=word, metavar=element.__name__)
     else:
         options.update(type=_optional(kind) if optional else kind, metavar=kind.__name__.upper())
     parser.add_argument(flag, **options)

@@ -54,7 +54,9 @@ def conclusion(results: Mapping[str, Mapping[str, Any]]) -> str:
     sparse = f" with {100 * nonzeros / weights:.2g} % of its weights" if nonzeros < weights else ""
     reached = f"{percent(row['test_accuracy'])} % test accuracy"
     if len(ranked) == 1:
-        return f"{best} reaches {reached}{sparse} after {row['epochs']} epochs."
+        count = row["epochs"]
+        epochs = f"{count} epoch" + "s" * (count != 1)
+        return f"{best} reaches {reached}{sparse} after {epochs}."
     ahead = 100 * (row["test_accuracy"] - results[ranked[1]]["test_accuracy"])
     return f"{best} is best, {reached}{sparse}: {ahead:.2f} points ahead of {ranked[1]}."
 
