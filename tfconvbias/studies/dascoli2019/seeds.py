@@ -1,11 +1,13 @@
 """The switch-time protocol with several seeds: means and their spread."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from tfconvbias import plots
+from tfconvbias.lazy import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult
 from tfconvbias.training import config_note, environment_note, format_table, write_page

@@ -1,12 +1,13 @@
 """The square {shared, not} × {local, not} from one switch epoch, and the way back to the CNN."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import data, embedding
+from tfconvbias.lazy import data, embedding, keras
 from tfconvbias.studies.dascoli2019.config import NetworkConfig
 from tfconvbias.studies.dascoli2019.protocol import build_cnn
 from tfconvbias.training import (

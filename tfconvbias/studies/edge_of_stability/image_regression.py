@@ -1,13 +1,16 @@
 """Regression on images: two-layer networks over overlapping patches, and a dense one."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-from tfconvbias import data, plots, training
+from tfconvbias import training
 from tfconvbias.connectivity import patch_indices
+from tfconvbias.lazy import data, plots
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig
 from tfconvbias.studies.edge_of_stability.report import (
     NOTES,
