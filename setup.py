@@ -57,6 +57,7 @@ setup(
         "bench": ["tf_keras>=2.18", "torch>=2.5"],
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "jax": ["jax>=0.6"],
+        "ray": ["ray[default]>=2.40"],
         "sparse": ["numba>=0.61"],
         "test": TEST,
         "torch": ["torch>=2.5"],

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 from tfconvbias import data
 from tfconvbias.training import command_line
 from tfconvbias.training.config import Config
-from tfconvbias.training.errors import RecipeError, RunPausedError
+from tfconvbias.training.errors import MissingRunsError, RecipeError, RunPausedError
 from tfconvbias.training.execution import stop_request
 from tfconvbias.training.files import refusal, system_error_number
 
@@ -60,7 +60,7 @@ def guarded(work: Callable[[], object]) -> None:
         SystemExit: As `main`.
     """
     try:
-        with _stop_on_termination():
+        with stop_on_termination():
             work()
     except data.DatasetUnavailableError as error:
         program = command_line.program_name()
@@ -70,6 +70,8 @@ def guarded(work: Callable[[], object]) -> None:
             f"  {program} --demo\n"
             f"  {program} --dataset FOLDER   (images as train/<class>/*, test/<class>/*)"
         )
+    except MissingRunsError as error:
+        _leave(f"{error}\nTo continue:\n  {_resuming()}")
     except RecipeError as error:
         _leave(str(error))
     except RunPausedError as pause:
@@ -85,7 +87,7 @@ def guarded(work: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def _stop_on_termination() -> Iterator[None]:
+def stop_on_termination() -> Iterator[None]:
     """Have SIGTERM, with which clusters end a job, stop a training after its epoch.
 
     The second one ends it at once, as Ctrl-C does. Python handles signals in its main thread only.

@@ -16,6 +16,7 @@ from tfconvbias.studies.neyshabur2020 import (
     protocol_runs,
 )
 from tfconvbias.studies.neyshabur2020.protocol_grids import Setting, initial_deviation
+from tfconvbias.training.engine import task
 
 SMALL = PROTOCOL.replace(
     datasets=("pictures/tiny",),
@@ -62,7 +63,7 @@ class FakeTraining:
 def fake(monkeypatch, tiny_dataset):
     found = FakeTraining()
     monkeypatch.setattr(protocol_runs, "run", found)
-    monkeypatch.setattr(protocol_runs, "build_dataset", lambda config: tiny_dataset)
+    monkeypatch.setattr(task, "build_dataset", lambda config: tiny_dataset)
     # Nothing is compiled, and it takes long.
     monkeypatch.setattr(protocol_runs.keras.utils, "clear_session", lambda: None)
     return found
