@@ -65,3 +65,25 @@ def linger(place, config, *, name):
         time.sleep(0.05)
     (Path(config.run_dir) / f"{name}.stored").touch()
     place.deadline.pause_before(name)
+
+
+def trainings():
+    """Rows of a comparison that train in seconds."""
+    base = training.RunConfig(
+        base_channels=2,
+        dataset="motifs10",
+        num_train=200,
+        num_test=100,
+        epochs=2,
+        batch_size=32,
+        dropout_rate=0.2,
+        augment="flip_crop",
+        tensorboard=False,
+        verbose="silent",
+        resume=True,
+    )
+    return {
+        "conv": base,
+        "local": base.replace(connectivity="local"),
+        "lasso": base.replace(connectivity="dense", optimizer="beta_lasso"),
+    }

@@ -39,6 +39,9 @@ class Processes:
         self.num_slots = num
         self._replies: queue.SimpleQueue[tuple[_Worker, Reply]] = queue.SimpleQueue()
         devices, cpus = gpus(), num_cpus()
+        if devices:
+            # This process makes reports meanwhile, on a GPU that a run needs.
+            os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
         self._free = [share(place, num, devices, cpus) for place in reversed(range(num))]
         self._idle: list[_Worker] = []
         self._busy: list[_Worker] = []
@@ -118,33 +121,35 @@ class _Worker:
                 # Ctrl-C in a terminal reaches the parent alone.
                 start_new_session=True,
             )
-        threading.Thread(target=self._listen, args=(replies,), daemon=True).start()
+        self._thread = threading.Thread(target=self._listen, args=(replies,), daemon=True)
+        self._thread.start()
 
     def send(self, task: str, packed: bytes) -> None:
-        """Send an order; a process that has ended is noticed by the thread."""
+        """Send an order; that the process has ended, and its pipe is closed, the thread notices."""
         self.task = task
         self.num_tasks += 1
         assert self.process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(BrokenPipeError, ValueError):
             self.process.stdin.write(len(packed).to_bytes(8, "big") + packed)
             self.process.stdin.flush()
 
     def kill(self) -> None:
         """End the process now."""
         self.process.kill()
-        self.process.wait()
+        self._thread.join()
 
     def _listen(self, replies: queue.SimpleQueue) -> None:
         """Pass replies on, and at last how the process ended."""
-        stream = self.process.stdout
-        assert stream is not None
-        while True:
-            try:
-                reply = pickle.load(stream)
-            except (EOFError, pickle.UnpicklingError):
-                replies.put((self, Reply(lost=_end(self.process.wait()))))
-                return
-            replies.put((self, reply))
+        # Leaving closes the pipes, and what is still in them is of no use.
+        with contextlib.suppress(BrokenPipeError), self.process as process:
+            assert process.stdout is not None
+            while True:
+                try:
+                    reply = pickle.load(process.stdout)
+                except (EOFError, pickle.UnpicklingError):
+                    replies.put((self, Reply(lost=_end(process.wait()))))
+                    return
+                replies.put((self, reply))
 
 
 def _end(status: int) -> str:

@@ -1,10 +1,13 @@
 """Tasks on the machines of a Ray cluster."""
 
+import contextlib
 import os
 import pickle
+import signal
 import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -116,16 +119,29 @@ def _connect(ray: Any, address: str) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address == "local":
-        ray.init(address="local", include_dashboard=False, **options)
-        return
-    if address != "auto":
+        options["include_dashboard"] = False
+    elif address != "auto":
         _check_listens(address)
     try:
-        ray.init(address=address, **options)
+        with _own_termination():
+            ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"No Ray cluster was found: {_first_line(error)} Received: ray={address!r}"
         ) from error
+
+
+@contextlib.contextmanager
+def _own_termination() -> Iterator[None]:
+    """Keep the way in which SIGTERM ends a recipe; Ray would end the process at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _check_listens(address: str) -> None:
