@@ -15,11 +15,7 @@ import keras
 from tfconvbias.training.engine.devices import gpus, num_cpus, share
 from tfconvbias.training.engine.task import TASKS_PER_PROCESS, Order, Reply
 
-_START = (
-    "import os; replies = os.dup(1); os.dup2(2, 1); "
-    "from tfconvbias.training.engine.worker import work; work(replies)"
-)
-"""A worker's program: replies go to what was standard output, before any import prints there."""
+_PROGRAM = Path(__file__).with_name("worker.py")
 _PATIENCE_SECONDS = 0.5
 
 
@@ -113,7 +109,7 @@ class _Worker:
         Path(log).parent.mkdir(parents=True, exist_ok=True)
         with Path(log).open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _START],
+                [sys.executable, "-P", str(_PROGRAM)],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,

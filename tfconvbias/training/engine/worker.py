@@ -1,28 +1,32 @@
-"""What a process of `Processes` does: it carries out the orders that its parent sends."""
+"""What a process of `Processes` runs: it carries out the orders that its parent sends.
+
+It is run as a file, and imports the package only once it watches its parent, since that takes
+seconds.
+"""
 
 import os
 import pickle
 import queue
 import sys
 import threading
-from pathlib import Path
 from typing import BinaryIO
 
-import keras
 
-from tfconvbias.training.engine.task import Workplace, execute_apart
-from tfconvbias.training.entry_point import stop_on_termination
-from tfconvbias.training.execution import Deadline
-
-
-def work(replies: int) -> None:
-    """Carry out orders from standard input until it ends, as it does when the parent dies.
-
-    Args:
-        replies: The file descriptor that takes the replies.
-    """
+def work() -> None:
+    """Carry out orders from standard input until it ends, as it does when the parent dies."""
+    # Replies go to what was standard output, before any import prints there.
+    replies = os.dup(1)
+    os.dup2(2, 1)
     orders: queue.SimpleQueue[bytes] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(sys.stdin.buffer, orders), daemon=True).start()
+
+    import keras
+
+    from tfconvbias.training.engine.output import write_to
+    from tfconvbias.training.engine.task import Workplace, execute_apart
+    from tfconvbias.training.entry_point import stop_on_termination
+    from tfconvbias.training.execution import Deadline
+
     place = Workplace(Deadline(None))
     with os.fdopen(replies, "wb") as stream:
         while True:
@@ -39,17 +43,6 @@ def work(replies: int) -> None:
             stream.flush()
 
 
-def write_to(log: str) -> None:
-    """Send standard output and error of this process to the end of a file."""
-    Path(log).parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)
-
-
 def _read(stream: BinaryIO, orders: queue.SimpleQueue) -> None:
     """Pass orders on; without the parent nobody waits for what is under way."""
     while True:
@@ -59,3 +52,7 @@ def _read(stream: BinaryIO, orders: queue.SimpleQueue) -> None:
             # At once: files are complete or absent, and a second driver may be waiting for locks.
             os._exit(1)
         orders.put(packed)
+
+
+if __name__ == "__main__":
+    work()
