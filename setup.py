@@ -69,6 +69,7 @@ setup(
         "datasets": [*DATASETS, *TENSORFLOW],
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "jax": ["jax>=0.6"],
+        "ray": ["ray[default]>=2.40"],
         "sparse": ["numba>=0.61"],
         "test": TEST,
         "tensorflow": TENSORFLOW,

@@ -14,9 +14,8 @@ of the same function and train on, beside a standard network of that shape.
 Targets on CIFAR-10, test accuracy: CNN about 72 %, FCN 55 to 57.5 %, eFCN at switch time 0 about
 62.5 %, best near 20 epochs and above the CNN; δ at most 8 %, of the FCN about 97 %. The eFCN has 74
 million weights, and measuring it takes 9 GB of main memory. A killed run continues with --resume.
-On N devices start N processes on one folder; worker 0 trains the CNN, and the others wait for it:
-
-    CUDA_VISIBLE_DEVICES=I python recipes/efcn_switch_time.py --num-workers N --worker I
+After the CNN the other networks are independent: --jobs N trains N of them at a time, each on a GPU
+of its own where there are several, and --ray ADDRESS hands them to a cluster.
 """
 
 from tfconvbias import studies, training

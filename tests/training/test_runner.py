@@ -10,6 +10,7 @@ import pytest
 
 from tfconvbias import training
 from tfconvbias.training import comparison, recorder, runner, trainer
+from tfconvbias.training.engine import task
 
 
 def without_seconds(history):
@@ -131,7 +132,7 @@ def test_an_automatic_precision_is_that_of_the_machine(tiny_config, tiny_dataset
 
 
 def test_time_that_is_over_stops_a_comparison(tiny_config, tmp_path, monkeypatch, tiny_dataset):
-    monkeypatch.setattr(comparison, "build_dataset", lambda config: tiny_dataset)
+    monkeypatch.setattr(task, "build_dataset", lambda config: tiny_dataset)
     config = dataclasses.replace(tiny_config, epochs=1)
     rows = {"one": config, "two": dataclasses.replace(config, seed=1)}
     training.compare({"one": config}, tmp_path)
@@ -363,10 +364,15 @@ def test_rows_of_other_images_are_not_given_the_first_rows_images(
     changes, tiny_config, monkeypatch, tmp_path, tiny_dataset
 ):
     built = []
-    monkeypatch.setattr(
-        comparison, "build_dataset", lambda config: built.append(config) or tiny_dataset
-    )
-    monkeypatch.setattr(comparison, "run", lambda config, dataset, deadline: None)
+    monkeypatch.setattr(task, "build_dataset", lambda config: built.append(config) or tiny_dataset)
+    row = {"test_accuracy": 0.5}
+
+    def run(config, dataset, deadline):
+        folder = training.RunFolder(config.run_dir)
+        folder.write_result(row)
+        return training.RunResult(folder, row, {})
+
+    monkeypatch.setattr(comparison, "run", run)
     rows = {"one": tiny_config, "two": dataclasses.replace(tiny_config, **changes)}
     rows["three"] = dataclasses.replace(rows["two"], seed=1)
     training.compare(rows, tmp_path)

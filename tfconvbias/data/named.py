@@ -40,6 +40,10 @@ class DatasetUnavailableError(RuntimeError):
             'load("motifs10"), load(PATH) or load(name, data_dir=DIR).'
         )
 
+    def __reduce__(self):
+        # By default an error is pickled with its message, which is not what this one is made from.
+        return type(self), (self.name, self.reason)
+
 
 def load_tfds(
     name: str, data_dir: str | os.PathLike | None, *, include_extra: bool = False

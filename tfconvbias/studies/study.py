@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 from tfconvbias.training import (
-    Config,
     ConfigError,
     Figures,
+    ManyRuns,
     RunConfig,
     RunResult,
     Tables,
@@ -43,7 +43,7 @@ class Findings(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Study(Config):
+class Study(ManyRuns):
     """What all runs share, and the data sets and seeds over which they go.
 
     A subclass adds the fields that it varies, names in `fixed` those fields of `run` that its rows
@@ -107,11 +107,14 @@ def report_study(study: Study) -> None:
     """Run what is not on disk yet, print the tables and write the report.
 
     Raises:
+        MissingRunsError: If processes of some runs were lost; the others are on disk.
         TrainingDivergedError: If the loss of a run diverged; the others are reported first.
     """
     folder = Path(study.run.run_dir or f"runs/{slug(study.title)}")
     planned = study.runs()
-    finished, diverged = compare({name: run for name, (_, run) in planned.items()}, folder)
+    finished, diverged = compare(
+        {name: run for name, (_, run) in planned.items()}, folder, many=study
+    )
     if not finished:
         raise TrainingDivergedError("Every run diverged.")
     results: dict[Cell, list[RunResult]] = {}

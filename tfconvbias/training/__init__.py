@@ -12,13 +12,15 @@ from tfconvbias.training.build import (
     with_precision,
     xla_pays,
 )
-from tfconvbias.training.comparison import compare, slug
+from tfconvbias.training.comparison import compare
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.data_config import DataConfig, build_dataset, dataset_label
+from tfconvbias.training.engine import Finished, ManyRuns, Task, Workplace, run_tasks
 from tfconvbias.training.entry_point import PAUSED_STATUS, guarded, main
 from tfconvbias.training.environment import accelerators, environment, hardware
 from tfconvbias.training.errors import (
     ConfigError,
+    MissingRunsError,
     RecipeError,
     RunFolderError,
     RunPausedError,
@@ -46,6 +48,7 @@ from tfconvbias.training.report import (
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
+from tfconvbias.training.slug import slug
 from tfconvbias.training.table import label, table_rows
 from tfconvbias.training.trainer import evaluate, fit
 
@@ -59,9 +62,12 @@ __all__ = [
     "Deadline",
     "Execution",
     "Figures",
+    "Finished",
     "History",
     "Images",
     "Kept",
+    "ManyRuns",
+    "MissingRunsError",
     "RecipeError",
     "RunConfig",
     "RunFolder",
@@ -70,7 +76,9 @@ __all__ = [
     "RunResult",
     "ShuffledBatches",
     "Tables",
+    "Task",
     "TrainingDivergedError",
+    "Workplace",
     "accelerators",
     "build_dataset",
     "build_model",
@@ -100,6 +108,7 @@ __all__ = [
     "report_run",
     "run",
     "run_notes",
+    "run_tasks",
     "slug",
     "table_rows",
     "with_precision",

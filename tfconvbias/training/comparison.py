@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tfconvbias.lazy import data
-from tfconvbias.terminal import bars
-from tfconvbias.training.config import field_names
-from tfconvbias.training.data_config import DataConfig, build_dataset
+from tfconvbias.training.engine import Finished, ManyRuns, Task, Workplace, run_tasks
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
+from tfconvbias.training.slug import slug
 
 
 def compare(
-    rows: Mapping[str, RunConfig], folder: str | Path, deadline: Deadline | None = None
+    rows: Mapping[str, RunConfig],
+    folder: str | Path,
+    deadline: Deadline | None = None,
+    many: ManyRuns | None = None,
 ) -> tuple[dict[str, RunResult], dict[str, str]]:
     """Run every row, each in a subfolder of its own; finished rows are read from disk.
 
@@ -25,50 +26,58 @@ def compare(
         rows: Label → configuration. Its `run_dir` is not used, since the label names the subfolder.
         folder: Where the rows' run folders stand.
         deadline: When to stop; by default the first row's `max_minutes` from now on.
+        many: How many rows at a time, and where; by default one after the other in this process.
 
     Returns:
         The finished rows by label, and the messages of rows whose loss diverged.
 
     Raises:
         ConfigError: If two labels would share a subfolder.
+        MissingRunsError: If processes of some rows were lost; the others are on disk.
         RunPausedError: If the time was over before the last row.
     """
     folders = {name: Path(folder) / slug(name) for name in rows}
     if not rows or len(set(folders.values())) < len(rows):
         raise ConfigError(f"Labels must differ in letters and digits. Received: {list(rows)}")
-    deadline = deadline or next(iter(rows.values())).deadline()
-    datasets: dict[tuple, data.ImageDataset] = {}
-    finished, diverged = {}, {}
-    done_before = {name for name in rows if RunFolder(folders[name]).result() is not None}
-    epochs = sum(config.epochs for name, config in rows.items() if name not in done_before)
-    show = next(iter(rows.values())).shown_as == "bar"
-    with bars.open(f"all {len(rows)} runs", epochs, show=show):
-        for number, (name, config) in enumerate(rows.items(), start=1):
-            is_done = name in done_before
-            ending = ": done before" if is_done else ""
-            config.tell(f"{'✓ ' if is_done else ''}[{number}/{len(rows)}] {name}{ending}")
-            config = config.replace(run_dir=str(folders[name]))
-            if not is_done:
-                deadline.pause_before(name)
-            key = _images(config)
-            if key not in datasets:
-                datasets[key] = build_dataset(config)
-            try:
-                finished[name] = run(config, datasets[key], deadline)
-            except TrainingDivergedError as error:
-                diverged[name] = str(error)
-                config.tell(f"{name}: {error}")
-    return finished, diverged
+    tasks = [
+        Task(
+            name,
+            run_row,
+            config.replace(run_dir=str(folders[name])),
+            kind=f"{config.model_name} {config.width} {config.optimizer} {config.dataset}",
+            epochs=config.epochs,
+        )
+        for name, config in rows.items()
+    ]
+    first = next(iter(rows.values()))
+    finished, diverged = set(), {}
+    for task, reply in run_tasks(
+        tasks,
+        many or ManyRuns(),
+        first,
+        folder,
+        deadline=deadline,
+        goes_on_after=(TrainingDivergedError,),
+    ):
+        if reply.error is None:
+            finished.add(task.name)
+        else:
+            diverged[task.name] = str(reply.error)
+    results = {name: _read(RunFolder(folders[name])) for name in rows if name in finished}
+    return results, {name: diverged[name] for name in rows if name in diverged}
 
 
-def _images(config: RunConfig) -> tuple:
-    """What decides which images a configuration loads."""
-    names = field_names(DataConfig()) - {"seed", "subset_seed"}
-    is_whole = config.num_train is None is config.num_test
-    return (*(getattr(config, name) for name in sorted(names)), is_whole or config.drawn_with)
+def run_row(place: Workplace, config: RunConfig) -> Finished:
+    """One row of a comparison, as a task."""
+    folder = RunFolder(config.run_dir or "")
+    is_new = folder.result() is None
+    if is_new:
+        place.deadline.pause_before(folder.path.name)
+    row = run(config, place.dataset(config), place.deadline).row
+    return Finished(f"test accuracy {100 * row['test_accuracy']:.2f} %", is_new)
 
 
-def slug(name: str) -> str:
-    """A label as a folder name: ASCII letters and digits, lower case, joined by hyphens."""
-    words = "".join(c if c.isalnum() and c.isascii() else " " for c in name.replace("β", "beta"))
-    return "-".join(words.lower().split())
+def _read(folder: RunFolder) -> RunResult:
+    row = folder.result()
+    assert row is not None, folder.path
+    return RunResult(folder, row, folder.history())

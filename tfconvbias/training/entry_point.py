@@ -16,7 +16,7 @@ from tfconvbias.lazy import data
 from tfconvbias.optional import MissingPackageError
 from tfconvbias.training import command_line
 from tfconvbias.training.config import Config
-from tfconvbias.training.errors import RecipeError, RunPausedError
+from tfconvbias.training.errors import MissingRunsError, RecipeError, RunPausedError
 from tfconvbias.training.execution import stop_request
 from tfconvbias.training.files import refusal, system_error_number
 
@@ -73,8 +73,10 @@ def guarded(work: Callable[[], object]) -> None:
         SystemExit: As `main`.
     """
     try:
-        with _stop_on_termination():
+        with stop_on_termination():
             work()
+    except MissingRunsError as error:
+        _leave(f"{error}\nTo continue:\n  {_resuming()}")
     except (RecipeError, MissingPackageError) as error:
         _leave(str(error))
     except ModuleNotFoundError as error:
@@ -108,7 +110,7 @@ def guarded(work: Callable[[], object]) -> None:
 
 
 @contextlib.contextmanager
-def _stop_on_termination() -> Iterator[None]:
+def stop_on_termination() -> Iterator[None]:
     """Have SIGTERM, with which clusters end a job, stop a training after its epoch.
 
     The second one ends it at once, as Ctrl-C does. Python handles signals in its main thread only.

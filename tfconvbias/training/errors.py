@@ -19,3 +19,7 @@ class RunPausedError(RuntimeError):
 
 class TrainingDivergedError(RecipeError, RuntimeError):
     """The loss became NaN or infinite; the last good checkpoint stays in the run folder."""
+
+
+class MissingRunsError(RecipeError, RuntimeError):
+    """Some runs of a study came to no end, since their processes were lost; the others are kept."""

@@ -16,7 +16,8 @@ stop_request = threading.Event()
 class Deadline:
     """The time by which a command is to end; several runs can share one.
 
-    A process that was asked to end, by SIGTERM, is over its time.
+    A process that was asked to end, by SIGTERM, is over its time. A deadline can be pickled: it
+    means the same moment in another process.
 
     Args:
         minutes: Time from now on, or `None` for no end.
@@ -31,6 +32,16 @@ class Deadline:
         if stop_request.is_set():
             return True
         return self._end is not None and time.perf_counter() + seconds > self._end
+
+    def __getstate__(self) -> dict[str, float | None]:
+        # Only the wall clock is the same in all processes.
+        end = None if self._end is None else time.time() + self._end - time.perf_counter()
+        return {"minutes": self.minutes, "end": end}
+
+    def __setstate__(self, state: dict[str, float | None]) -> None:
+        end = state["end"]
+        self.minutes = state["minutes"]
+        self._end = None if end is None else time.perf_counter() + end - time.time()
 
     @property
     def reason(self) -> str:
@@ -97,6 +108,13 @@ class Kept(Config):
         if self.verbose != "silent":
             print(text, flush=True)
 
+    @property
+    def shown_as(self) -> Literal["bar", "line", "silent"]:
+        """`verbose`, decided: there are bars on a terminal only."""
+        if self.verbose == "auto" or self.verbose == "bar":
+            return "bar" if sys.stdout.isatty() else "line"
+        return self.verbose
+
 
 @dataclass(frozen=True)
 class Execution(Kept):
@@ -124,10 +142,3 @@ class Execution(Kept):
     def __post_init__(self):
         super().__post_init__()
         self._positive("checkpoint_every", optional=True)
-
-    @property
-    def shown_as(self) -> Literal["bar", "line", "silent"]:
-        """`verbose`, decided: there are bars on a terminal only."""
-        if self.verbose == "auto" or self.verbose == "bar":
-            return "bar" if sys.stdout.isatty() else "line"
-        return self.verbose

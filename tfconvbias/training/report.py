@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.lazy import analysis, keras, plots
-from tfconvbias.training.comparison import compare, slug
-from tfconvbias.training.config import Config
+from tfconvbias.training.comparison import compare
+from tfconvbias.training.engine import ManyRuns
 from tfconvbias.training.errors import TrainingDivergedError
 from tfconvbias.training.page import Figures, run_notes, write_page
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import run
+from tfconvbias.training.slug import slug
 from tfconvbias.training.table import conclusion, label, short_table, table_rows
 
 _MOST_LAYERS = 4
@@ -41,7 +42,7 @@ def report_run(config: RunConfig) -> None:
 
 
 @dataclass(frozen=True)
-class Comparison(Config):
+class Comparison(ManyRuns):
     """Several runs that share all but a few fields.
 
     Args:
@@ -70,10 +71,11 @@ def report_comparison(config: Comparison) -> None:
     """Train every row, print the table and write one report.
 
     Raises:
+        MissingRunsError: If processes of some rows were lost; the others are on disk.
         TrainingDivergedError: If the loss of a row diverged; the others are reported first.
     """
     configs = {name: config.run.replace(**fields) for name, fields in config.rows.items()}
-    finished, diverged = compare(configs, config.folder)
+    finished, diverged = compare(configs, config.folder, many=config)
     if finished:
         rows = {name: result.row for name, result in finished.items()}
         print(f"\n{short_table(rows)}\n\n{conclusion(rows)}")

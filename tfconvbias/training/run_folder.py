@@ -27,6 +27,9 @@ from tfconvbias.training.files import (
     write_rows,
 )
 
+LOGS = "logs"
+"""Where a study keeps what its runs print in other processes."""
+
 History = dict[str, list[float]]
 """Column → one value per epoch."""
 
@@ -57,6 +60,7 @@ class RunFolder:
     result.json       the results row, once the work is complete
     lock              held by the process that works here
     tensorboard/      logs
+    logs/             what the runs of a study print where they have processes of their own
     figures/, report.html
     ```
 
@@ -119,7 +123,7 @@ class RunFolder:
         """
         if not self.is_claimed:
             if self.path.exists() and any(
-                file.name != "lock" and not file.name.startswith(PREFIX)
+                file.name not in ("lock", LOGS) and not file.name.startswith(PREFIX)
                 for file in self.path.iterdir()
             ):
                 raise RunFolderError(

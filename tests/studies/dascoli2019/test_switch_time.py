@@ -2,8 +2,6 @@ import dataclasses
 import json
 import runpy
 import sys
-import time
-import types
 from pathlib import Path
 
 import keras
@@ -129,23 +127,9 @@ def test_protocol_and_report(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("small_cnn")
-def test_workers_share_the_points_of_the_local_target(tmp_path, monkeypatch):
-    config = _config(tmp_path, target="local", num_workers=2, num_points=0, shuffle=False)
-    dataset = _dataset()
-
-    def first_worker(_):
-        """What the second one waits for: the folder, and then the CNN."""
-        file = tmp_path / "run" / "config.json"
-        if not file.exists():
-            training.RunFolder(tmp_path / "run").claim(config, dataset)
-            return
-        assert dascoli2019.run_switch_time(config, dataset) is None
-        done = {p.parent.name for p in (tmp_path / "run").glob("*/result.json")}
-        assert done == {"fcn", "tw-2"}
-
-    clock = types.SimpleNamespace(sleep=first_worker, perf_counter=time.perf_counter)
-    monkeypatch.setattr(protocol, "time", clock)
-    result = dascoli2019.run_switch_time(config.replace(worker=1), dataset)
+def test_the_local_target_keeps_what_is_local(tmp_path):
+    config = _config(tmp_path, target="local", num_points=0, shuffle=False)
+    result = dascoli2019.run_switch_time(config, _dataset())
     assert result.histories["cnn"]["epoch"] == [0, 1, 2]
     assert result.rows["tw-0"]["off_local"] == 0 and result.rows["tw-0"]["broken_sharing"] > 0
     dascoli2019.write_switch_time_report(result)
@@ -168,13 +152,6 @@ def test_a_run_that_pauses_is_continued(tmp_path):
     result = dascoli2019.run_switch_time(config.replace(resume=True), dataset)
     assert (folder / "cnn" / "history.csv").read_bytes() == cnn
     assert set(result.rows) == {"fcn", "tw-1"}
-
-
-@pytest.mark.usefixtures("small_cnn")
-def test_a_worker_does_not_wait_longer_than_it_may(tmp_path):
-    config = _config(tmp_path, worker=1, num_workers=2, max_minutes=1e-9)
-    with pytest.raises(training.RunPausedError, match="Worker 0 has not yet written"):
-        dascoli2019.run_switch_time(config, _dataset())
 
 
 @pytest.mark.parametrize(
@@ -203,12 +180,12 @@ def test_config():
     assert dascoli2019.SwitchTimeConfig(epochs=20, switch_times=(5, 0, 5)).times == (0, 5, 20)
     identity = dascoli2019.SwitchTimeConfig().identity()
     json.dumps(identity)
-    how = {"run_dir", "resume", "checkpoint_every", "worker", "num_workers", "verbose", "data_dir"}
+    how = {"run_dir", "resume", "checkpoint_every", "jobs", "ray", "verbose", "data_dir"}
     assert not identity.keys() & how
     for changes in (
         {"epochs": 0},
         {"switch_times": (151,)},
-        {"worker": 1},
+        {"jobs": 0},
         {"num_points": 2},
         {"num_points": -3},
         {"embedded_learning_rate": 0.0},

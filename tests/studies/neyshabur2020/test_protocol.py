@@ -1,6 +1,7 @@
 """The paper's protocol: fair grids, a choice by validation images, settings that reach a table."""
 
 import json
+import pickle
 
 import pytest
 
@@ -16,6 +17,7 @@ from tfconvbias.studies.neyshabur2020 import (
     protocol_runs,
 )
 from tfconvbias.studies.neyshabur2020.protocol_grids import Setting, initial_deviation
+from tfconvbias.training.engine import task
 
 SMALL = PROTOCOL.replace(
     datasets=("pictures/tiny",),
@@ -62,7 +64,7 @@ class FakeTraining:
 def fake(monkeypatch, tiny_dataset):
     found = FakeTraining()
     monkeypatch.setattr(protocol_runs, "run", found)
-    monkeypatch.setattr(protocol_runs, "build_dataset", lambda config: tiny_dataset)
+    monkeypatch.setattr(task, "build_dataset", lambda config: tiny_dataset)
     # Nothing is compiled, and it takes long.
     monkeypatch.setattr(protocol_runs.keras.utils, "clear_session", lambda: None)
     return found
@@ -78,6 +80,10 @@ def test_the_papers_twenty_settings_of_sgd_and_as_many_of_beta_lasso():
     assert grid == {(m, w, d) for m in (0, 0.9) for w in decays for d in (0, 0.5)}
     labels = {s.label for s in PROTOCOL.grid("S-FC β-LASSO").settings()}
     assert len(labels) == len(grid) == 20
+
+
+def test_a_protocol_reaches_other_processes_whole():
+    assert pickle.loads(pickle.dumps(SMALL)) == SMALL
 
 
 def test_rows_with_unequally_many_settings_are_refused():

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tfconvbias.lazy import callbacks
-from tfconvbias.training import ConfigError, DataConfig, Execution, option
+from tfconvbias.training import ConfigError, DataConfig, Execution, ManyRuns, option
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class NetworkConfig(DataConfig, Execution):
 
 
 @dataclass(frozen=True)
-class SwitchTimeConfig(NetworkConfig):
+class SwitchTimeConfig(NetworkConfig, ManyRuns):
     """The CNN, the networks that it is embedded in, their trainings, and what is measured.
 
     Raises:
@@ -78,25 +78,14 @@ class SwitchTimeConfig(NetworkConfig):
         "runs/efcn-switch-time", "folder of histories, results and the report", decides=False
     )
     checkpoint_every: int = option(5, "epochs between checkpoints", decides=False)
-    worker: int = option(
-        0, "number of this process, from 0, where several share the work", decides=False
-    )
-    num_workers: int = option(
-        1, "processes, one per device, that share the work in one run folder", decides=False
-    )
 
     def __post_init__(self):
         super().__post_init__()
         self._positive("epochs", "embedded_epochs", "batch_size", "string_samples")
-        self._positive("num_workers", "num_seeds")
+        self._positive("num_seeds")
         self._above_zero("learning_rate", "embedded_learning_rate", "string_learning_rate")
         self._at_least_zero("curvature_samples", "num_points", "string_epochs", "stiffness")
         self._at_least_zero("string_tolerance")
-        if not 0 <= self.worker < self.num_workers:
-            raise ConfigError(
-                "worker must lie in 0 … num_workers-1. "
-                f"Received: worker={self.worker}, num_workers={self.num_workers}"
-            )
         if any(not 0 <= t <= self.epochs for t in self.switch_times):
             raise ConfigError(
                 f"switch_times must lie in 0 … {self.epochs}. "

@@ -21,14 +21,16 @@ from tfconvbias.studies.dascoli2019.measurements import (
 from tfconvbias.training import (
     ConfigError,
     Deadline,
+    Finished,
     History,
     RunFolder,
-    RunPausedError,
-    build_dataset,
+    Task,
+    Workplace,
     compile_classifier,
     environment,
     fit,
     replacing,
+    run_tasks,
 )
 from tfconvbias.training.batches import check_batch_size
 
@@ -37,7 +39,6 @@ _LANCZOS_COPIES = 30
 as measured; most of it are float64 vectors."""
 _PATH_COPIES = 9
 """The same for an interpolation, without its points."""
-_POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -67,63 +68,89 @@ def run_switch_time(
     config: SwitchTimeConfig,
     dataset: data.ImageDataset | None = None,
     deadline: Deadline | None = None,
-) -> SwitchTimeResult | None:
+) -> SwitchTimeResult:
     """Run the protocol, or what is left of it.
 
     Every training keeps a checkpoint, and every finished point its measurements, so that a killed
-    run loses `checkpoint_every` epochs at most.
+    run loses `checkpoint_every` epochs at most. The points need the CNN and not each other.
 
     Args:
         config: What to run, and where to keep it.
         dataset: The configured data set, where the caller has loaded it already.
         deadline: When to stop; by default `config.max_minutes` from now on.
 
-    Returns:
-        The result; `None` in a worker that is not the last to finish.
-
     Raises:
         ConfigError: If the data set does not hold what is asked for, or the embedded network takes
             more memory than there is.
+        MissingRunsError: If processes of some points were lost; the others are on disk.
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
         RunPausedError: If the time was over before the last point.
         TrainingDivergedError: If a loss became NaN or infinite.
         data.DatasetUnavailableError: If a named data set is not available.
     """
-    deadline = deadline or config.deadline()
+    names = ["fcn", *(f"tw-{t}" for t in config.times)]
+    tasks = [Task("cnn", train_cnn, config, kind="cnn", epochs=config.epochs)]
+    tasks += [
+        Task(
+            name,
+            run_point,
+            config,
+            {"name": name},
+            needs=("cnn",),
+            kind="embedded",
+            epochs=config.embedded_epochs,
+        )
+        for name in names
+    ]
+    for _ in run_tasks(tasks, config, config, config.run_dir, deadline=deadline, dataset=dataset):
+        pass
     folder = RunFolder(config.run_dir)
-    if config.worker:
-        _wait_for(folder.path / "config.json", config, deadline)
-    if dataset is None:
-        dataset = build_dataset(config)
-    # Each of several workers finds the folder claimed by the others.
-    is_claimed = folder.check(config, config.resume or config.num_workers > 1, dataset)
+    rows = {name: folder.part(name).result() or {} for name in names}
+    histories = {name: folder.part(name).history() for name in ("cnn", *names)}
+    return SwitchTimeResult(config, histories, rows, folder)
+
+
+def train_cnn(place: Workplace, config: SwitchTimeConfig) -> Finished:
+    """Claim the folder and train the CNN, as a task.
+
+    Raises:
+        ConfigError: If the data set does not hold what is asked for, or the embedded network takes
+            more memory than there is.
+        RunFolderError: If the folder holds another run, or this one without `config.resume`.
+    """
+    folder = RunFolder(config.run_dir)
+    dataset = place.dataset(config)
+    is_claimed = folder.check(config, config.resume, dataset)
     check_batch_size(config.batch_size, len(dataset.x_train))
-    keras.utils.set_random_seed(config.seed)
     try:
-        cnn = build_cnn(config, dataset)
+        protocol = _Protocol.start(config, place)
     except ValueError as error:
         # The images are too small for the network.
         raise ConfigError(str(error)) from error
-    _check_memory(cnn, config)
+    _check_memory(protocol.cnn, config)
     if not is_claimed:
         folder.claim(config, dataset)
         folder.write_environment(environment())
-    snapshots = callbacks.Snapshots(folder.part("cnn").path / "snapshots", config.times)
-    protocol = _Protocol(config, dataset, folder, deadline, cnn, snapshots)
-    histories = {"cnn": protocol.train_cnn()}
-    names = ["fcn", *(f"tw-{t}" for t in config.times)]
-    for number, name in enumerate(names):
-        if number % config.num_workers == config.worker:
-            config.tell(f"[{number + 1}/{len(names)}] {name}")
-            protocol.run_point(name)
-    rows = {}
-    for name in names:
-        row = folder.part(name).result()
-        if row is None:
-            return None
-        rows[name] = row
-        histories[name] = folder.part(name).history()
-    return SwitchTimeResult(config, histories, rows, folder)
+    is_new = folder.part("cnn").history().get("epoch", [0])[-1] < config.epochs
+    accuracy = protocol.train_cnn()["test_accuracy"][-1]
+    return Finished(f"test accuracy {100 * accuracy:.2f} %", is_new)
+
+
+def run_point(place: Workplace, config: SwitchTimeConfig, *, name: str) -> Finished:
+    """Embed, train and measure the network of one switch time, or the FCN, as a task.
+
+    Raises:
+        RunPausedError: If the time is over.
+    """
+    part = RunFolder(config.run_dir).part(name)
+    row = part.result()
+    is_new = row is None
+    if is_new:
+        place.deadline.pause_before(name)
+        _Protocol.start(config, place).run_point(name)
+        row = part.result()
+    assert row is not None
+    return Finished(f"test accuracy {100 * row['test_accuracy']:.2f} %", is_new)
 
 
 def build_cnn(config: NetworkConfig, dataset: data.ImageDataset) -> keras.Model:
@@ -149,29 +176,35 @@ class _Protocol:
     cnn: keras.Model
     snapshots: callbacks.Snapshots
 
+    @classmethod
+    def start(cls, config: SwitchTimeConfig, place: Workplace) -> _Protocol:
+        """What any of its trainings begins with.
+
+        Raises:
+            ValueError: If the images are too small for the network.
+        """
+        dataset = place.dataset(config)
+        folder = RunFolder(config.run_dir)
+        keras.utils.set_random_seed(config.seed)
+        cnn = build_cnn(config, dataset)
+        snapshots = callbacks.Snapshots(folder.part("cnn").path / "snapshots", config.times)
+        return cls(config, dataset, folder, place.deadline, cnn, snapshots)
+
     def train_cnn(self) -> History:
-        """Train the CNN, in worker 0; the others wait for its last checkpoint."""
-        config, place = self.config, self.folder.part("cnn")
-        if config.worker:
-            last = place.path / f"checkpoint-{config.epochs}.weights.h5"
-            _wait_for(last, config, self.deadline)
-            return place.history()
+        """Train the CNN, and keep its weights of the switch times."""
+        config = self.config
         return self._fit(
-            self.cnn, place, config.epochs, config.learning_rate, watchers=[self.snapshots]
+            self.cnn,
+            self.folder.part("cnn"),
+            config.epochs,
+            config.learning_rate,
+            watchers=[self.snapshots],
         )
 
     def run_point(self, name: str) -> None:
-        """Embed, train and measure the network of one switch time, or the FCN, unless it is done.
-
-        Raises:
-            RunPausedError: If the time is over.
-        """
+        """Embed, train and measure the network of one switch time, or the FCN."""
         config, dataset, cnn = self.config, self.dataset, self.cnn
         place = self.folder.part(name)
-        if place.result() is not None:
-            config.tell("done before")
-            return
-        self.deadline.pause_before(name)
         model = self._embedded(name)
         started = time.perf_counter()
         config.tell("measuring the start")
@@ -260,19 +293,6 @@ def taps_of(config: SwitchTimeConfig) -> int | None:
 
 def _image_file(place: RunFolder) -> Path:
     return place.path / "images.npz"
-
-
-def _wait_for(file: Path, config: SwitchTimeConfig, deadline: Deadline) -> None:
-    """Wait until worker 0 has written a file."""
-    if not file.exists():
-        config.tell(f"Waiting for worker 0 to write {file}")
-    while not file.exists():
-        if deadline.is_over(_POLL_SECONDS):
-            raise RunPausedError(
-                f"Worker 0 has not yet written {file}, and {deadline.reason}, or would be before "
-                "another look at it. The same command with --resume continues."
-            )
-        time.sleep(_POLL_SECONDS)
 
 
 def _check_memory(cnn: keras.Model, config: SwitchTimeConfig) -> None:

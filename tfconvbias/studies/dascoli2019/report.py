@@ -33,8 +33,6 @@ _COLUMNS = (
 )
 """Heading, the measurements (joined by arrows), factor and format of each column of the table."""
 
-_NOT_THE_LAST = "This worker is done; the one that ends last writes the report."
-
 _PAPERS_RUN = {
     "network": "vanilla",
     "filters": 64,
@@ -58,6 +56,7 @@ def report_switch_time(config: SwitchTimeConfig) -> None:
     Raises:
         ConfigError: If the data set does not hold what is asked for, or the embedded network takes
             more memory than there is.
+        MissingRunsError: If processes of some points were lost; the others are on disk.
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
         RunPausedError: If the time was over before the last point.
         TrainingDivergedError: If a loss became NaN or infinite.
@@ -66,9 +65,6 @@ def report_switch_time(config: SwitchTimeConfig) -> None:
         _report_seeds(config)
         return
     result = run_switch_time(config)
-    if result is None:
-        print(_NOT_THE_LAST)
-        return
     page = write_switch_time_report(result)
     print("\n" + format_table(switch_time_table(result)) + "\n")
     print(format_table(findings(result)))
@@ -81,9 +77,6 @@ def _report_seeds(config: SwitchTimeConfig) -> None:
     for one in configs_of_seeds(config):
         config.tell(f"seed {one.seed}")
         result = run_switch_time(one, deadline=deadline)
-        if result is None:
-            print(_NOT_THE_LAST)
-            return
         write_switch_time_report(result)
         results.append(result)
     page = write_seeds_report(results, config.run_dir, _label(results[0]), _baseline(results[0]))

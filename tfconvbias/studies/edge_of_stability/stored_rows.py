@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 from tfconvbias import training
@@ -51,10 +52,15 @@ def stored_row(
     Raises:
         RunPausedError: If the row is not there and the time is over.
     """
-    file = folder.path / "rows" / f"{name}.json"
+    file = row_file(folder, name)
     if file.exists():
         return training.read_json(file)
     deadline.pause_before(name)
     row = make()
     training.write_json(file, row)
     return row
+
+
+def row_file(folder: training.RunFolder, name: str) -> Path:
+    """Where a row is kept."""
+    return folder.path / "rows" / f"{name}.json"

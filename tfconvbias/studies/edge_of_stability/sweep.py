@@ -6,14 +6,14 @@ from typing import Literal
 
 from tfconvbias import training
 from tfconvbias.studies.edge_of_stability.run import CONNECTIVITIES, StabilityRun, stability_row
-from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, row_file, stored_row
 
 EXPERIMENTS = ("architectures", "controls", "sizes", "dimensions", "patch_sizes", "views")
 VIEWS = ("blocks", "strided", "random", "identical")
 
 
 @dataclass(frozen=True)
-class StabilitySweep(training.Kept):
+class StabilitySweep(training.ManyRuns, training.Kept):
     """The experiments, and what their runs share.
 
     The folder belongs to what all runs share: widths, steps, step sizes and the values of what an
@@ -159,20 +159,44 @@ def run_stability(sweep: StabilitySweep) -> dict[str, list[Row]]:
         RunFolderError: If the folder holds something else, holds this sweep while `resume` is off,
             or cannot be written.
         RunPausedError: If `max_minutes` are over before the last run; finished rows are kept.
+        MissingRunsError: If processes of some runs were lost; finished rows are kept.
         TrainingDivergedError: If a run diverges; finished rows are kept.
     """
     deadline = sweep.deadline()
     planned = sweep.runs()
     folder = training.RunFolder(sweep.run_dir)
+    # Experiments share runs.
+    tasks = {
+        run.name: training.Task(
+            run.name,
+            make_row,
+            run,
+            {"folder": sweep.run_dir},
+            kind=f"{run.connectivity} {run.width} {run.num_train} {run.dimension}",
+            epochs=run.steps,
+        )
+        for runs in planned.values()
+        for run in runs
+    }
     with claimed(folder, sweep, "sweep"):
-        total = sum(map(len, planned.values()))
-        rows: dict[str, list[Row]] = {name: [] for name in planned}
-        pairs = [(experiment, run) for experiment, runs in planned.items() for run in runs]
-        for number, (experiment, run) in enumerate(pairs, start=1):
-            row = stored_row(folder, run.name, partial(stability_row, run), deadline)
-            rows[experiment].append(row)
-            sweep.tell(
-                f"[{number}/{total}] {experiment}: {run.name}  train {row['train_error']:.3f}  "
-                f"gap {row['gap']:.3f}  λη/2 {row['relative_sharpness']:.3f}  {row['seconds']} s"
-            )
-    return rows
+        ended = training.run_tasks(
+            list(tasks.values()), sweep, sweep, folder.path, deadline=deadline
+        )
+        for _ in ended:
+            pass
+        return {
+            name: [training.read_json(row_file(folder, run.name)) for run in runs]
+            for name, runs in planned.items()
+        }
+
+
+def make_row(place: training.Workplace, run: StabilityRun, *, folder: str) -> training.Finished:
+    """Train one network, unless its row is in the folder, as a task."""
+    home = training.RunFolder(folder)
+    is_new = not row_file(home, run.name).exists()
+    row = stored_row(home, run.name, partial(stability_row, run), place.deadline)
+    return training.Finished(
+        f"train {row['train_error']:.3f}  gap {row['gap']:.3f}  "
+        f"λη/2 {row['relative_sharpness']:.3f}",
+        is_new,
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tfconvbias.studies.progress import Progress
+from tfconvbias.training.engine import Progress
 
 
 def test_each_kind_has_its_own_pace_and_the_others_the_mean():
@@ -17,3 +17,13 @@ def test_each_kind_has_its_own_pace_and_the_others_the_mean():
     assert progress.seconds_left() == pytest.approx(5 + 70)
     assert lines[0].startswith("[1/5] one; ")
     assert lines[1] == "[2/5] two; 5 min left"
+
+
+def test_runs_at_a_time_share_the_time_that_is_left():
+    progress = Progress({"any": 10}, 5, lambda _: None, at_once=3)
+    progress.done("any", "one", epochs=2, seconds=60.0)
+    # 8 epochs of 30 s among three; with one run left it has them to itself.
+    assert progress.seconds_left() == pytest.approx(80)
+    for _ in range(3):
+        progress.skip("any", epochs=2)
+    assert progress.seconds_left() == pytest.approx(60)

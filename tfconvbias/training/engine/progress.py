@@ -14,6 +14,7 @@ class Progress:
             epoch, such as a row of a table.
         num_runs: How many runs there are.
         tell: What prints a line.
+        at_once: How many runs are under way at a time.
 
     Example:
         >>> progress = Progress({"S-FC": 4}, num_runs=2, tell=print)
@@ -23,7 +24,14 @@ class Progress:
         [2/2] second
     """
 
-    def __init__(self, planned: Mapping[str, int], num_runs: int, tell: Callable[[str], None]):
+    def __init__(
+        self,
+        planned: Mapping[str, int],
+        num_runs: int,
+        tell: Callable[[str], None],
+        at_once: int = 1,
+    ):
+        self.at_once = at_once
         self.left = dict(planned)
         self.num_runs = num_runs
         self.num_done = 0
@@ -53,7 +61,8 @@ class Progress:
         """
         trained = sum(self._epochs.values())
         mean = sum(self._seconds.values()) / trained if trained else 0.0
-        return sum(
+        left = sum(
             epochs * (self._seconds[kind] / self._epochs[kind] if self._epochs[kind] else mean)
             for kind, epochs in self.left.items()
         )
+        return left / max(1, min(self.at_once, self.num_runs - self.num_done))

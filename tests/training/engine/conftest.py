@@ -1,0 +1,1 @@
+from tiny_runs import tiny_config, tiny_dataset  # noqa: F401
