@@ -15,6 +15,7 @@ from tfconvbias.training.build import (
 from tfconvbias.training.comparison import compare, slug
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.data_config import DataConfig, build_dataset, dataset_label
+from tfconvbias.training.devices import Devices, Layout, Strategy, distribute
 from tfconvbias.training.entry_point import PAUSED_STATUS, guarded, main
 from tfconvbias.training.environment import accelerators, environment, hardware
 from tfconvbias.training.errors import (
@@ -26,6 +27,7 @@ from tfconvbias.training.errors import (
 )
 from tfconvbias.training.execution import Deadline, Execution, Kept
 from tfconvbias.training.files import read_json, replacing, write_json, write_rows, write_text
+from tfconvbias.training.layouts import LAYOUTS
 from tfconvbias.training.page import (
     Figures,
     Tables,
@@ -50,6 +52,7 @@ from tfconvbias.training.table import label, table_rows
 from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
+    "LAYOUTS",
     "MIN_NONZEROS",
     "PAUSED_STATUS",
     "Comparison",
@@ -57,11 +60,13 @@ __all__ = [
     "ConfigError",
     "DataConfig",
     "Deadline",
+    "Devices",
     "Execution",
     "Figures",
     "History",
     "Images",
     "Kept",
+    "Layout",
     "RecipeError",
     "RunConfig",
     "RunFolder",
@@ -69,6 +74,7 @@ __all__ = [
     "RunPausedError",
     "RunResult",
     "ShuffledBatches",
+    "Strategy",
     "Tables",
     "TrainingDivergedError",
     "accelerators",
@@ -81,6 +87,7 @@ __all__ = [
     "compile_model",
     "config_note",
     "dataset_label",
+    "distribute",
     "environment",
     "environment_note",
     "evaluate",

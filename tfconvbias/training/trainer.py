@@ -8,9 +8,9 @@ from pathlib import Path
 import keras
 
 from tfconvbias import callbacks, data
-from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.device_epochs import DeviceEpochs
+from tfconvbias.training.devices import Devices
 from tfconvbias.training.environment import accelerators
 from tfconvbias.training.errors import ConfigError, RunPausedError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline, Execution
@@ -37,6 +37,7 @@ def fit(
     watchers: Sequence[keras.callbacks.Callback] = (),
     execution: Execution | None = None,
     deadline: Deadline | None = None,
+    devices: Devices | None = None,
 ) -> History:
     """Train a compiled classifier from its last checkpoint on, or from its weights as they are.
 
@@ -61,6 +62,8 @@ def fit(
         watchers: Callbacks that run before the row is written, such as a `callbacks.Measurement`.
         execution: How often to write checkpoints, and what to show; `run_dir` is not used.
         deadline: When to stop; by default `execution.max_minutes` from now on.
+        devices: In whose scope the model was built and this is called; by default one device.
+            `execution.strategy` is not used.
 
     Returns:
         The history, from the folder.
@@ -73,6 +76,8 @@ def fit(
     """
     execution = execution or Execution()
     deadline = deadline or execution.deadline()
+    devices = devices or Devices()
+    devices.check(batch_size, device_epochs=execution.device_epochs == "on")
     prefix = _PREFIXES[measured_on]
     measured = dataset.split(measured_on)
     if not len(measured[0]):
@@ -84,6 +89,7 @@ def fit(
     model.reset_metrics()
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
+    devices.prepare(model)
 
     with folder.locked():
         checkpoint = folder.checkpoint()
@@ -94,19 +100,20 @@ def fit(
         # Before the first checkpoint nothing of an earlier attempt is kept, not even epoch 0.
         folder.truncate_history(first if checkpoint is not None else -1)
         if measure_start and checkpoint is None:
-            folder.append_history(_start_row(model, dataset, measured_on, watchers))
+            folder.append_history(_start_row(model, dataset, measured_on, watchers, devices))
 
-        recorder = _Recorder(folder, epochs, prefix, keep_best, execution, deadline)
+        recorder = _Recorder(folder, epochs, prefix, keep_best, execution, deadline, devices)
         if first < epochs:
-            stream: Generator[tuple] = batches.stream(first)
+            stream: Generator[tuple] = batches.stream(first, devices.rows(batch_size))
             steps = batches.num_batches
             if execution.device_epochs == "on" or (
-                execution.device_epochs == "auto" and accelerators()
+                execution.device_epochs == "auto" and devices.strategy == "none" and accelerators()
             ):
                 on_device = DeviceEpochs(batches)
                 on_device.attach(model)
                 stream, steps = on_device.stream(first), 1
                 measured = tuple(map(keras.ops.convert_to_tensor, measured))
+            measured, measured_batch = devices.evaluation(measured)
             watchers = [callbacks.EpochSeeds(seed), *watchers, recorder]
             if execution.tensorboard:
                 watchers.append(keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False))
@@ -115,7 +122,7 @@ def fit(
                 steps_per_epoch=steps,
                 shuffle=False,
                 validation_data=measured,
-                validation_batch_size=EVALUATION_BATCH_SIZE,
+                validation_batch_size=measured_batch,
                 initial_epoch=first,
                 epochs=epochs,
                 callbacks=watchers,
@@ -125,11 +132,12 @@ def fit(
     return folder.history()
 
 
-def evaluate(model: keras.Model, images_and_labels: tuple) -> dict[str, float]:
-    """Loss and accuracy of a compiled classifier."""
-    return model.evaluate(
-        *images_and_labels, batch_size=EVALUATION_BATCH_SIZE, return_dict=True, verbose=0
-    )
+def evaluate(
+    model: keras.Model, images_and_labels: tuple, devices: Devices | None = None
+) -> dict[str, float]:
+    """Loss and accuracy of a compiled classifier, on the devices on which it was built."""
+    images_and_labels, size = (devices or Devices()).evaluation(images_and_labels)
+    return model.evaluate(*images_and_labels, batch_size=size, return_dict=True, verbose=0)
 
 
 def _start_row(
@@ -137,12 +145,13 @@ def _start_row(
     dataset: data.ImageDataset,
     measured_on: str,
     watchers: Sequence[keras.callbacks.Callback],
+    devices: Devices,
 ) -> dict[str, float]:
     """The row of epoch 0, with the columns of the rows to come."""
     started = time.perf_counter()
     logs: dict[str, float] = {}
     for split in ("train", measured_on):
-        found = evaluate(model, dataset.split(split))
+        found = evaluate(model, dataset.split(split), devices)
         logs |= {f"{_PREFIXES[split]}{name}": found[name] for name in ("accuracy", "loss")}
     for watcher in watchers:
         if isinstance(watcher, callbacks.Measurement):
@@ -178,6 +187,7 @@ class _Recorder(keras.callbacks.Callback):
         keep_best: bool,
         execution: Execution,
         deadline: Deadline,
+        devices: Devices,
     ):
         super().__init__()
         self.folder = folder
@@ -186,6 +196,7 @@ class _Recorder(keras.callbacks.Callback):
         self.keep_best = keep_best
         self.execution = execution
         self.deadline = deadline
+        self.devices = devices
         self.best = max(folder.history().get(f"{prefix}accuracy", []), default=float("-inf"))
         self.best_weights: list | None = None
         self.paused: int | None = None
@@ -223,12 +234,19 @@ class _Recorder(keras.callbacks.Callback):
         is_last = epoch + 1 == self.epochs
         # Another epoch and its checkpoint would end after the time limit.
         ahead = (time.perf_counter() - self.started) + 2 * self.save_seconds
-        is_over = not is_last and self.deadline.is_over(ahead)
-        if is_last or is_over or self._is_due(epoch + 1):
+        is_over, is_due = self._agree(
+            not is_last and self.deadline.is_over(ahead), self._is_due(epoch + 1)
+        )
+        if is_last or is_over or is_due:
             self._save(epoch + 1, num_kept=1 if is_last else 2)
         if is_over:
             self.paused = epoch + 1
             self.model.stop_training = True
+
+    def _agree(self, is_over: bool, is_due: bool) -> tuple[bool, bool]:
+        """Whether any process must stop, and whether the chief wants a checkpoint."""
+        answers = self.devices.gather(2 * is_over + is_due)
+        return any(answer & 2 for answer in answers), bool(answers[0] & 1)
 
     def _is_due(self, epoch: int) -> bool:
         every = self.execution.checkpoint_every
