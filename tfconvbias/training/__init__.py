@@ -2,6 +2,7 @@
 
 from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
+from tfconvbias.training.accelerator_table import ACCELERATORS, Accelerator, accelerator
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.build import (
     build_model,
@@ -36,6 +37,7 @@ from tfconvbias.training.page import (
     run_notes,
     write_page,
 )
+from tfconvbias.training.plan import RunPlan, StepCost, plan_run, print_plan, step_cost
 from tfconvbias.training.report import (
     MIN_NONZEROS,
     Comparison,
@@ -52,9 +54,11 @@ from tfconvbias.training.table import label, table_rows
 from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
+    "ACCELERATORS",
     "LAYOUTS",
     "MIN_NONZEROS",
     "PAUSED_STATUS",
+    "Accelerator",
     "Comparison",
     "Config",
     "ConfigError",
@@ -72,11 +76,14 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "RunPausedError",
+    "RunPlan",
     "RunResult",
     "ShuffledBatches",
+    "StepCost",
     "Strategy",
     "Tables",
     "TrainingDivergedError",
+    "accelerator",
     "accelerators",
     "build_dataset",
     "build_model",
@@ -101,6 +108,8 @@ __all__ = [
     "locality_cells",
     "main",
     "option",
+    "plan_run",
+    "print_plan",
     "read_json",
     "replacing",
     "report_comparison",
@@ -108,6 +117,7 @@ __all__ = [
     "run",
     "run_notes",
     "slug",
+    "step_cost",
     "table_rows",
     "with_precision",
     "write_json",

@@ -134,6 +134,14 @@ class Execution(Kept):
         "parts into which model_parallel cuts a dense kernel; none: one per device",
         decides=False,
     )
+    plan: str | None = option(
+        None,
+        "print what the runs would take on this device (a100, h100, …, or here), and do not run",
+        decides=False,
+    )
+    plan_efficiency: str | None = option(
+        None, "real_scale.json with the efficiency that --plan counts with", decides=False
+    )
     tensorboard: bool = option(False, "write TensorBoard logs into the run folder", decides=False)
 
     def __post_init__(self):
