@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 import keras
 
 from tfconvbias.data import EVALUATION_BATCH_SIZE
+from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.errors import ConfigError, RunFolderError
 from tfconvbias.training.run_folder import RunFolder
 
@@ -103,9 +104,9 @@ class Devices:
                 f"Received: strategy={self.strategy!r}"
             )
 
-    def rows(self, batch_size: int) -> slice:
-        """The rows of a global batch that this process hands to `fit`."""
-        return slice(None)
+    def stream(self, batches: ShuffledBatches, first_epoch: int) -> Any:
+        """What this process hands to `fit` as its batches, from `first_epoch` on."""
+        return batches.stream(first_epoch)
 
     def evaluation(self, images_and_labels: tuple) -> tuple[tuple, int]:
         """What this process hands to `evaluate`, and the batch size, so that every image counts.

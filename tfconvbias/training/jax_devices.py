@@ -4,12 +4,14 @@ import contextlib
 import functools
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import keras
 from jax.experimental import multihost_utils
 
 from tfconvbias.data import EVALUATION_BATCH_SIZE
+from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.devices import Devices, Layout, choose
 from tfconvbias.training.errors import ConfigError
 
@@ -51,9 +53,10 @@ class _Distributed(Devices):
                 f"A model must be built inside of `scope()` to be trained with {self.strategy}."
             )
 
-    def rows(self, batch_size: int) -> slice:
-        part = batch_size // self.num_processes
-        return slice(part * self.process, part * (self.process + 1))
+    def stream(self, batches: ShuffledBatches, first_epoch: int) -> Any:
+        part = batches.batch_size // self.num_processes
+        rows = slice(part * self.process, part * (self.process + 1))
+        return batches.stream(first_epoch, rows)
 
     def evaluation(self, images_and_labels: tuple) -> tuple[tuple, int]:
         # Keras lays out all batches as it does the first one: all are cut, or none is.

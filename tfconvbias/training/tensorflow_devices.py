@@ -5,11 +5,13 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfconvbias.graph import leaf_layers
+from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.devices import Devices, choose
 from tfconvbias.training.errors import ConfigError
 
@@ -52,6 +54,28 @@ class _Distributed(Devices):
                 if isinstance(value, keras.random.SeedGenerator) and "next" not in vars(value):
                     value.next = functools.partial(_next_of_replica, value.next)
         model.train_step = functools.partial(_synchronized_step, model.train_step, norms)
+
+    def stream(self, batches: ShuffledBatches, first_epoch: int) -> Any:
+        # Cut up here, a part for each replica in turn: TensorFlow may open the iterator of a
+        # generator twice, and of a Python generator that goes on the first batch would be lost.
+        local = self.num_replicas // self.num_processes
+        part = batches.batch_size // self.num_replicas
+        rows = slice(part * local * self.process, part * local * (self.process + 1))
+
+        def parts():
+            for batch in batches.stream(first_epoch, rows):
+                for replica in range(local):
+                    own = slice(part * replica, part * (replica + 1))
+                    yield tuple(array[own] for array in batch)
+
+        signature = tuple(
+            tf.TensorSpec((part, *array.shape[1:]), array.dtype) for array in (batches.x, batches.y)
+        )
+        return self._strategy.distribute_datasets_from_function(
+            lambda _: tf.data.Dataset.from_generator(parts, output_signature=signature).prefetch(
+                2 * local
+            )
+        )
 
     @functools.cached_property
     def _gather(self) -> Callable:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import keras
@@ -104,7 +104,7 @@ def fit(
 
         recorder = _Recorder(folder, epochs, prefix, keep_best, execution, deadline, devices)
         if first < epochs:
-            stream: Generator[tuple] = batches.stream(first, devices.rows(batch_size))
+            stream = devices.stream(batches, first)
             steps = batches.num_batches
             if execution.device_epochs == "on" or (
                 execution.device_epochs == "auto" and devices.strategy == "none" and accelerators()
