@@ -1,12 +1,13 @@
 """One training on 1, 2 and 4 devices: the same numbers, one checkpoint, clear refusals."""
 
 import dataclasses
+import re
 
 import keras
 import numpy as np
 import pytest
 
-from tfconvbias import optimizers, training
+from tfconvbias import models, optimizers, training
 
 # Thresholding at β λ = 0.05 in every step: it leaves a part of the weights.
 LASSO = {
@@ -94,7 +95,7 @@ def test_a_fit_of_ones_own_takes_its_statistics_over_the_global_batch():
                     keras.layers.Dense(1),
                 ]
             )
-            optimizer = optimizers.BetaLasso(0.05, l1=1e-4, beta=50, momentum=0.9)
+            optimizer = optimizers.BetaLasso(1e-3, l1=1e-4, beta=50, momentum=0.9)
             model.compile(optimizer, "mse", jit_compile=False)
         devices.prepare(model)
         history = model.fit(x, y, batch_size=32, epochs=3, shuffle=False, verbose=0).history
@@ -169,6 +170,26 @@ def test_a_model_that_would_train_on_one_device_is_refused():
         model.compile(keras.optimizers.SGD(global_clipnorm=1.0), "mse")
     with pytest.raises(training.ConfigError, match="global_clipnorm"):
         devices.prepare(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "build", "arguments"),
+    [
+        ("s", models.SConv, (4, "dense")),
+        ("d", models.DConv, (1, "dense")),
+        ("three_fc", models.ThreeFC, (8,)),
+        ("resnet18", models.ResNet18, (3, "dense", 2)),
+    ],
+)
+def test_all_dense_kernels_but_the_classifiers_are_cut(family, build, arguments):
+    layout = training.LAYOUTS[family]
+    model = build(*arguments, input_shape=(8, 8, 3))
+    *kernels, classifier = [v for v in model.weights if v.path.endswith("/kernel")]
+    for kernel in kernels:
+        cuts = [axes for pattern, axes in layout.items() if re.search(pattern, kernel.path)]
+        assert len(cuts) == 1, kernel.path
+        assert sorted(cuts[0], key=str) == [None, "model"]
+    assert not any(re.search(pattern, classifier.path) for pattern in layout)
 
 
 def test_the_strategy_does_not_decide_the_result(tiny_config):
