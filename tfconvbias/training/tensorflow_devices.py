@@ -133,7 +133,10 @@ class MultiWorker(_Distributed):
 
 @functools.cache
 def _mirrored(names: tuple[str, ...]) -> tf.distribute.MirroredStrategy:
-    return tf.distribute.MirroredStrategy(list(names))
+    # Collective operations serve one number of devices in a process; CPUs do without them.
+    has_gpu = any("GPU" in name for name in names)
+    operations = None if has_gpu else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(list(names), cross_device_ops=operations)
 
 
 @functools.cache
