@@ -50,6 +50,7 @@ class Killed(BaseException):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.tensorflow
 def test_losses_and_supports_do_not_depend_on_the_number_of_replicas(run, monkeypatch):
     one = run("one")
@@ -131,6 +132,7 @@ def test_no_replica_is_left_without_an_image(num):
     _, size = devices.evaluation((np.zeros(num), np.zeros(num)))
     batches = [min(size, num - start) for start in range(0, num, size)]
     assert sum(batches) == num
+    assert batches[0] % 4 == 0
     for batch in batches:
         parts = [len(range(batch)[k * -(-batch // 4) :][: -(-batch // 4)]) for k in range(4)]
         assert min(parts) > 0

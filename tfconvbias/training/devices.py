@@ -118,7 +118,9 @@ class Devices:
         """
         num = len(images_and_labels[0])
         for size in range(EVALUATION_BATCH_SIZE, self.num_replicas - 1, -1):
-            if self._spreads(min(num, size)) and self._spreads(num % size):
+            # Keras adds up the parts of the first batch to learn their shape: they must be equal.
+            is_even = min(num, size) % self.num_replicas == 0
+            if is_even and self._spreads(num % size):
                 return images_and_labels, size
         raise ConfigError(
             f"{num} images are too few to be measured on {self.num_replicas} replicas."
