@@ -19,9 +19,13 @@ from tfconvbias.training.errors import ConfigError
 class _WholeWhereUneven:
     """A batch that cannot be cut into equal parts goes to every device as a whole."""
 
+    num_processes: int
+    num_model_replicas: int
+    device_mesh: keras.distribution.DeviceMesh
+
     def get_data_layout(self, data_shape):
         if data_shape[0] * self.num_processes % self.num_model_replicas == 0:
-            return super().get_data_layout(data_shape)
+            return super().get_data_layout(data_shape)  # type: ignore[misc]
         axes = [None] * len(data_shape)
         return keras.distribution.TensorLayout(axes, self.device_mesh)
 

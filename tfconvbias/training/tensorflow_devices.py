@@ -54,6 +54,9 @@ class _Distributed(Devices):
                 if isinstance(value, keras.random.SeedGenerator) and "next" not in vars(value):
                     value.next = functools.partial(_next_of_replica, value.next)
         model.train_step = functools.partial(_synchronized_step, model.train_step, norms)
+        if self.num_processes > 1:
+            model.train_step = functools.partial(_logs_with_an_axis, model.train_step)
+            model.test_step = functools.partial(_logs_with_an_axis, model.test_step)
 
     def stream(self, batches: ShuffledBatches, first_epoch: int) -> Any:
         # Cut up here, a part for each replica in turn: TensorFlow may open the iterator of a
@@ -181,3 +184,8 @@ def _synchronized_step(step: Callable, norms: list, data):
     finally:
         for layer in norms:
             layer.synchronized = False
+
+
+def _logs_with_an_axis(step: Callable, data):
+    """A step's logs as Keras expects them of several workers: it averages over a first axis."""
+    return {name: tf.reshape(value, (1,)) for name, value in step(data).items()}

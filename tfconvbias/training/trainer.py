@@ -83,13 +83,13 @@ def fit(
     if not len(measured[0]):
         raise ConfigError(f"Data set {dataset.name} has no {measured_on} images to measure on.")
     batches = ShuffledBatches(dataset.x_train, dataset.y_train, batch_size, seed, shuffle=shuffle)
+    devices.prepare(model)
     # `fit` builds the metrics from the first batch, which on PyTorch it then leaves out; and
     # without the optimizer's variables their state in a checkpoint would be skipped.
     model.test_on_batch(*(part[:batch_size] for part in measured))
     model.reset_metrics()
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    devices.prepare(model)
 
     with folder.locked():
         checkpoint = folder.checkpoint()
