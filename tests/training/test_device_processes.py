@@ -101,9 +101,7 @@ def cluster(backend):
     ]
 
 
-@pytest.mark.parametrize(
-    ("backend", "strategy"), [("tensorflow", "multi_worker"), ("jax", "data_parallel")]
-)
+@pytest.mark.parametrize(("backend", "strategy"), [("jax", "data_parallel")])
 def test_a_killed_process_and_the_other_one_go_on(backend, strategy, tmp_path):
     expected = one_device(tmp_path, backend)
     folder = tmp_path / "two"

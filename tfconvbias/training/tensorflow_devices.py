@@ -130,6 +130,12 @@ class MultiWorker(_Distributed):
                 "Every task in TF_CONFIG must be a worker; the first one is the chief. "
                 f"Received: type={task['type']!r}"
             )
+        if len(workers) > 1:
+            raise ConfigError(
+                "Keras' fit cannot build a model from batches that lie on several workers: it "
+                "fails in its first step. Use strategy='data_parallel' with KERAS_BACKEND=jax for "
+                f"several machines. Received: strategy='multi_worker' with {len(workers)} workers"
+            )
         super().__init__(_multi_worker())
         self.num_processes, self.process = len(workers), index
 
