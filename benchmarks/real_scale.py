@@ -4,6 +4,7 @@
     python benchmarks/real_scale.py --dataset FOLDER            the next piece; 0 at the end
     python benchmarks/real_scale.py --dataset FOLDER --peak-tflops 989 --rows s-fc-beta-lasso
     python benchmarks/real_scale.py --demo                      embedded data, small, a minute
+    python benchmarks/real_scale.py --dataset FOLDER --device h200      for --plan-efficiency
 
 Each call goes on where the last one stopped and ends before `--minutes` are over, after a
 checkpoint; exit status 3 says that there is more to do. The images stay on the device and an epoch
@@ -64,6 +65,9 @@ class RealScale(training.Config):
     minutes: float = training.option(9.0, "end before this time is over")
     peak_tflops: float | None = training.option(
         None, "the device's peak in 10¹² FLOP/s, for the utilisation"
+    )
+    device: str | None = training.option(
+        None, "name in training.ACCELERATORS, or here: write the efficiency that --plan counts with"
     )
     table: bool = training.option(True, "end with the table; without, train one row")
 
@@ -126,6 +130,12 @@ def train(config: RealScale, row: str) -> None:
                 "steps_per_epoch": len(dataset.x_train) // run.batch_size,
                 "step_flop": step_flop(run, dataset),
             }
+            if config.device is not None:
+                cost = training.step_cost(run, dataset.image_shape, dataset.num_classes)
+                is_half = training.with_precision(run).precision != "float32"
+                piece["bound_seconds"] = cost.bound_seconds(
+                    training.accelerator(config.device), is_half
+                )
             write_json(folder / PIECE, piece)
 
 
@@ -200,6 +210,7 @@ def measure(config: RealScale, row: str) -> dict:
         "step_seconds": step,
         "epoch_seconds": statistics.median(history["seconds"]),
         "flop_per_second": piece["step_flop"] / step,
+        "efficiency": piece["bound_seconds"] / step if "bound_seconds" in piece else None,
         "utilisation": peak and piece["step_flop"] / step / peak,
         "peak_bytes": piece["peak_bytes"],
         "train_accuracy": history["accuracy"][-1],

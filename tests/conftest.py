@@ -16,6 +16,15 @@ import pytest
 
 TESTS = Path(__file__).parent
 
+# Strategies are tested on four devices, which TensorFlow must know of before it computes anything;
+# all that does not ask for them still runs on the first.
+if keras.config.backend() == "tensorflow":
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+    )
+
 # Whether the tests of a folder, or of a file in it, get the marker `backend`, with which
 # `make test-jax` and `make test-torch` choose theirs: what a backend computes runs on each of them;
 # NumPy, files, pages and whole experiments run on TensorFlow alone. A module or test of another

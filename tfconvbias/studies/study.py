@@ -18,6 +18,7 @@ from tfconvbias.training import (
     dataset_label,
     format_table,
     option,
+    print_plan,
     run_notes,
     slug,
     write_page,
@@ -112,6 +113,9 @@ def report_study(study: Study) -> None:
     """
     folder = Path(study.run.run_dir or f"runs/{slug(study.title)}")
     planned = study.runs()
+    if study.run.plan is not None:
+        print_plan({name: run for name, (_, run) in planned.items()})
+        return
     finished, diverged = compare(
         {name: run for name, (_, run) in planned.items()}, folder, many=study
     )

@@ -2,6 +2,7 @@
 
 from tfconvbias.text_table import format_table
 from tfconvbias.training import command_line
+from tfconvbias.training.accelerator_table import ACCELERATORS, Accelerator, accelerator
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.build import (
     build_model,
@@ -15,6 +16,7 @@ from tfconvbias.training.build import (
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.data_config import DataConfig, build_dataset, dataset_label
+from tfconvbias.training.devices import Devices, Layout, Strategy, distribute
 from tfconvbias.training.engine import Finished, ManyRuns, Task, Workplace, run_tasks
 from tfconvbias.training.entry_point import PAUSED_STATUS, guarded, main
 from tfconvbias.training.environment import accelerators, environment, hardware
@@ -28,6 +30,7 @@ from tfconvbias.training.errors import (
 )
 from tfconvbias.training.execution import Deadline, Execution, Kept
 from tfconvbias.training.files import read_json, replacing, write_json, write_rows, write_text
+from tfconvbias.training.layouts import LAYOUTS
 from tfconvbias.training.page import (
     Figures,
     Tables,
@@ -36,6 +39,7 @@ from tfconvbias.training.page import (
     run_notes,
     write_page,
 )
+from tfconvbias.training.plan import RunPlan, StepCost, plan_run, print_plan, step_cost
 from tfconvbias.training.report import (
     MIN_NONZEROS,
     Comparison,
@@ -53,19 +57,24 @@ from tfconvbias.training.table import label, table_rows
 from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
+    "ACCELERATORS",
+    "LAYOUTS",
     "MIN_NONZEROS",
     "PAUSED_STATUS",
+    "Accelerator",
     "Comparison",
     "Config",
     "ConfigError",
     "DataConfig",
     "Deadline",
+    "Devices",
     "Execution",
     "Figures",
     "Finished",
     "History",
     "Images",
     "Kept",
+    "Layout",
     "ManyRuns",
     "MissingRunsError",
     "RecipeError",
@@ -73,12 +82,16 @@ __all__ = [
     "RunFolder",
     "RunFolderError",
     "RunPausedError",
+    "RunPlan",
     "RunResult",
     "ShuffledBatches",
+    "StepCost",
+    "Strategy",
     "Tables",
     "Task",
     "TrainingDivergedError",
     "Workplace",
+    "accelerator",
     "accelerators",
     "build_dataset",
     "build_model",
@@ -89,6 +102,7 @@ __all__ = [
     "compile_model",
     "config_note",
     "dataset_label",
+    "distribute",
     "environment",
     "environment_note",
     "evaluate",
@@ -102,6 +116,8 @@ __all__ = [
     "locality_cells",
     "main",
     "option",
+    "plan_run",
+    "print_plan",
     "read_json",
     "replacing",
     "report_comparison",
@@ -110,6 +126,7 @@ __all__ = [
     "run_notes",
     "run_tasks",
     "slug",
+    "step_cost",
     "table_rows",
     "with_precision",
     "write_json",

@@ -64,10 +64,17 @@ class ShuffledBatches:
         used = self.num_batches * self.batch_size
         return order[:used].reshape(self.num_batches, self.batch_size)
 
-    def stream(self, first_epoch: int = 0) -> Generator[tuple[np.ndarray, np.ndarray]]:
-        """Yield the batches of `first_epoch` (counted from 0) and of all that follow, endlessly."""
+    def stream(
+        self, first_epoch: int = 0, rows: slice = slice(None)
+    ) -> Generator[tuple[np.ndarray, np.ndarray]]:
+        """Yield the batches of `first_epoch` (counted from 0) and of all that follow, endlessly.
+
+        Args:
+            first_epoch: The first epoch.
+            rows: The rows of each batch that are wanted, where processes share a batch.
+        """
         epoch = first_epoch
         while True:
             for chosen in self.order(epoch):
-                yield self.x[chosen], self.y[chosen]
+                yield self.x[chosen[rows]], self.y[chosen[rows]]
             epoch += 1

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tfconvbias.training.config import Config, option
-from tfconvbias.training.errors import RunPausedError
+from tfconvbias.training.devices import Strategy
+from tfconvbias.training.errors import ConfigError, RunPausedError
 
 stop_request = threading.Event()
 """Set when the process has been asked to end: every deadline is over then."""
@@ -137,8 +138,34 @@ class Execution(Kept):
         "accelerator",
         decides=False,
     )
+    strategy: Strategy = option(  # noqa: RUF009  # as every option; the type is an alias
+        "none",
+        "spread the run over devices: mirrored (TensorFlow); data_parallel, model_parallel (JAX)",
+        decides=False,
+    )
+    num_devices: int | None = option(
+        None, "devices of this machine that --strategy uses; none: all", decides=False
+    )
+    num_shards: int | None = option(
+        None,
+        "parts into which model_parallel cuts a dense kernel; none: one per device",
+        decides=False,
+    )
+    plan: str | None = option(
+        None,
+        "print what the runs would take on this device (a100, h100, …, or here), and do not run",
+        decides=False,
+    )
+    plan_efficiency: str | None = option(
+        None, "real_scale.json with the efficiency that --plan counts with", decides=False
+    )
     tensorboard: bool = option(False, "write TensorBoard logs into the run folder", decides=False)
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("checkpoint_every", optional=True)
+        self._positive("checkpoint_every", "num_devices", "num_shards", optional=True)
+        if self.strategy != "model_parallel" and self.num_shards is not None:
+            raise ConfigError(
+                "num_shards is for strategy='model_parallel'. "
+                f"Received: strategy={self.strategy!r}, num_shards={self.num_shards}"
+            )

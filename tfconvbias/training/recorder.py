@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from tfconvbias.training.devices import Devices
 from tfconvbias.training.errors import RunPausedError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline, Execution
 from tfconvbias.training.run_folder import RunFolder
@@ -29,6 +30,7 @@ class Recorder(keras.callbacks.Callback):
         keep_best: bool,
         execution: Execution,
         deadline: Deadline,
+        devices: Devices,
     ):
         super().__init__()
         self.folder = folder
@@ -37,6 +39,7 @@ class Recorder(keras.callbacks.Callback):
         self.keep_best = keep_best
         self.execution = execution
         self.deadline = deadline
+        self.devices = devices
         self.best = max(folder.history().get(f"{prefix}accuracy", []), default=float("-inf"))
         self.best_weights: list | None = None
         self.paused: int | None = None
@@ -76,12 +79,19 @@ class Recorder(keras.callbacks.Callback):
         is_last = epoch + 1 == self.epochs
         # Another epoch and its checkpoint would end after the time limit.
         ahead = (time.perf_counter() - self.started) + 2 * self.save_seconds
-        is_over = not is_last and self.deadline.is_over(ahead)
-        if is_last or is_over or self._is_due(epoch + 1):
+        is_over, is_due = self._agree(
+            not is_last and self.deadline.is_over(ahead), self._is_due(epoch + 1)
+        )
+        if is_last or is_over or is_due:
             self._save(epoch + 1, num_kept=1 if is_last else 2)
         if is_over:
             self.paused = epoch + 1
             self.model.stop_training = True
+
+    def _agree(self, is_over: bool, is_due: bool) -> tuple[bool, bool]:
+        """Whether any process must stop, and whether the chief wants a checkpoint."""
+        answers = self.devices.gather(2 * is_over + is_due)
+        return any(answer & 2 for answer in answers), bool(answers[0] & 1)
 
     def _is_due(self, epoch: int) -> bool:
         every = self.execution.checkpoint_every

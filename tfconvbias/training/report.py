@@ -14,6 +14,7 @@ from tfconvbias.training.comparison import compare
 from tfconvbias.training.engine import ManyRuns
 from tfconvbias.training.errors import TrainingDivergedError
 from tfconvbias.training.page import Figures, run_notes, write_page
+from tfconvbias.training.plan import print_plan
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import run
@@ -34,6 +35,9 @@ _LOCALITY_COLUMNS = (
 
 def report_run(config: RunConfig) -> None:
     """Train one configuration, print its row and write its report."""
+    if config.plan is not None:
+        print_plan({config.default_run_name(): config})
+        return
     result = run(config)
     name = label(result.row)
     print(f"\n{short_table({name: result.row})}\n\n{conclusion({name: result.row})}")
@@ -75,6 +79,9 @@ def report_comparison(config: Comparison) -> None:
         TrainingDivergedError: If the loss of a row diverged; the others are reported first.
     """
     configs = {name: config.run.replace(**fields) for name, fields in config.rows.items()}
+    if config.run.plan is not None:
+        print_plan(configs)
+        return
     finished, diverged = compare(configs, config.folder, many=config)
     if finished:
         rows = {name: result.row for name, result in finished.items()}

@@ -10,9 +10,11 @@ from tfconvbias.lazy import analysis, callbacks, data, keras
 from tfconvbias.training.batches import check_batch_size
 from tfconvbias.training.build import build_model, compile_model, with_precision
 from tfconvbias.training.data_config import build_dataset
+from tfconvbias.training.devices import Devices, distribute
 from tfconvbias.training.environment import environment, hardware
-from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.errors import ConfigError, RunFolderError
 from tfconvbias.training.execution import Deadline
+from tfconvbias.training.layouts import layout_of
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, RunFolder
 from tfconvbias.training.trainer import evaluate, fit
@@ -58,13 +60,32 @@ def run(
         data.DatasetUnavailableError: If the data set is not available.
     """
     deadline = deadline or config.deadline()
+    # First of all: processes must be joined before the backend computes anything.
+    devices = distribute(
+        config.strategy,
+        num_devices=config.num_devices,
+        layout=layout_of(config),
+        num_shards=config.num_shards,
+    )
+    devices.check(config.batch_size, config.device_epochs == "on", config.jit_compile)
+    with devices.scope():
+        return _run(config, dataset, deadline, is_trial, devices)
+
+
+def _run(
+    config: RunConfig,
+    dataset: data.ImageDataset | None,
+    deadline: Deadline,
+    is_trial: bool,
+    devices: Devices,
+) -> RunResult:
     config = with_precision(config)
     if dataset is None:
         dataset = build_dataset(config)
     if config.train_on_all:
         dataset = dataset.join_validation()
     folder = RunFolder(config.run_dir or f"runs/{config.default_run_name()}")
-    folder.check(config, config.resume, dataset)
+    _check_folder(folder, config, dataset, devices)
     finished = folder.result()
     if finished is not None:
         return RunResult(folder, finished, folder.history())
@@ -82,8 +103,9 @@ def run(
         steps = config.epochs * (len(dataset.x_train) // config.batch_size)
         compile_model(config, model, steps)
         # Only now, so that a configuration that cannot be built leaves no folder behind.
+        folder = devices.work_folder(folder, config, dataset)
         folder.claim(config, dataset)
-        folder.write_environment(environment())
+        folder.write_environment({**environment(), "devices": str(devices)})
         history = fit(
             model,
             dataset,
@@ -96,16 +118,34 @@ def run(
             watchers=[callbacks.NonZeros()],
             execution=config,
             deadline=deadline,
+            devices=devices,
         )
         row = _row(config, dataset, model, history)
         if not is_trial:
             folder.save_model(model, folder.last_model)
-            row |= _test(dataset, folder, model, row)
+            row |= _test(dataset, folder, model, row, devices)
     finally:
         keras.config.set_dtype_policy(policy)
     folder.write_result(row)
     folder.drop_checkpoints()
     return RunResult(folder, row, history)
+
+
+def _check_folder(
+    folder: RunFolder, config: RunConfig, dataset: data.ImageDataset, devices: Devices
+) -> None:
+    """The chief's check of the folder, in which the other processes take part."""
+    fault = None
+    if devices.is_chief:
+        try:
+            folder.check(config, config.resume, dataset)
+        except RunFolderError as error:
+            fault = error
+    refused = devices.gather(fault is not None)[0]
+    if fault is not None:
+        raise fault
+    if refused:
+        raise RunFolderError(f"The first process cannot work in {folder.path}; it says why.")
 
 
 def _row(
@@ -138,15 +178,19 @@ def _row(
 
 
 def _test(
-    dataset: data.ImageDataset, folder: RunFolder, model: keras.Model, row: dict[str, Any]
+    dataset: data.ImageDataset,
+    folder: RunFolder,
+    model: keras.Model,
+    row: dict[str, Any],
+    devices: Devices,
 ) -> dict[str, float | None]:
     """The last model's and the best model's accuracy on the test images."""
     test = dataset.split("test")
-    last = best = evaluate(model, test)
+    last = best = evaluate(model, test, devices)
     if row["best_epoch"] not in (None, row["epochs"]):
         # Into this model, whose evaluation is compiled; the last weights are on disk.
         model.load_weights(folder.best_model)
-        best = evaluate(model, test)
+        best = evaluate(model, test, devices)
     return {
         "test_accuracy": last["accuracy"],
         "test_loss": last["loss"],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
 from tfconvbias.lazy import callbacks, data, keras
 from tfconvbias.terminal import bars
 from tfconvbias.training.batches import ShuffledBatches
+from tfconvbias.training.devices import Devices
 from tfconvbias.training.environment import accelerators
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.execution import Deadline, Execution
@@ -32,6 +33,7 @@ def fit(
     watchers: Sequence[keras.callbacks.Callback] = (),
     execution: Execution | None = None,
     deadline: Deadline | None = None,
+    devices: Devices | None = None,
 ) -> History:
     """Train a compiled classifier from its last checkpoint on, or from its weights as they are.
 
@@ -56,6 +58,8 @@ def fit(
         watchers: Callbacks that run before the row is written, such as a `callbacks.Measurement`.
         execution: How often to write checkpoints, and what to show; `run_dir` is not used.
         deadline: When to stop; by default `execution.max_minutes` from now on.
+        devices: In whose scope the model was built and this is called; by default one device.
+            `execution.strategy` is not used.
 
     Returns:
         The history, from the folder.
@@ -71,11 +75,14 @@ def fit(
 
     execution = execution or Execution()
     deadline = deadline or execution.deadline()
+    devices = devices or Devices()
+    devices.check(batch_size, device_epochs=execution.device_epochs == "on")
     prefix = _PREFIXES[measured_on]
     measured = dataset.split(measured_on)
     if not len(measured[0]):
         raise ConfigError(f"Data set {dataset.name} has no {measured_on} images to measure on.")
     batches = ShuffledBatches(dataset.x_train, dataset.y_train, batch_size, seed, shuffle=shuffle)
+    devices.prepare(model)
     # `fit` builds the metrics from the first batch, which on PyTorch it then leaves out; and
     # without the optimizer's variables their state in a checkpoint would be skipped.
     model.test_on_batch(*(part[:batch_size] for part in measured))
@@ -92,14 +99,14 @@ def fit(
         # Before the first checkpoint nothing of an earlier attempt is kept, not even epoch 0.
         folder.truncate_history(first if checkpoint is not None else -1)
         if measure_start and checkpoint is None:
-            folder.append_history(_start_row(model, dataset, measured_on, watchers))
+            folder.append_history(_start_row(model, dataset, measured_on, watchers, devices))
 
-        recorder = Recorder(folder, epochs, prefix, keep_best, execution, deadline)
+        recorder = Recorder(folder, epochs, prefix, keep_best, execution, deadline, devices)
         if first < epochs:
-            stream: Generator[tuple] = batches.stream(first)
+            stream = devices.stream(batches, first)
             steps = batches.num_batches
             if execution.device_epochs == "on" or (
-                execution.device_epochs == "auto" and accelerators()
+                execution.device_epochs == "auto" and devices.strategy == "none" and accelerators()
             ):
                 from tfconvbias.training.device_epochs import DeviceEpochs
 
@@ -107,6 +114,7 @@ def fit(
                 on_device.attach(model)
                 stream, steps = on_device.stream(first), 1
                 measured = tuple(map(keras.ops.convert_to_tensor, measured))
+            measured, measured_batch = devices.evaluation(measured)
             shown = EpochProgress(execution, first, epochs, prefix)
             watchers = [callbacks.EpochSeeds(seed), *watchers, recorder, shown]
             if execution.tensorboard:
@@ -118,7 +126,7 @@ def fit(
                     steps_per_epoch=steps,
                     shuffle=False,
                     validation_data=measured,
-                    validation_batch_size=data.EVALUATION_BATCH_SIZE,
+                    validation_batch_size=measured_batch,
                     initial_epoch=first,
                     epochs=epochs,
                     callbacks=watchers,
@@ -136,11 +144,12 @@ def _tensorboard(folder: RunFolder, execution: Execution) -> list[keras.callback
     return [keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)]
 
 
-def evaluate(model: keras.Model, images_and_labels: tuple) -> dict[str, float]:
-    """Loss and accuracy of a compiled classifier."""
-    return model.evaluate(
-        *images_and_labels, batch_size=data.EVALUATION_BATCH_SIZE, return_dict=True, verbose=0
-    )
+def evaluate(
+    model: keras.Model, images_and_labels: tuple, devices: Devices | None = None
+) -> dict[str, float]:
+    """Loss and accuracy of a compiled classifier, on the devices on which it was built."""
+    images_and_labels, size = (devices or Devices()).evaluation(images_and_labels)
+    return model.evaluate(*images_and_labels, batch_size=size, return_dict=True, verbose=0)
 
 
 def _start_row(
@@ -148,6 +157,7 @@ def _start_row(
     dataset: data.ImageDataset,
     measured_on: str,
     watchers: Sequence[keras.callbacks.Callback],
+    devices: Devices,
 ) -> dict[str, float]:
     """The row of epoch 0, with the columns of the rows to come."""
     from tfconvbias.training.recorder import history_row
@@ -155,7 +165,7 @@ def _start_row(
     started = time.perf_counter()
     logs: dict[str, float] = {}
     for split in ("train", measured_on):
-        found = evaluate(model, dataset.split(split))
+        found = evaluate(model, dataset.split(split), devices)
         logs |= {f"{_PREFIXES[split]}{name}": found[name] for name in ("accuracy", "loss")}
     for watcher in watchers:
         if isinstance(watcher, callbacks.Measurement):

@@ -1,0 +1,76 @@
+"""What runs would take: counted by hand, and printed instead of running."""
+
+import json
+
+import pytest
+
+from tfconvbias import studies, training
+
+S_FC = training.RunConfig(connectivity="dense", base_channels=230, batch_size=512)
+
+
+def test_s_fc_at_230_is_counted_without_making_its_weights():
+    cost = training.step_cost(S_FC, (32, 32, 3), 10)
+    inputs, first, hidden = 3 * 32 * 32, 16 * 16 * 230, 24 * 230
+    products = [inputs * first, first * hidden, hidden * 10]
+    trained = sum(products) + 2 * first + 2 * hidden + 10
+    moving = 2 * first + 2 * hidden
+    assert cost.parameters == trained + moving
+    assert cost.flop == 512 * (4 * products[0] + 6 * sum(products[1:]))
+    # A weight and its gradient, four bytes each.
+    assert cost.state == 8 * trained
+
+
+@pytest.mark.parametrize(
+    ("connectivity", "kernel"), [("conv", 9 * 9 * 3 * 4 * 256), ("local", 9 * 9 * 3 * 4 * 256)]
+)
+def test_every_position_of_a_convolution_counts(connectivity, kernel):
+    config = training.RunConfig(connectivity=connectivity, base_channels=4, batch_size=1)
+    rest = 256 * 4 * 96 + 96 * 10
+    assert training.step_cost(config, (32, 32, 3), 10).flop == 4 * kernel + 6 * rest
+
+
+def test_time_and_memory_follow_from_the_device():
+    device = training.Accelerator(half=4e12, single=2e12, bandwidth=1e12, memory=1e9)
+    cost = training.StepCost(1, flop=8 * 10**12, moved=10**12, state=600, activations=80)
+    assert cost.bound_seconds(device, is_half=False) == pytest.approx(5)
+    assert cost.bound_seconds(device, is_half=True) == pytest.approx(3)
+
+    def planned(**changes):
+        config = S_FC.replace(epochs=3, **changes)
+        return training.plan_run(config, (32, 32, 3), 10, 2000, device, efficiency=0.5)
+
+    one, four, cut = (
+        planned(),
+        planned(strategy="mirrored", num_devices=4),
+        planned(strategy="model_parallel", num_devices=4),
+    )
+    assert one.steps == 9
+    assert one.seconds == pytest.approx(9 * one.cost.bound_seconds(device, False) / 0.5)
+    assert four.seconds == pytest.approx(one.seconds / 4)
+    assert one.memory - four.memory == pytest.approx(0.75 * one.cost.activations, abs=1)
+    assert one.memory - cut.memory == pytest.approx(0.75 * one.cost.state, abs=1)
+
+
+def test_a_study_prints_its_plan_and_leaves_no_folder(tmp_path, capsys):
+    file = tmp_path / "real_scale.json"
+    file.write_text(json.dumps({"rows": [{"efficiency": 0.2}, {"efficiency": 0.4}, {}]}))
+    study = studies.neyshabur2020.TABLE_1.replace(
+        datasets=("motifs10",),
+        rows=("s-conv", "s-fc"),
+        epochs=2,
+        run_dir=str(tmp_path / "run"),
+        plan="a100",
+        plan_efficiency=str(file),
+    )
+    studies.report_study(study)
+    shown = capsys.readouterr().out
+    assert "S-CONV, motifs10, seed 0" in shown
+    assert "hours of training steps on a100" in shown
+    assert "Efficiency 0.30 (measured, real_scale.json)" in shown
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(training.ConfigError, match="plan must be one of here, v100"):
+        studies.report_study(study.replace(plan="abacus"))
+    file.write_text("{}")
+    with pytest.raises(training.ConfigError, match="holds no efficiency"):
+        studies.report_study(study)

@@ -1,0 +1,208 @@
+"""What runs would take, before they run: parameters, operations, memory and time on a device."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from tfconvbias.lazy import analysis, data, keras
+from tfconvbias.memory import readable
+from tfconvbias.text_table import format_table
+from tfconvbias.training.accelerator_table import Accelerator, accelerator
+from tfconvbias.training.build import build_model
+from tfconvbias.training.data_config import build_dataset
+from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.files import read_json
+from tfconvbias.training.run_config import RunConfig
+
+ASSUMED_EFFICIENCY = 0.4
+"""Share of a device's bound that a step is taken to reach where nothing was measured."""
+
+
+class StepCost(NamedTuple):
+    """What one training step of a configuration takes.
+
+    Attributes:
+        parameters: Of the model, all of them.
+        flop: Floating-point operations of the step's products.
+        moved: Bytes that weights, activations and the update move through the device's memory.
+        state: Bytes of variables, gradients and the optimizer's state.
+        activations: Bytes of the activations of a batch, which are kept for the backward pass.
+    """
+
+    parameters: int
+    flop: int
+    moved: int
+    state: int
+    activations: int
+
+    def bound_seconds(self, device: Accelerator, is_half: bool) -> float:
+        """Time of a step on a device that reaches its peak rates, one after the other."""
+        return self.flop / (device.half if is_half else device.single) + self.moved / (
+            device.bandwidth
+        )
+
+
+class RunPlan(NamedTuple):
+    """One run of a plan.
+
+    Attributes:
+        cost: Of a step.
+        steps: Of the whole run.
+        memory: Bytes on each device, a part of the variables under `model_parallel`.
+        seconds: Estimated time of the training steps.
+    """
+
+    cost: StepCost
+    steps: int
+    memory: int
+    seconds: float
+
+
+def step_cost(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> StepCost:
+    """Count what a training step takes; no weights are made.
+
+    A product of a kernel with its input takes two operations a multiplication: once forward, once
+    for the kernel's gradient and, but for the first kernel, once for the input's. Weights are read
+    forward and backward; gradient, momentum and update read and write them again. Activations are
+    written forward and read backward. This leaves out augmentation, small layers and what fused
+    operations spare.
+
+    Args:
+        config: The run.
+        image_shape: `(rows, columns, channels)`.
+        classes: Number of classes.
+    """
+    model = _shapes(config, image_shape, classes)
+    width = 2 if config.precision in ("auto", "mixed_bfloat16", "mixed_float16") else 4
+    forward = []
+    for kernel in analysis.kernels(model).values():
+        layer = next(found for found in model.layers if kernel.path.startswith(f"{found.name}/"))
+        # A convolution applies its kernel at each position; local and dense ones are used once.
+        is_shared = isinstance(layer, keras.layers.Conv2D)
+        positions = math.prod(layer.output.shape[1:-1]) if is_shared else 1
+        forward.append(2 * math.prod(kernel.shape) * positions)
+    flop = config.batch_size * (3 * sum(forward) - forward[0])
+    units = sum(math.prod(layer.output.shape[1:]) for layer in model.layers[1:])
+    weights = sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    activations = config.batch_size * units * width
+    slots = 1 + (config.momentum > 0)
+    # Compute reads a copy in its own width, twice; the update works in float32.
+    moved = 2 * width * weights + 4 * weights * (3 + 2 * (slots - 1)) + 2 * activations
+    state = 4 * weights * (1 + slots) + width * weights * (width == 2)
+    return StepCost(model.count_params(), flop, moved, state, activations)
+
+
+def plan_run(
+    config: RunConfig,
+    image_shape: tuple[int, int, int],
+    classes: int,
+    num_train: int,
+    device: Accelerator,
+    efficiency: float = ASSUMED_EFFICIENCY,
+) -> RunPlan:
+    """What a whole run takes on a device, or on `config.num_devices` of them.
+
+    Args:
+        config: The run.
+        image_shape: `(rows, columns, channels)`.
+        classes: Number of classes.
+        num_train: Training images.
+        device: One device.
+        efficiency: Share of the bound that a step reaches, measured or assumed.
+    """
+    cost = step_cost(config, image_shape, classes)
+    steps = config.epochs * (num_train // config.batch_size)
+    count = 1 if config.strategy == "none" else config.num_devices or 1
+    if config.strategy == "model_parallel":
+        memory = cost.state // count + cost.activations
+    else:
+        memory = cost.state + cost.activations // count
+    bound = cost.bound_seconds(device, config.precision != "float32")
+    return RunPlan(cost, steps, memory, steps * bound / efficiency / count)
+
+
+def print_plan(runs: Mapping[str, RunConfig]) -> None:
+    """Print what each run of a study would take on the device `plan`, and the total.
+
+    The efficiency is the median of those in the file `plan_efficiency`, which
+    `benchmarks/real_scale.py` writes; without one it is assumed.
+
+    Args:
+        runs: Label → configuration.
+
+    Raises:
+        ConfigError: If the device is unknown, the file holds no efficiency, or a data set cannot
+            be loaded.
+    """
+    first = next(iter(runs.values()))
+    if first.plan is None:
+        raise ConfigError("`plan` must name a device. Received: plan=None")
+    device = accelerator(first.plan)
+    efficiency, origin = _efficiency(first)
+    rows, seconds = [], 0.0
+    datasets: dict[tuple, data.ImageDataset] = {}
+    for name, config in runs.items():
+        key = (config.dataset, config.num_train, config.image_size, config.include_extra)
+        if key not in datasets:
+            datasets[key] = build_dataset(config)
+        dataset = datasets[key]
+        if config.train_on_all:
+            dataset = dataset.join_validation()
+        found = plan_run(
+            config,
+            dataset.image_shape,
+            dataset.num_classes,
+            len(dataset.x_train),
+            device,
+            efficiency,
+        )
+        seconds += found.seconds
+        fits = "" if found.memory <= device.memory else ", too large"
+        rows.append(
+            {
+                "run": name,
+                "parameters": f"{found.cost.parameters:,}",
+                "GFLOP per step": f"{found.cost.flop / 1e9:,.3g}",
+                "memory per device": readable(found.memory) + fits,
+                "steps": f"{found.steps:,}",
+                "hours": f"{found.seconds / 3600:,.3g}",
+            }
+        )
+    print(format_table(rows))
+    print(
+        f"Total: {seconds / 3600:,.3g} hours of training steps on {first.plan}, one run after the "
+        f"other, without validation and checkpoints. Efficiency {efficiency:.2f} ({origin})."
+    )
+
+
+def _efficiency(config: RunConfig) -> tuple[float, str]:
+    if config.plan_efficiency is None:
+        return ASSUMED_EFFICIENCY, "assumed; --plan-efficiency FILE takes a measured one"
+    path = Path(config.plan_efficiency)
+    if not path.is_file():
+        raise ConfigError(f"There is no such file. Received: plan_efficiency={str(path)!r}")
+    found = [row.get("efficiency") for row in read_json(path).get("rows", [])]
+    measured = [value for value in found if value]
+    if not measured:
+        raise ConfigError(
+            f"{path} holds no efficiency: run benchmarks/real_scale.py with --device. "
+        )
+    return statistics.median(measured), f"measured, {path.name}"
+
+
+def _shapes(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:
+    """The configured model with variables that have shapes and no values."""
+    image = np.zeros((1, *image_shape), "uint8")
+    # Two pixel values, since the normalization divides by their deviation.
+    image[0, 0] = 255
+    label = np.zeros(1, "int64")
+    names = tuple(map(str, range(classes)))
+    dataset = data.ImageDataset("plan", *(image, label) * 3, names)
+    with keras.StatelessScope(initialize_variables=False):
+        return build_model(config, dataset)
