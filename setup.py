@@ -5,6 +5,8 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 TEST = [
+    "bandit>=1.8",
+    "bokeh>=3.7",
     "jax>=0.6",
     "mypy>=1.15",
     "numba>=0.61",
@@ -36,11 +38,12 @@ setup(
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["tfconvbias", "tfconvbias.*"]),
-    package_data={"tfconvbias": ["py.typed", "data/policies/*"]},
+    package_data={"tfconvbias": ["py.typed", "data/policies/*", "training/page_template/*"]},
     install_requires=[
         "filelock>=3.13",
         "h5py>=3.10",
         "importlib_resources",  # tensorflow-datasets 4.9.10 imports it without declaring it
+        "jinja2>=3.1",
         "keras>=3.12",
         "keras-tuner[bayesian]>=1.4.7",
         "matplotlib>=3.8",
@@ -57,6 +60,7 @@ setup(
         "bench": ["tf_keras>=2.18", "torch>=2.5"],
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "jax": ["jax>=0.6"],
+        "pages": ["bokeh>=3.7"],
         "sparse": ["numba>=0.61"],
         "test": TEST,
         "torch": ["torch>=2.5"],

@@ -32,6 +32,7 @@ from tfconvbias.training.page import (
     config_note,
     environment_note,
     run_notes,
+    setting_rows,
     write_page,
 )
 from tfconvbias.training.report import (
@@ -100,6 +101,7 @@ __all__ = [
     "report_run",
     "run",
     "run_notes",
+    "setting_rows",
     "slug",
     "table_rows",
     "with_precision",
