@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import legend_below, panels, whole_numbers
+from tfconvbias.plots.figure import legend_below, panels, whole_numbers, within_percent
 
 _STYLES: Mapping[str, Mapping[str, Any]] = {
     "line": {"marker": "o", "linestyle": "-"},
@@ -65,6 +65,7 @@ def accuracy_frontier(series: Sequence[Series], title: str | None = None) -> Fig
                 **_STYLES[one.style],
             )
         axis.set(xlabel=cost, ylabel="test accuracy, %")
+        within_percent(axis)
         axis.grid(alpha=0.3)
     for one in series:
         for x, y, note in zip(one.points[costs[0]], one.accuracy, one.notes, strict=False):

@@ -1,6 +1,7 @@
 """Figures without pyplot's global state."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
@@ -8,9 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
-LINE_STYLES = ("-", "--", "-.", ":")
-"""Styles by which curves that lie on each other stay tellable, in turn."""
-
+_LINE_STYLES = ("-", "--", "-.", ":")
 _MOST_LETTERS = 50
 
 
@@ -28,6 +27,25 @@ def panels(num: int, width: float = 5.0, height: float = 3.6) -> tuple[Figure, l
     """A figure with `num` axes side by side, `width` × `height` inches each."""
     figure = Figure(figsize=(width * num, height), layout="constrained")
     return figure, [figure.add_subplot(1, num, index + 1) for index in range(num)]
+
+
+def curve_style(index: int) -> dict[str, Any]:
+    """How the `index`-th curve of a panel is drawn, so that curves on each other stay tellable.
+
+    Each has another colour and another pattern than the one before it, and is thinner, so that the
+    one below shows on both sides and in the gaps.
+    """
+    return {
+        "color": f"C{index % 10}",
+        "linestyle": _LINE_STYLES[index % len(_LINE_STYLES)],
+        "linewidth": max(1.2, 2.7 - 0.3 * index),
+    }
+
+
+def within_percent(axis: Axes) -> None:
+    """End a vertical axis of percentages a little beyond 0 and 100, where markers need the room."""
+    low, high = axis.get_ylim()
+    axis.set_ylim(max(low, -1.5), min(high, 101.5))
 
 
 def whole_numbers() -> MaxNLocator:

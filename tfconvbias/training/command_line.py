@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import inspect
+import shlex
 import sys
 import types
 import typing
@@ -138,6 +139,12 @@ def arguments_of(config: Config, default: Config) -> str:
 def program_name() -> str:
     """The running recipe as a user types it."""
     return f"python {sys.argv[0]}"
+
+
+def typed_command() -> str:
+    """The running recipe with the options that it was given, but for `--resume`."""
+    options = [word for word in sys.argv[1:] if word != "--resume"]
+    return " ".join([program_name(), *map(shlex.quote, options)])
 
 
 def _add_option(parser: Any, option: Option) -> None:

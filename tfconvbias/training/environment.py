@@ -61,10 +61,9 @@ def _commit() -> str | None:
     source = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        # Git is where the user's PATH has it; the arguments are the two below.
-        return subprocess.run(  # nosec B607
-            ["git", *arguments], cwd=source, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        words = ["git", *arguments]
+        done = subprocess.run(words, cwd=source, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", ".")

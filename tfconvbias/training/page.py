@@ -62,7 +62,7 @@ def write_page(
     The page holds its text, style, script and pictures, and loads nothing from elsewhere: a
     content-security policy forbids it, and every text in it is escaped. With the extra `pages`
     installed, figures of curves and points can be explored; the library for that is put into
-    `figures/` once for each folder and read when it is first asked for.
+    `scripts/` beside the page and read when it is first asked for.
 
     Args:
         path: HTML file to write.
@@ -87,13 +87,13 @@ def write_page(
     ]
     library = None
     if any(figure["panels"] for figure in drawn):
-        library = f"figures/{_library(path.parent / 'figures')}"
-    style, script = _part("page.css"), _part("page.js")
+        library = f"scripts/{_library(path.parent / 'scripts')}"
+    # The package's own files, and the only texts that are not escaped.
+    style, script = (Markup(_part(name)) for name in ("page.css", "page.js"))
     text = _template().render(
         policy=_policy(style, script, library is not None),
-        # The package's own files, and the only texts that are not escaped.
-        style=Markup(style),  # nosec B704
-        script=Markup(script),  # nosec B704
+        style=style,
+        script=script,
         library=library,
         title=title,
         findings=findings,

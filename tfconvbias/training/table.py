@@ -17,13 +17,13 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
     return [
         {
             "model": name,
+            "test, %": percent(row["test_accuracy"]),
             "width": str(row["width"]),
             "kernel weights": f"{sum(row['kernel_parameters'].values()):,}",
             "non-zero": f"{sum(row['nonzeros'].values()):,}",
             "non-zero, first layer": _share(row),
             "train, %": percent(row["train_accuracy"]),
             "validation, %": percent(row["val_accuracy"]),
-            "test, %": percent(row["test_accuracy"]),
             "test at best epoch, %": percent(row["best_epoch_test_accuracy"]),
             "data set": row["dataset"],
             "epochs": str(row["epochs"]),
@@ -34,9 +34,36 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
     ]
 
 
+def conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What results rows, by their label, say: the most accurate one, and the sparsest one."""
+    measured = {n: row for n, row in results.items() if row.get("test_accuracy") is not None}
+    if not measured:
+        return []
+    best = max(measured, key=lambda name: measured[name]["test_accuracy"])
+    accuracy = percent(measured[best]["test_accuracy"])
+    if len(measured) == 1:
+        kept = _kept(measured[best])
+        return [
+            f"{accuracy} % of the test images of {measured[best]['dataset']} are classified "
+            f"correctly after {measured[best]['epochs']} epochs; {100 * kept:.2f} % of the kernel "
+            "weights are not zero."
+        ]
+    sparsest = min(measured, key=lambda name: _kept(measured[name]))
+    return [
+        f"Highest test accuracy: {best}, {accuracy} %.",
+        f"Smallest share of non-zero kernel weights: {sparsest}, "
+        f"{100 * _kept(measured[sparsest]):.2f} %, with a test accuracy of "
+        f"{percent(measured[sparsest]['test_accuracy'])} %.",
+    ]
+
+
 def percent(fraction: float | None) -> str:
     """A fraction in %, or a dash where there is none."""
     return "–" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _kept(row: Mapping[str, Any]) -> float:
+    return sum(row["nonzeros"].values()) / sum(row["kernel_parameters"].values())
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tfconvbias import models, plots
-from tfconvbias.training import Config, environment, format_table, option, write_page
+from tfconvbias.training import Config, command_line, environment, format_table, option, write_page
 
 FORMULAS: Mapping[str, Callable[[int, int, int], float]] = {
     "d_conv": lambda a, s, c: (9 * 2**8 + 4 * s**2) * a**2 + (27 + 64 * c) * a,
@@ -96,6 +96,7 @@ def report_parameter_scaling(config: ParameterScaling) -> None:
         tables,
         {"parameters": (caption, figure)},
         [f"Counted, not trained; {config.classes} classes, commit {found['commit']}."],
+        command=command_line.typed_command(),
     )
     print(f"Report: {page}")
 
