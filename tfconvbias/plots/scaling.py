@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels, within_percent
+from tfconvbias.plots.figure import curve_style, panels, within_percent
 
 Point = tuple[float, float]
 
@@ -29,7 +29,7 @@ def parameter_curves(
         for index, name in enumerate(by_value[values[0]]):
             exact, formula = zip(*(by_value[value][name] for value in values), strict=True)
             shown = name.upper().replace("_", "-")
-            axis.plot(values, exact, color=f"C{index}", label=shown)
+            axis.plot(values, exact, label=shown, **curve_style(index))
             axis.plot(values, formula, color=f"C{index}", linestyle="none", marker="x")
         axis.set(xlabel=label, ylabel="kernel weights", xscale="log", yscale="log")
         axis.grid(alpha=0.3)

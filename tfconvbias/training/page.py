@@ -68,11 +68,11 @@ def write_page(
         path: HTML file to write.
         title: heading of the page.
         tables: heading → rows of equal columns; an empty heading shows none. Tables without rows
-            are left out. The first table stands above the settings, the others below.
+            are left out.
         figures: name → caption and figure.
         notes: sentences on how the numbers were measured.
         formats: formats of the figures' files beside PNG, such as `pdf` for a paper.
-        findings: what was found, in sentences; they come first.
+        findings: what was found, in sentences; they come first, and the settings follow.
         settings: rows of a table of settings, see `setting_rows`.
         command: what a user types to get these results again.
         folders: name → folder of a run that the page shows; links to them come last.
