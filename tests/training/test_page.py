@@ -71,6 +71,9 @@ def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():
     found = json.dumps(first)
     assert '"shown_y"' in found
     assert found.count(json.dumps([3.0, 2.0, 1.0])) >= 2
+    (bars,) = plots.interactive(plots.accuracy_pairs({"m": (50, 60), "n": (70, 80)}, ("a", "b")))
+    # The bars of one name are one part, with the values that the pointer shows.
+    assert json.dumps(bars).count(json.dumps(["50", "70"])) == 1
     assert plots.interactive(plots.filter_images(np.ones((1, 4, 4, 1)))) is None
 
 

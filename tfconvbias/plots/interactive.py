@@ -12,7 +12,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle, StepPatch
+from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
 from tfconvbias.plots.figure import has_named_ticks, shortened
@@ -131,10 +131,11 @@ class _Panel:
                 self._segments(collection)
             elif isinstance(collection, PathCollection):
                 self._points(collection)
+        for container in self.axis.containers:
+            if isinstance(container, BarContainer):
+                self._bars(container)
         for patch in self.axis.patches:
-            if isinstance(patch, Rectangle):
-                self._bar(patch, names.get(patch, ""))
-            elif isinstance(patch, StepPatch):
+            if isinstance(patch, StepPatch):
                 self._steps(patch)
         for text in self.axis.texts:
             self._text(text)
@@ -186,18 +187,22 @@ class _Panel:
         drawn = self.plot.scatter("x", "y", source=source, marker="x", color="color", size=7)
         self._add(name, drawn)
 
-    def _bar(self, bar: Rectangle, name: str) -> None:
-        left, bottom, width, height = bar.get_x(), bar.get_y(), bar.get_width(), bar.get_height()
-        source = self._source(np.array([left + width / 2]), np.array([height]), name)
+    def _bars(self, container: BarContainer) -> None:
+        bars, name = container.patches, str(container.get_label())
+        left = np.array([bar.get_x() for bar in bars])
+        width = np.array([bar.get_width() for bar in bars])
+        bottom = np.array([bar.get_y() for bar in bars])
+        height = np.array([bar.get_height() for bar in bars])
+        source = self._source(left + width / 2, height, name)
         ends = {"left": left, "right": left + width, "bottom": bottom, "top": bottom + height}
-        source.data.update({key: [end] for key, end in ends.items()})
+        source.data.update({key: values.tolist() for key, values in ends.items()})
         drawn = self.plot.quad(
             left="left",
             right="right",
             bottom="bottom",
             top="top",
             source=source,
-            color=_color(bar.get_facecolor()),
+            color=_color(bars[0].get_facecolor()),
         )
         self._add(name, drawn)
 
@@ -318,13 +323,10 @@ def _numbers(values: Any) -> np.ndarray:
 
 
 def _names(axis: Axes) -> Iterator[tuple[Any, str]]:
-    """Parts of error bars and groups of bars, with the names that the whole has in the legend."""
+    """Lines of error bars, with the names that the whole has in the legend."""
     for container in axis.containers:
         if isinstance(container, ErrorbarContainer) and container.lines[0] is not None:
             yield container.lines[0], str(container.get_label())
-        elif isinstance(container, BarContainer):
-            for bar in container.patches:
-                yield bar, str(container.get_label())
 
 
 def _plain(text: str) -> str:
