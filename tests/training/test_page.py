@@ -33,7 +33,7 @@ def page(tmp_path_factory):
             plots.accuracy_curves({HOSTILE: HISTORY, "other": HISTORY}, title=HOSTILE),
         ),
         "bars": ("bars", plots.accuracy_pairs({HOSTILE: (50, 60)}, ("a", HOSTILE), HOSTILE)),
-        "gaps": ("gaps", plots.gap_curves({HOSTILE: [([1, 10, 100], [0.1, 0.2, 0.3])]})),
+        "gaps": ("gaps", plots.gap_curves({HOSTILE: {HOSTILE: [([1, 10, 100], [0.1, 0.2, 0.3])]}})),
         "spread": ("spread", plots.spread_curves({HOSTILE: bars})),
         "widths": ("widths", plots.width_snakes([3, 4], {HOSTILE: [1, 2]})),
         "filters": ("filters", plots.filter_images(np.ones((9, 8, 8, 3)), title=HOSTILE)),

@@ -12,8 +12,8 @@ from tfconvbias.studies.edge_of_stability import (
     run_stability,
     sweep,
 )
-from tfconvbias.studies.edge_of_stability.sweep import EXPERIMENTS
 from tfconvbias.studies.edge_of_stability.report import show
+from tfconvbias.studies.edge_of_stability.sweep import EXPERIMENTS
 
 SWEEP = StabilitySweep(
     experiments=("architectures", "patch_sizes"), seeds=1, num_train=16, steps=100,
