@@ -103,6 +103,13 @@ def test_no_axis_goes_beyond_a_hundred_percent():
         assert max(shown) == 100
 
 
+def test_a_perfect_accuracy_has_no_tick_above_it():
+    history = {"epoch": [1, 2], "loss": [1.0, 0.5], "accuracy": [1.0, 1.0]}
+    axis = plots.accuracy_curves({"run": history}).axes[1]
+    low, high = axis.get_ylim()
+    assert max(tick for tick in axis.get_yticks() if low <= tick <= high) == 100
+
+
 def test_equal_curves_differ_in_colour_pattern_and_width():
     history = HISTORIES["first"]
     lines = plots.accuracy_curves({"one": history, "two": history}).axes[0].get_lines()

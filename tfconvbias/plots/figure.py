@@ -45,7 +45,10 @@ def curve_style(index: int) -> dict[str, Any]:
 def within_percent(axis: Axes) -> None:
     """End a vertical axis of percentages a little beyond 0 and 100, where markers need the room."""
     low, high = axis.get_ylim()
-    axis.set_ylim(max(low, -1.5), min(high, 101.5))
+    low, high = max(low, 0.0), min(high, 100.0)
+    # Less than the distance of two ticks, so that none stands beyond.
+    room = 0.03 * (high - low)
+    axis.set_ylim(low - room, high + room)
 
 
 def whole_numbers() -> MaxNLocator:

@@ -89,7 +89,7 @@ def write_page(
     if any(figure["panels"] for figure in drawn):
         library = f"scripts/{_library(path.parent / 'scripts')}"
     # The package's own files, and the only texts that are not escaped.
-    style, script = (Markup(_part(name)) for name in ("page.css", "page.js"))
+    style, script = (Markup(_part(name)) for name in ("page.css", "page.js"))  # nosec B704
     text = _template().render(
         policy=_policy(style, script, library is not None),
         style=style,
