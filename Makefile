@@ -7,13 +7,14 @@ READY := $(VENV)/.ready
 # worker (`--dist loadfile`), so that what its tests share is compiled and built once.
 EVERY_BACKEND := 'backend and not slow and not gpu'
 
-.PHONY: help test test-tensorflow test-jax test-torch test-wheel test-slow lint demo bench
+.PHONY: help test test-tensorflow test-jax test-torch test-wheel test-slow lint audit demo bench
 
 help:
 	@echo "make demo        compare S-CONV, S-LOCAL, S-FC and S-FC + beta-LASSO on an embedded data set"
 	@echo "make test        set up .venv and run the tests (all on TensorFlow, then what JAX and PyTorch compute)"
 	@echo "make test-wheel  install the built package in a fresh environment and try tcb there"
-	@echo "make lint        ruff and mypy"
+	@echo "make lint        ruff, mypy and bandit"
+	@echo "make audit       installed packages with known flaws (needs the network)"
 	@echo "make bench       side-by-side timings (needs the extra 'bench')"
 
 $(READY): setup.py pyproject.toml
@@ -43,6 +44,17 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive \
+	  tfconvbias recipes benchmarks setup.py
+
+# Asks a service on the network which installed versions have known flaws. It stands apart from
+# `lint`, which works without a network. pip-audit's status is 1 for flaws and for no answer alike.
+audit: $(READY)
+	$(BIN)/pip install --quiet pip-audit
+	@$(BIN)/python -c "import urllib.request; urllib.request.urlopen('https://pypi.org', timeout=10)" \
+	  || { echo "make audit: pypi.org, which knows the flaws, can't be reached: nothing was checked."; \
+	  exit 1; }
+	$(BIN)/pip-audit --skip-editable
 
 demo: $(READY)
 	$(BIN)/python recipes/sconv_cifar100.py --demo

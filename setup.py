@@ -8,6 +8,7 @@ from setuptools import find_packages, setup
 CORE = [
     "filelock>=3.13",
     "h5py>=3.10",
+    "jinja2>=3.1",
     "keras>=3.12",
     "matplotlib>=3.8",
     "numpy>=1.26",
@@ -26,6 +27,8 @@ TENSORFLOW = [
 ]
 TUNER = ["keras-tuner[bayesian]>=1.4.7"]
 TEST = [
+    "bandit>=1.8",
+    "bokeh>=3.7",
     "jax>=0.6",
     "mypy>=1.15",
     "numba>=0.61",
@@ -60,7 +63,10 @@ setup(
     # The recipes stand beside the package, where they are found first, and are installed in it.
     packages=[*find_packages(include=["tfconvbias", "tfconvbias.*"]), "tfconvbias.recipes"],
     package_dir={"tfconvbias.recipes": "recipes"},
-    package_data={"tfconvbias": ["py.typed", "data/policies/*"], "tfconvbias.recipes": ["*.md"]},
+    package_data={
+        "tfconvbias": ["py.typed", "data/policies/*", "training/page_template/*"],
+        "tfconvbias.recipes": ["*.md"],
+    },
     install_requires=[*CORE, *DATASETS, *TENSORFLOW, *TUNER],
     entry_points={"console_scripts": ["tcb=tfconvbias.commands:main"]},
     extras_require={
@@ -70,6 +76,7 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "jax": ["jax>=0.6"],
         "ray": ["ray[default]>=2.40"],
+        "pages": ["bokeh>=3.7"],
         "sparse": ["numba>=0.61"],
         "test": TEST,
         "tensorflow": TENSORFLOW,

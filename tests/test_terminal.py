@@ -70,28 +70,43 @@ def test_only_lines_of_information_are_left_out():
     assert done.stderr == b"W0000 00:00:1.5 1 x.cc:1] a warning\nlater\n"
 
 
-def row(accuracy, nonzeros):
+def row(accuracy, nonzeros, epochs=4):
     return {
+        "dataset": "motifs10",
         "test_accuracy": accuracy,
         "kernel_parameters": {"a": 200},
         "nonzeros": {"a": nonzeros},
-        "epochs": 4,
+        "epochs": epochs,
     }
 
 
 @pytest.mark.parametrize(
-    ("results", "sentence"),
+    ("results", "sentences"),
     [
-        ({"S-FC": row(0.5, 200)}, "S-FC reaches 50.00 % test accuracy after 4 epochs."),
         (
-            {"S-FC": row(0.5, 200), "β": row(0.75, 50)},
-            "β is best, 75.00 % test accuracy with 25 % of its weights: "
-            "25.00 points ahead of S-FC.",
+            {"S-FC": row(0.5, 200)},
+            ["50.00 % of the test images of motifs10 are classified correctly after 4 epochs."],
         ),
+        (
+            {"S-FC": row(0.5, 50, 1)},
+            [
+                "50.00 % of the test images of motifs10 are classified correctly after 1 epoch; "
+                "25.00 % of the kernel weights are not zero."
+            ],
+        ),
+        (
+            {"S-FC": row(0.75, 200), "β": row(0.5, 50)},
+            [
+                "Highest test accuracy: S-FC, 75.00 %.",
+                "Smallest share of non-zero kernel weights: β, 25.00 %, with a test accuracy of "
+                "50.00 %.",
+            ],
+        ),
+        ({"a": row(0.5, 200), "b": row(0.4, 200)}, ["Highest test accuracy: a, 50.00 %."]),
     ],
 )
-def test_the_conclusion_is_one_sentence(results, sentence):
-    assert conclusion(results) == sentence
+def test_the_conclusion_says_what_the_rows_say(results, sentences):
+    assert conclusion(results) == sentences
 
 
 def test_durations_are_words():

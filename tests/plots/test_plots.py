@@ -21,7 +21,7 @@ def test_accuracy_is_drawn_in_percent():
     figure = plots.accuracy_curves(HISTORIES, title="runs")
     (line,) = figure.axes[2].get_lines()
     np.testing.assert_allclose(line.get_ydata(), [10, 40, 50])
-    assert figure.axes[2].get_legend().get_texts()[0].get_text() == "first"
+    assert figure.legends[0].get_texts()[0].get_text() == "first"
 
 
 def test_a_single_epoch_is_seen():
@@ -90,3 +90,41 @@ def test_epochs_have_no_fractions():
     for figure in figures:
         figure.canvas.draw()
         assert all(float(tick).is_integer() for tick in figure.axes[0].get_xticks())
+
+
+def test_no_axis_goes_beyond_a_hundred_percent():
+    history = {"epoch": [1, 2], "loss": [1.0, 0.5], "accuracy": [0.5, 1.0], "val_accuracy": [1, 0]}
+    figure = plots.accuracy_curves({"run": history})
+    figure.canvas.draw()
+    for axis in figure.axes[1:]:
+        low, high = axis.get_ylim()
+        shown = [tick for tick in axis.get_yticks() if low <= tick <= high]
+        assert min(shown) >= 0
+        assert max(shown) == 100
+
+
+def test_a_perfect_accuracy_has_no_tick_above_it():
+    history = {"epoch": [1, 2], "loss": [1.0, 0.5], "accuracy": [1.0, 1.0]}
+    axis = plots.accuracy_curves({"run": history}).axes[1]
+    low, high = axis.get_ylim()
+    assert max(tick for tick in axis.get_yticks() if low <= tick <= high) == 100
+
+
+def test_equal_curves_differ_in_colour_pattern_and_width():
+    history = HISTORIES["first"]
+    lines = plots.accuracy_curves({"one": history, "two": history}).axes[0].get_lines()
+    for look in ("get_color", "get_linestyle", "get_linewidth"):
+        first, second = (getattr(line, look)() for line in lines)
+        assert first != second
+    # What is drawn later is thinner, so that the earlier curve shows on both sides.
+    assert lines[1].get_linewidth() < lines[0].get_linewidth()
+
+
+def test_the_frame_is_where_the_most_weight_is():
+    images = np.zeros((2, 6, 8, 1))
+    images[0, 3:5, 5:7] = -1.0
+    first, empty = plots.filter_images(images, window=2).axes
+    (frame,) = first.patches
+    # Pixel centres are whole numbers: columns 5 and 6, rows 3 and 4.
+    assert (frame.get_xy(), frame.get_width(), frame.get_height()) == ((4.5, 2.5), 2, 2)
+    assert not empty.patches

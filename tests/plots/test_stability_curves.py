@@ -29,7 +29,9 @@ def test_classifiers_show_sharpness_and_both_accuracies(tmp_path):
         plots.sharpness_and_accuracy({"conv": history}), tmp_path / "a.png"
     )
     assert [line.get_label() for line in sharpness.lines] == ["conv", "edge 2/η"]
-    assert [line.get_label() for line in accuracy.lines] == ["conv, train", "… test"]
+    assert [line.get_label() for line in accuracy.lines] == ["conv, train", "conv, test"]
+    np.testing.assert_allclose(accuracy.lines[1].get_ydata(), [10, 20])
+    assert accuracy.get_ylabel() == "accuracy, %"
 
 
 def test_gap_against_a_count_shows_medians_and_ranges(tmp_path):

@@ -7,6 +7,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from hostile import HOSTILE, check_harmless
 
 from tfconvbias import training
 from tfconvbias.training import comparison, recorder, runner, trainer
@@ -338,6 +339,8 @@ def test_training_on_all_images_has_no_validation(tiny_config, tiny_dataset):
     assert "val_accuracy" not in found.history
     page = training.write_report({"all": found.folder}, found.folder.path / "report.html", "all")
     assert "<td>–</td>" in page.read_text(encoding="utf-8")
+    folders = {HOSTILE: found.folder, "other": found.folder}
+    check_harmless(training.write_report(folders, found.folder.path / "two.html", HOSTILE))
 
 
 def test_sizes_and_extra_images_reach_the_loader_and_one_draw_serves_all_seeds(

@@ -258,7 +258,8 @@ def _first_shape(splits, image_size, color_mode) -> tuple[int, int, int]:
             try:
                 with _open(path) as image:
                     return (image.height, image.width, channels)
-            except Exception:  # reported with its name when its turn comes
+            # A file that is no image is reported with its name when its turn comes.
+            except Exception:  # nosec B112
                 continue
     return (1, 1, channels)
 

@@ -17,7 +17,9 @@ from tfconvbias.plots.embedding import (
     masked_accuracy,
     switch_time_curves,
 )
+from tfconvbias.plots.figure import show_names_as_they_are
 from tfconvbias.plots.filter_images import filter_images
+from tfconvbias.plots.interactive import bokeh_script, has_bokeh, interactive
 from tfconvbias.plots.scaling import (
     accuracy_against_kernel_size,
     accuracy_against_parameters,
@@ -45,6 +47,7 @@ __all__ = [
     "accuracy_pairs",
     "against_patch_size",
     "against_switch_time",
+    "bokeh_script",
     "depth_and_spectrum",
     "deviation_panels",
     "eigenvalue_density",
@@ -52,6 +55,8 @@ __all__ = [
     "gap_against",
     "gap_curves",
     "gaps_by_group",
+    "has_bokeh",
+    "interactive",
     "interpolation_panels",
     "kernel_size_histograms",
     "log_weight_images",
@@ -61,6 +66,7 @@ __all__ = [
     "path_curves",
     "sharpness_and_accuracy",
     "sharpness_curves",
+    "show_names_as_they_are",
     "spread_curves",
     "switch_time_curves",
     "units_of_networks",

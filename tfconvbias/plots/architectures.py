@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import legend_below, panels, whole_numbers
+from tfconvbias.plots.figure import legend_below, panels, whole_numbers, within_percent
 
 _STYLES: Mapping[str, Mapping[str, Any]] = {
     "line": {"marker": "o", "linestyle": "-"},
@@ -22,7 +22,7 @@ class Series(NamedTuple):
     Attributes:
         label: Name in the legend.
         points: Cost name → its value for each network.
-        accuracy: Test accuracy of each network, in %.
+        accuracy: Accuracy of each network, in %.
         style: `"line"`, `"before"` (dotted, hollow), `"points"` or `"single"` (a star).
         notes: Texts beside the points of the first panel.
     """
@@ -34,12 +34,15 @@ class Series(NamedTuple):
     notes: Sequence[str] = ()
 
 
-def accuracy_frontier(series: Sequence[Series], title: str | None = None) -> Figure:
+def accuracy_frontier(
+    series: Sequence[Series], title: str | None = None, accuracy: str = "test accuracy, %"
+) -> Figure:
     """Accuracy against each cost, one panel per cost.
 
     Args:
         series: Networks; all must have the same costs.
         title: Text above the panels.
+        accuracy: Label of the vertical axes.
 
     Returns:
         A figure with one panel per cost.
@@ -64,7 +67,8 @@ def accuracy_frontier(series: Sequence[Series], title: str | None = None) -> Fig
                 label=one.label,
                 **_STYLES[one.style],
             )
-        axis.set(xlabel=cost, ylabel="test accuracy, %")
+        axis.set(xlabel=cost, ylabel=accuracy)
+        within_percent(axis)
         axis.grid(alpha=0.3)
     for one in series:
         for x, y, note in zip(one.points[costs[0]], one.accuracy, one.notes, strict=False):

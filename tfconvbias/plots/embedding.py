@@ -8,7 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import curve_style, legend_below, panels, within_percent
 
 History = Mapping[str, Sequence[float]]
 
@@ -45,14 +45,15 @@ def switch_time_curves(
         for history, color, text in [
             (cnn, _CNN, "CNN"),
             (fcn, _FCN, baseline),
-            *((h, shades[t], f"{label}, $t_w$ = {t}") for t, h in efcns.items()),
+            *((h, shades[t], f"{label}, t_w = {t}") for t, h in efcns.items()),
         ]:
             values = scale * np.asarray(history[column], dtype=float)
             axis.plot(history["epoch"], values, color=color, label=text)
         _time_axis(axis)
         axis.set(xlabel="epoch", ylabel=name)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="x-small")
+    within_percent(axes[1])
+    legend_below(figure, axes[0], 6)
     last = axes[2]
     last.plot(cnn["epoch"], 100 * np.asarray(cnn["test_accuracy"]), color=_CNN, label="CNN")
     best = 100 * max(fcn["test_accuracy"])
@@ -71,6 +72,7 @@ def switch_time_curves(
     if points is not None:
         figure.colorbar(points, ax=last, label=f"epochs of the {label}")
     last.set(xlabel="epochs of the CNN", ylabel="test accuracy, %")
+    within_percent(last)
     last.legend(fontsize="small")
     last.grid(alpha=0.3)
     return figure
@@ -115,6 +117,7 @@ def against_switch_time(
     for (name, value), style in zip(baselines.items(), ("-", "--", ":"), strict=False):
         axes[0].axhline(100 * value, color="grey", linestyle=style, label=name)
     axes[0].set(ylabel="test accuracy, %")
+    within_percent(axes[0])
     axes[0].legend(fontsize="small")
     for axis, (column, name) in zip(axes[1:], panes, strict=True):
         for moment in ("start", "end"):
@@ -124,7 +127,7 @@ def against_switch_time(
         axis.set(ylabel=name, yscale="log")
         axis.legend(fontsize="small")
     for axis in axes:
-        axis.set(xlabel="switch time $t_w$, epochs")
+        axis.set(xlabel="switch time t_w, epochs")
         _time_axis(axis)
         axis.grid(alpha=0.3)
     return figure
@@ -170,7 +173,7 @@ def deviation_panels(
     for (key, name), style in zip(names.items(), ("o-", "s--"), strict=True):
         axes[0].plot(times, [100 * rows[t][key] for t in times], style, label=name)
     _time_axis(axes[0])
-    axes[0].set(xlabel="switch time $t_w$, epochs", ylabel="share of ‖θ‖, %")
+    axes[0].set(xlabel="switch time t_w, epochs", ylabel="share of ‖θ‖, %")
     axes[0].legend(fontsize="small")
     for axis, measure, name, scale in (
         (axes[1], "loss_start", "training loss at the switch", 1),
@@ -201,14 +204,14 @@ def masked_accuracy(rows: Mapping[int, Mapping[str, float]]) -> Figure:
     """
     figure, (axis,) = panels(1)
     times = sorted(rows)
-    for column, name in (
-        ("full", "all weights"),
-        ("local", "local alone"),
-        ("off_local", "off-local alone"),
+    for index, (column, name) in enumerate(
+        (("full", "all weights"), ("local", "local alone"), ("off_local", "off-local alone"))
     ):
-        axis.plot(times, [100 * rows[t][column] for t in times], "o-", label=name)
+        values = [100 * rows[t][column] for t in times]
+        axis.plot(times, values, marker="osx"[index], label=name, **curve_style(index))
+    within_percent(axis)
     _time_axis(axis)
-    axis.set(xlabel="switch time $t_w$, epochs", ylabel="test accuracy, %")
+    axis.set(xlabel="switch time t_w, epochs", ylabel="test accuracy, %")
     axis.legend(fontsize="small")
     axis.grid(alpha=0.3)
     return figure
@@ -257,9 +260,12 @@ def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> 
     figure, axes = panels(2 * len(names), width=4)
     for index, name in enumerate(names):
         for column, axis in (("loss", axes[index]), ("accuracy", axes[len(names) + index])):
-            for label, path in paths.items():
+            for order, (label, path) in enumerate(paths.items()):
                 scale = 100 if column == "accuracy" else 1
-                axis.plot(path.fractions, scale * getattr(path, column)[name], ".-", label=label)
+                values = scale * getattr(path, column)[name]
+                axis.plot(path.fractions, values, marker=".", label=label, **curve_style(order))
+            if column == "accuracy":
+                within_percent(axis)
             unit = ", %" if column == "accuracy" else ""
             axis.set(xlabel="α (0: CNN, 1: embedded)", ylabel=f"{name} {column}{unit}")
             axis.grid(alpha=0.3)

@@ -2,10 +2,14 @@
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.lib.stride_tricks import sliding_window_view
 
 
-def filter_images(images: np.ndarray, title: str | None = None, columns: int = 8) -> Figure:
-    """Draw filters side by side, each scaled by its own largest weight.
+def filter_images(
+    images: np.ndarray, title: str | None = None, columns: int = 8, window: int | None = None
+) -> Figure:
+    """Draw filters side by side in frames, each scaled by its own largest weight.
 
     A weight of 0 is mid-grey; three channels are drawn as red, green and blue, one as grey.
 
@@ -13,6 +17,8 @@ def filter_images(images: np.ndarray, title: str | None = None, columns: int = 8
         images: `(filters, rows, cols, channels)` with 1 or 3 channels.
         title: Text above the filters.
         columns: Number of filters per row.
+        window: Side of a square that is framed in each filter, where it holds the most of the
+            filter's absolute weights: so a speck in a large image is found. `None`: no square.
 
     Returns:
         A figure, with a line of text in place of the filters if there are none.
@@ -26,7 +32,7 @@ def filter_images(images: np.ndarray, title: str | None = None, columns: int = 8
             f"Received: images of shape {images.shape}"
         )
     rows = max(1, -(-len(images) // columns))
-    figure = Figure(figsize=(0.9 * columns, 0.9 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(1.1 * columns, 1.1 * rows + 0.4), layout="constrained")
     if title:
         figure.suptitle(title, fontsize="medium")
     if len(images) == 0:
@@ -37,5 +43,22 @@ def filter_images(images: np.ndarray, title: str | None = None, columns: int = 8
     for index, image in enumerate(np.repeat(shown, 3 // images.shape[-1], axis=-1)):
         axis = figure.add_subplot(rows, columns, index + 1)
         axis.imshow(image, interpolation="nearest")
-        axis.set_axis_off()
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set(color="grey", linewidth=0.5)
+        if window is not None and window < min(image.shape[:2]) and images[index].any():
+            axis.add_patch(_frame(np.abs(images[index]).sum(axis=-1), window))
     return figure
+
+
+def _frame(mass: np.ndarray, window: int) -> Rectangle:
+    """The square that holds the most mass, half a pixel outside of it."""
+    sums = sliding_window_view(mass, (window, window)).sum(axis=(2, 3))
+    row, col = np.unravel_index(np.argmax(sums), sums.shape)
+    return Rectangle(
+        (float(col) - 0.5, float(row) - 0.5),
+        window,
+        window,
+        fill=False,
+        edgecolor="tab:orange",
+        linewidth=1.2,
+    )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import curve_style, panels, within_percent
 
 Point = tuple[float, float]
 
@@ -29,7 +29,7 @@ def parameter_curves(
         for index, name in enumerate(by_value[values[0]]):
             exact, formula = zip(*(by_value[value][name] for value in values), strict=True)
             shown = name.upper().replace("_", "-")
-            axis.plot(values, exact, color=f"C{index}", label=shown)
+            axis.plot(values, exact, label=shown, **curve_style(index))
             axis.plot(values, formula, color=f"C{index}", linestyle="none", marker="x")
         axis.set(xlabel=label, ylabel="kernel weights", xscale="log", yscale="log")
         axis.grid(alpha=0.3)
@@ -86,6 +86,7 @@ def accuracy_against_parameters(
     )
     axes[2].margins(x=0.3, y=0.2)
     for axis in axes:
+        within_percent(axis)
         axis.set_xscale("log")
         # Between near powers of ten the minor ticks' labels would lie on each other.
         axis.tick_params(axis="x", which="both", labelrotation=45)
@@ -129,6 +130,7 @@ def accuracy_against_kernel_size(
         drawn = (*curves.values(), *published.get(dataset, {}).values())
         ticks = sorted({k for by_size in drawn for k in by_size})
         axis.set(xlabel="kernel size", ylabel="test accuracy, %", title=dataset, xticks=ticks)
+        within_percent(axis)
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
     return figure

@@ -9,7 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import curve_style, panels
 
 
 def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
@@ -28,9 +28,13 @@ def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> 
         color = f"C{index}"
         step = history["step"]
         errors.plot(step, history["train_error"], color=color, label=f"{name}, train")
-        errors.plot(step, history["excess_risk"], color=color, linestyle=":", label="… excess")
+        errors.plot(
+            step, history["excess_risk"], color=color, linestyle=":", label=f"{name}, excess"
+        )
         norms.plot(step, history["path_norm"], color=color, label=name)
-        norms.plot(step, history["path_norm_bound"], color=color, linestyle="--", label="… bound")
+        norms.plot(
+            step, history["path_norm_bound"], color=color, linestyle="--", label=f"{name}, bound"
+        )
     _sharpness(sharpness, histories)
     errors.set(xlabel="step", ylabel="mean squared error", ylim=(0, 3))
     norms.set(xlabel="step", ylabel="weighted path norm", yscale="log")
@@ -53,9 +57,15 @@ def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]
     _sharpness(sharpness, histories)
     for index, (name, history) in enumerate(histories.items()):
         step, color = history["step"], f"C{index}"
-        accuracy.plot(step, history["accuracy"], color=color, label=f"{name}, train")
-        accuracy.plot(step, history["test_accuracy"], color=color, linestyle=":", label="… test")
-    accuracy.set(xlabel="step", ylabel="accuracy", ylim=(0, 1.02))
+        for column, name_of_set, style in (
+            ("accuracy", "train", "-"),
+            ("test_accuracy", "test", ":"),
+        ):
+            values = [100 * value for value in history[column]]
+            accuracy.plot(
+                step, values, color=color, linestyle=style, label=f"{name}, {name_of_set}"
+            )
+    accuracy.set(xlabel="step", ylabel="accuracy, %", ylim=(0, 101.5))
     for axis, title in zip((sharpness, accuracy), ("sharpness", "accuracy"), strict=True):
         _finish(axis, title)
     return figure
@@ -78,9 +88,10 @@ def gap_curves(
         few = len(found) <= 4
         colors = matplotlib.colormaps["tab10" if few else "viridis"]
         for index, (label, curves) in enumerate(found.items()):
-            color = colors(index if few else 0.95 * index / (len(found) - 1))
+            style = curve_style(index)
+            style["color"] = colors(index if few else 0.95 * index / (len(found) - 1))
             for number, (times, values) in enumerate(curves):
-                axis.plot(times, values, color=color, label="_" * (number > 0) + label)
+                axis.plot(times, values, label="_" * (number > 0) + label, **style)
         axis.set(xlabel="training time ηt", xscale="symlog")
         _finish(axis, title)
     axes[0].set_ylabel("gap")
@@ -190,7 +201,7 @@ def against_patch_size(
 
 def _sharpness(axis: Axes, histories: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
     for index, (name, history) in enumerate(histories.items()):
-        axis.plot(history["step"], history["sharpness"], color=f"C{index}", label=name)
+        axis.plot(history["step"], history["sharpness"], label=name, **curve_style(index))
     first = next(iter(histories.values()))
     axis.plot(first["step"], first["edge"], color="black", linestyle="--", label="edge 2/η")
     axis.set(xlabel="step", ylabel="sharpness (½ MSE)", ylim=(0, 2.5 * first["edge"][-1]))

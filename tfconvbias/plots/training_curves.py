@@ -4,11 +4,18 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
-from tfconvbias.plots.figure import panels, whole_numbers
+from tfconvbias.plots.figure import (
+    curve_style,
+    legend_below,
+    panels,
+    whole_numbers,
+    within_percent,
+)
 
 History = Mapping[str, Sequence[float]]
 
 NONZEROS = "nonzeros/"
+_LEGEND_COLUMNS = 4
 
 
 def accuracy_curves(histories: Mapping[str, History], title: str | None = None) -> Figure:
@@ -29,17 +36,19 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
         ("val_accuracy", "validation accuracy, %", 100),
     )
     for axis, (column, label, scale) in zip(axes, columns, strict=True):
-        for name, history in histories.items():
+        for index, (name, history) in enumerate(histories.items()):
             if column not in history:
                 continue
             # A line through one point cannot be seen.
             marker = "o" if len(history["epoch"]) == 1 else None
             values = [scale * v for v in history[column]]
-            axis.plot(history["epoch"], values, marker=marker, label=name)
+            axis.plot(history["epoch"], values, marker=marker, label=name, **curve_style(index))
         axis.set(xlabel="epoch", ylabel=label)
+        if scale == 100:
+            within_percent(axis)
         axis.xaxis.set_major_locator(whole_numbers())
         axis.grid(alpha=0.3)
-    axes[-1].legend(*axes[0].get_legend_handles_labels(), fontsize="small")
+    legend_below(figure, axes[0], _LEGEND_COLUMNS)
     if title:
         figure.suptitle(title)
     return figure
@@ -65,11 +74,11 @@ def nonzero_curves(
     """
     figure, axes = panels(len(layers))
     for axis, layer in zip(axes, layers, strict=True):
-        for name, history in histories.items():
+        for index, (name, history) in enumerate(histories.items()):
             column = f"{NONZEROS}{layer}"
             if column in history:
                 counts = [sizes[name][layer], *history[column]]
-                axis.plot([0, *history["epoch"]], counts, label=name)
+                axis.plot([0, *history["epoch"]], counts, label=name, **curve_style(index))
         for label, count in (lines or {}).get(layer, {}).items():
             axis.axhline(count, color="grey", linestyle="--", linewidth=1)
             # At the right, as the curves start at the left, and clear of the line.
@@ -86,5 +95,5 @@ def nonzero_curves(
         axis.set(xlabel="epoch", ylabel="non-zero weights", title=layer, yscale="log")
         axis.xaxis.set_major_locator(whole_numbers())
         axis.grid(alpha=0.3)
-    axes[-1].legend(fontsize="small")
+    legend_below(figure, axes[0], _LEGEND_COLUMNS)
     return figure

@@ -14,12 +14,14 @@ from tfconvbias.training import (
     RunResult,
     Tables,
     TrainingDivergedError,
+    command_line,
     compare,
     dataset_label,
     format_table,
     option,
     print_plan,
     run_notes,
+    setting_rows,
     slug,
     write_page,
 )
@@ -36,11 +38,12 @@ Results = Mapping[Cell, Sequence[RunResult]]
 
 
 class Findings(NamedTuple):
-    """What a study makes of its runs: tables by heading, figures by name, and remarks."""
+    """What a study makes of its runs: tables by heading, figures by name, remarks, conclusion."""
 
     tables: Tables
     figures: Figures
     remarks: Sequence[str] = ()
+    conclusion: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +134,35 @@ def report_study(study: Study) -> None:
             print("\n" + (f"{heading}\n\n" if heading else "") + format_table(rows))
     for note in notes:
         print(note)
-    notes += run_notes({name: result.folder for name, result in finished.items()})
-    page = write_page(folder / "report.html", study.title, found.tables, found.figures, notes)
+    folders = {name: result.folder for name, result in finished.items()}
+    page = write_page(
+        folder / "report.html",
+        study.title,
+        found.tables,
+        found.figures,
+        [*notes, *run_notes(folders)],
+        findings=[*_most_accurate(results), *found.conclusion],
+        settings=setting_rows({name: part.config() for name, part in folders.items()}),
+        command=command_line.typed_command(),
+        folders=folders,
+    )
     print(f"Report: {page}")
     if diverged:
         raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
+
+
+def _most_accurate(results: Results) -> list[str]:
+    """For each data set, the row of the highest mean test accuracy."""
+    sentences = []
+    for dataset in dict.fromkeys(cell.dataset for cell in results):
+        here = {cell.row: runs for cell, runs in results.items() if cell.dataset == dataset}
+        best = max(here, key=lambda row: mean(here[row], "test_accuracy"))
+        sentences.append(
+            f"Highest test accuracy on {dataset_label(dataset)} after "
+            f"{here[best][0].row['epochs']} epochs: {best}, "
+            f"{percent(here[best], 'test_accuracy')} %."
+        )
+    return sentences
 
 
 def mean(results: Sequence[RunResult], column: str) -> float:

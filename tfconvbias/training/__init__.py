@@ -37,6 +37,7 @@ from tfconvbias.training.page import (
     config_note,
     environment_note,
     run_notes,
+    setting_rows,
     write_page,
 )
 from tfconvbias.training.plan import RunPlan, StepCost, plan_run, print_plan, step_cost
@@ -125,6 +126,7 @@ __all__ = [
     "run",
     "run_notes",
     "run_tasks",
+    "setting_rows",
     "slug",
     "step_cost",
     "table_rows",

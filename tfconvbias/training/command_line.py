@@ -155,6 +155,12 @@ def program_name(recipe: str | None = None) -> str:
     return f"python {sys.argv[0]}" if recipe is None else f"python recipes/{recipe}.py"
 
 
+def typed_command() -> str:
+    """The running recipe with the options that it was given, but for `--resume`."""
+    options = [word for word in sys.argv[1:] if word != "--resume"]
+    return " ".join([program_name(), *map(shlex.quote, options)])
+
+
 def _add_option(parser: Any, option: Option) -> None:
     flag = "--" + option.name.replace("_", "-")
     text = f"{option.help} [{_shown(option.value)}]".replace("%", "%%")

@@ -63,9 +63,9 @@ def _commit() -> str | None:
     source = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments], cwd=source, capture_output=True, text=True, check=True
-        ).stdout.strip()
+        words = ["git", *arguments]
+        done = subprocess.run(words, cwd=source, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
 
     try:
         changed = git("status", "--porcelain", "--untracked-files=no", ".")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import base64
-import html
+import hashlib
 import io
+import os
+import urllib.parse
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
+from markupsafe import Markup
+
+from tfconvbias.lazy import plots
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import replacing, write_text
@@ -21,12 +29,23 @@ Tables = Mapping[str, Sequence[Mapping[str, str]]]
 Figures = dict[str, tuple[str, "Figure"]]
 """Name → caption and figure."""
 
-_STYLE = """
-body { font-family: sans-serif; margin: 2em auto; max-width: 80em; color: #222; }
-table { border-collapse: collapse; } td, th { padding: .3em .8em; border-bottom: 1px solid #ccc; }
-td { text-align: right; } td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; } figcaption, .note { color: #555; } figure { margin: 1.5em 0; }
-"""
+_MAIN_SETTINGS = {
+    "optimizer": "optimizer",
+    "learning_rate": "learning rate",
+    "l1_conv": "λ, convolutions",
+    "l1": "λ, other layers",
+    "beta": "β",
+    "momentum": "momentum",
+    "weight_decay": "weight decay",
+    "dropout_rate": "dropout",
+    "schedule": "schedule",
+    "augment": "augmentation",
+    "epochs": "epochs",
+    "batch_size": "batch",
+    "seed": "seed",
+}
+_OF_BETA_LASSO = ("l1_conv", "l1", "beta")
+_LONGEST_STEM = 80
 
 
 def write_page(
@@ -35,9 +54,19 @@ def write_page(
     tables: Tables,
     figures: Figures,
     notes: Sequence[str],
-    formats: Sequence[str] = (),
+    formats: Sequence[str] = ("svg",),
+    *,
+    findings: Sequence[str] = (),
+    settings: Sequence[Mapping[str, str]] = (),
+    command: str | None = None,
+    folders: Mapping[str, RunFolder] | None = None,
 ) -> Path:
-    """Write a page, and its figures as PNG into `figures/` beside it.
+    """Write a page, and its figures into `figures/` beside it.
+
+    The page holds its text, style, script and pictures, and loads nothing from elsewhere: a
+    content-security policy forbids it, and every text in it is escaped. With the extra `pages`
+    installed, figures of curves and points can be explored; the library for that is put into
+    `scripts/` beside the page and read when it is first asked for.
 
     Args:
         path: HTML file to write.
@@ -46,21 +75,44 @@ def write_page(
             are left out.
         figures: name → caption and figure.
         notes: sentences on how the numbers were measured.
-        formats: further formats of the figures' files, such as `pdf` and `svg` for a paper.
+        formats: formats of the figures' files beside PNG, such as `pdf` for a paper.
+        findings: what was found, in sentences; they come first, and the settings follow.
+        settings: rows of a table of settings, see `setting_rows`.
+        command: what a user types to get these results again.
+        folders: name → folder of a run that the page shows; links to them come last.
 
     Returns:
         The path of the page.
     """
     path = Path(path)
-    drawn = {name: (caption, _png(figure)) for name, (caption, figure) in figures.items()}
-    for name, (_, png) in drawn.items():
-        stem = "".join(c if c.isalnum() else "-" for c in name.lower())
-        with replacing(path.parent / "figures" / f"{stem}.png") as unfinished:
-            unfinished.write_bytes(png)
-        for suffix in formats:
-            with replacing(path.parent / "figures" / f"{stem}.{suffix}") as unfinished:
-                figures[name][1].savefig(unfinished, format=suffix)
-    write_text(path, _page(title, tables, drawn, notes))
+    drawn = [
+        _drawn(path.parent, stem, name, *figures[name], formats)
+        for name, stem in _stems(figures).items()
+    ]
+    library = None
+    if any(figure["panels"] for figure in drawn):
+        library = f"scripts/{_library(path.parent / 'scripts')}"
+    # The package's own files, and the only texts that are not escaped.
+    style, script = (Markup(_part(name)) for name in ("page.css", "page.js"))  # nosec B704
+    text = _template().render(
+        policy=_policy(style, script, library is not None),
+        style=style,
+        script=script,
+        library=library,
+        title=title,
+        findings=findings,
+        tables=[(heading, rows) for heading, rows in tables.items() if rows],
+        settings=settings,
+        command=command,
+        figures=drawn,
+        notes=notes,
+        folders=[
+            (name, _address(os.path.relpath(folder.path, path.parent)))
+            for name, folder in (folders or {}).items()
+        ],
+    )
+    # Names of files may hold bytes that are no text.
+    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
     return path
 
 
@@ -78,7 +130,7 @@ def run_notes(folders: Mapping[str, RunFolder]) -> list[str]:
         notes.append(
             f"{name}: data set {row['dataset']}, {row['num_train']} training images, "
             f"{row['epochs']} epochs, seed {row['seed']}, {row['seconds']} s on "
-            f"{environment_note(found)}. Folder: {folder.path}"
+            f"{environment_note(found)}."
         )
     return notes
 
@@ -97,41 +149,120 @@ def config_note(config: Config) -> str:
     return ", ".join(f"{name} = {value}" for name, value in config.identity().items())
 
 
-def _page(
-    title: str,
-    tables: Tables,
-    figures: Mapping[str, tuple[str, bytes]],
-    notes: Sequence[str],
-) -> str:
-    shown = "".join(
-        (f"<h2>{html.escape(heading)}</h2>" if heading else "") + _table(rows)
-        for heading, rows in tables.items()
-        if rows
-    )
-    pictures = "".join(
-        f'<figure><img alt="{html.escape(name)}" src="data:image/png;base64,'
-        f'{base64.b64encode(png).decode()}">'
-        f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-        for name, (caption, png) in figures.items()
-    )
-    origin = "".join(f"<li>{html.escape(note)}</li>" for note in notes)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{_STYLE}</style><h1>{html.escape(title)}</h1>{shown}{pictures}"
-        f'<h2>How it was measured</h2><ul class="note">{origin}</ul></html>\n'
-    )
+def setting_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
+    """Rate, λ, β, and how long each run trained, as rows of a table.
+
+    λ and β are those of β-LASSO and stand as dashes where another optimizer trained. Runs of the
+    same settings share a row.
+
+    Args:
+        runs: name → fields that decided its result, as `Config.identity` or `RunFolder.config`
+            give them.
+
+    Example:
+        >>> rows = setting_rows({"S-FC": {"optimizer": "sgd", "learning_rate": 0.1, "beta": 50.0}})
+        >>> rows
+        [{'run': 'S-FC', 'optimizer': 'sgd', 'learning rate': '0.1', 'β': '–'}]
+    """
+    known = [key for key in _MAIN_SETTINGS if any(key in fields for fields in runs.values())]
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, fields in runs.items():
+        lasso = fields.get("optimizer", "beta_lasso") == "beta_lasso"
+        cells = tuple(
+            "–" if key not in fields or (key in _OF_BETA_LASSO and not lasso) else str(fields[key])
+            for key in known
+        )
+        names.setdefault(cells, []).append(name)
+    return [
+        {"run": "; ".join(shared)}
+        | {_MAIN_SETTINGS[key]: cell for key, cell in zip(known, cells, strict=True)}
+        for cells, shared in names.items()
+    ]
 
 
-def _table(rows: Sequence[Mapping[str, str]]) -> str:
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row.values()) + "</tr>"
-        for row in rows
-    )
-    return f"<table><tr>{heads}</tr>{body}</table>"
-
-
-def _png(figure: Figure) -> bytes:
+def _drawn(
+    folder: Path, stem: str, name: str, caption: str, figure: Figure, formats: Sequence[str]
+) -> dict[str, Any]:
+    """What the template shows of a figure, whose files are written."""
+    plots.show_names_as_they_are(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    with replacing(folder / "figures" / f"{stem}.png") as unfinished:
+        unfinished.write_bytes(buffer.getvalue())
+    for suffix in formats:
+        with replacing(folder / "figures" / f"{stem}.{suffix}") as unfinished:
+            figure.savefig(unfinished, format=suffix)
+    return {
+        "name": name,
+        "caption": caption,
+        "is_wide": figure.get_figwidth() > 2 * figure.get_figheight(),
+        "png": base64.b64encode(buffer.getvalue()).decode(),
+        "files": [(s.upper(), _address(f"figures/{stem}.{s}")) for s in ("png", *formats)],
+        "panels": plots.interactive(figure) if plots.has_bokeh() else None,
+    }
+
+
+def _stems(figures: Figures) -> dict[str, str]:
+    """Name of each figure → name of its files, without a suffix; no two are the same."""
+    stems: dict[str, str] = {}
+    for name in figures:
+        stem = "".join(c if c.isalnum() else "-" for c in name.lower())[:_LONGEST_STEM]
+        while stem in stems.values():
+            stem = f"{stem}-{len(stems)}"
+        stems[name] = stem
+    return stems
+
+
+def _library(folder: Path) -> str:
+    """The name of the script that explores figures, which is put into `folder` once."""
+    source = plots.bokeh_script()
+    content = source.read_bytes()
+    name = f"bokeh-{hashlib.sha256(content).hexdigest()[:8]}.min.js"
+    if not (folder / name).exists():
+        with replacing(folder / name) as unfinished:
+            unfinished.write_bytes(content)
+    return name
+
+
+def _policy(style: str, script: str, is_interactive: bool) -> str:
+    """What a browser may do with the page: run its own script, and show its own pictures.
+
+    Only the page's script may load another one, the library beside the page, and the library sets
+    styles of its own.
+    """
+    return "; ".join(
+        [
+            "default-src 'none'",
+            "img-src data:",
+            f"script-src {_hash(script)}" + (" 'strict-dynamic'" if is_interactive else ""),
+            "style-src " + ("'unsafe-inline'" if is_interactive else _hash(style)),
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+
+
+def _hash(content: str) -> str:
+    digest = hashlib.sha256(content.encode("utf-8")).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _address(path: str) -> str:
+    """A relative path as a link."""
+    return urllib.parse.quote(os.fsencode(path))
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    # Bokeh's references follow what they refer to: the order of keys must stay.
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return environment.from_string(_part("page.html"))
+
+
+@cache
+def _part(name: str) -> str:
+    file = resources.files("tfconvbias.training") / "page_template" / name
+    return file.read_text(encoding="utf-8").strip()

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.lazy import analysis, keras, plots
+from tfconvbias.training.command_line import arguments_of, typed_command
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.engine import ManyRuns
 from tfconvbias.training.errors import TrainingDivergedError
-from tfconvbias.training.page import Figures, run_notes, write_page
+from tfconvbias.training.page import Figures, run_notes, setting_rows, write_page
 from tfconvbias.training.plan import print_plan
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
@@ -40,8 +41,10 @@ def report_run(config: RunConfig) -> None:
         return
     result = run(config)
     name = label(result.row)
-    print(f"\n{short_table({name: result.row})}\n\n{conclusion({name: result.row})}")
-    page = write_report({name: result.folder}, result.folder.path / "report.html", name)
+    print(in_short({name: result.row}))
+    command = f"python recipes/train.py {arguments_of(config.replace(resume=False), RunConfig())}"
+    path = result.folder.path / "report.html"
+    page = write_report({name: result.folder}, path, name, command=command)
     print(f"Report: {page}")
 
 
@@ -71,6 +74,11 @@ class Comparison(ManyRuns):
         return Path(self.run.run_dir or f"runs/{slug(self.title)}")
 
 
+def in_short(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """What a terminal shows at the end: the columns that decide, and the conclusion."""
+    return "\n".join(["", short_table(rows), "", *conclusion(rows)])
+
+
 def report_comparison(config: Comparison) -> None:
     """Train every row, print the table and write one report.
 
@@ -85,25 +93,31 @@ def report_comparison(config: Comparison) -> None:
     finished, diverged = compare(configs, config.folder, many=config)
     if finished:
         rows = {name: result.row for name, result in finished.items()}
-        print(f"\n{short_table(rows)}\n\n{conclusion(rows)}")
+        print(in_short(rows))
         folders = {name: result.folder for name, result in finished.items()}
-        page = write_report(folders, config.folder / "report.html", config.title)
+        path = config.folder / "report.html"
+        page = write_report(folders, path, config.title, command=typed_command())
         print(f"Report: {page}")
     if diverged:
         raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
 
 
 def write_report(
-    folders: Mapping[str, RunFolder], path: str | Path, title: str, first_layer: str | None = None
+    folders: Mapping[str, RunFolder],
+    path: str | Path,
+    title: str,
+    first_layer: str | None = None,
+    command: str | None = None,
 ) -> Path:
     """Set the results of finished runs side by side: tables, curves, non-zeros, filters.
 
     Args:
         folders: label → finished run.
-        path: HTML file to write; the figures go beside it, into `figures/`, as PNG.
+        path: HTML file to write; the figures go beside it, into `figures/`.
         title: heading of the page.
         first_layer: layer whose filters are drawn and whose locality is measured; by default each
             model's first kernel.
+        command: what a user types to get these results again.
 
     Returns:
         The path of the page.
@@ -132,17 +146,29 @@ def write_report(
         drawn = first_layer_images(model, first_layer)
         if drawn is not None:
             images, least = drawn
+            window = min(_WINDOW, *images.shape[1:3])
             localities.append({"model": name, **locality_cells(model, first_layer, least)})
             figures[f"filters {name}"] = (
                 f"{name}: input weights of first-layer units, drawn at random among those with "
                 f"at least {least} non-zero weights. Each is scaled by its own largest weight; "
-                "zero is grey.",
-                plots.filter_images(images, title=name),
+                "zero is grey. The square is the "
+                f"{window}×{window} window with most of the weight.",
+                plots.filter_images(images, title=name, window=window),
             )
     tables = {"": table_rows(results)}
     if localities:
         tables[_LOCALITY] = localities
-    return write_page(path, title, tables, figures, run_notes(folders))
+    return write_page(
+        path,
+        title,
+        tables,
+        figures,
+        run_notes(folders),
+        findings=conclusion(results),
+        settings=setting_rows({name: folder.config() for name, folder in folders.items()}),
+        command=command,
+        folders=folders,
+    )
 
 
 def locality_cells(

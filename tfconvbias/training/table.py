@@ -19,13 +19,13 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
     return [
         {
             "model": name,
+            "test, %": percent(row["test_accuracy"]),
             "width": str(row["width"]),
             "kernel weights": f"{sum(row['kernel_parameters'].values()):,}",
             "non-zero": f"{sum(row['nonzeros'].values()):,}",
             "non-zero, first layer": _share(row),
             "train, %": percent(row["train_accuracy"]),
             "validation, %": percent(row["val_accuracy"]),
-            "test, %": percent(row["test_accuracy"]),
             "test at best epoch, %": percent(row["best_epoch_test_accuracy"]),
             "data set": row["dataset"],
             "epochs": str(row["epochs"]),
@@ -45,25 +45,39 @@ def short_table(results: Mapping[str, Mapping[str, Any]]) -> str:
     return format_table(rows, markdown=False)
 
 
-def conclusion(results: Mapping[str, Mapping[str, Any]]) -> str:
-    """What results rows say, in one sentence."""
-    ranked = sorted(results, key=lambda name: results[name]["test_accuracy"], reverse=True)
-    best = ranked[0]
-    row = results[best]
-    weights, nonzeros = sum(row["kernel_parameters"].values()), sum(row["nonzeros"].values())
-    sparse = f" with {100 * nonzeros / weights:.2g} % of its weights" if nonzeros < weights else ""
-    reached = f"{percent(row['test_accuracy'])} % test accuracy"
-    if len(ranked) == 1:
-        count = row["epochs"]
-        epochs = f"{count} epoch" + "s" * (count != 1)
-        return f"{best} reaches {reached}{sparse} after {epochs}."
-    ahead = 100 * (row["test_accuracy"] - results[ranked[1]]["test_accuracy"])
-    return f"{best} is best, {reached}{sparse}: {ahead:.2f} points ahead of {ranked[1]}."
+def conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What results rows, by their label, say: the most accurate one, and the sparsest one."""
+    measured = {n: row for n, row in results.items() if row.get("test_accuracy") is not None}
+    if not measured:
+        return []
+    best = max(measured, key=lambda name: measured[name]["test_accuracy"])
+    accuracy = percent(measured[best]["test_accuracy"])
+    if len(measured) == 1:
+        row = measured[best]
+        epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] != 1)}"
+        share = f"; {100 * _kept(row):.2f} % of the kernel weights are not zero"
+        return [
+            f"{accuracy} % of the test images of {row['dataset']} are classified correctly after "
+            f"{epochs}{share if _kept(row) < 1 else ''}."
+        ]
+    found = [f"Highest test accuracy: {best}, {accuracy} %."]
+    sparsest = min(measured, key=lambda name: _kept(measured[name]))
+    if _kept(measured[sparsest]) < 1:
+        found.append(
+            f"Smallest share of non-zero kernel weights: {sparsest}, "
+            f"{100 * _kept(measured[sparsest]):.2f} %, with a test accuracy of "
+            f"{percent(measured[sparsest]['test_accuracy'])} %."
+        )
+    return found
 
 
 def percent(fraction: float | None) -> str:
     """A fraction in %, or a dash where there is none."""
     return "–" if fraction is None else f"{100 * fraction:.2f}"
+
+
+def _kept(row: Mapping[str, Any]) -> float:
+    return sum(row["nonzeros"].values()) / sum(row["kernel_parameters"].values())
 
 
 def _share(row: Mapping[str, Any]) -> str:

@@ -77,16 +77,19 @@ class SearchResults:
 
     def table(self, most: int = 20) -> str:
         """The best trials as a Markdown table; a star marks those on the Pareto front."""
+        return format_table(self.table_rows()[:most])
+
+    def table_rows(self) -> list[dict[str, str]]:
+        """Cells by the name of their column, a row for each trial, as `table` shows them."""
         front = {row["trial"] for row in self.pareto_front()}
-        shown = [
+        return [
             {
                 "trial": row["trial"] + (" *" if row["trial"] in front else ""),
                 **{name: _shown(name, row[name]) for name in row if name in _SHOWN | _fields()},
                 "end": row["status"].lower(),
             }
-            for row in self.rows[:most]
+            for row in self.rows
         ]
-        return format_table(shown)
 
     def command(self, program: str | None = None) -> str:
         """The command that runs the best configuration.

@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from hostile import HOSTILE, check_harmless
 
 from tfconvbias import data, embedding, training
 from tfconvbias.studies import dascoli2019
@@ -108,6 +109,9 @@ def test_protocol_and_report(tmp_path, monkeypatch):
     wanted = {"curves", "switch-time", "deviation", "masked", "filters", "weights"}
     assert figures == wanted | {"interpolation-0", "interpolation-2"}
     assert page.count("<img") == len(figures)
+    rows = result.rows | {"fcn": result.rows["fcn"] | {"dataset": HOSTILE}}
+    named = dataclasses.replace(result, rows=rows)
+    check_harmless(dascoli2019.write_switch_time_report(named))
     table = switch_time_table(result)
     titles = ["CNN", "FCN", "eFCN, t_w = 0", "eFCN, t_w = 2"]
     assert [row["network"] for row in table] == titles

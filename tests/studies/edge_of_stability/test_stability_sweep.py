@@ -2,6 +2,7 @@ import dataclasses
 import shutil
 
 import pytest
+from hostile import PRINTABLE, check_harmless
 
 from tfconvbias import training
 from tfconvbias.studies.edge_of_stability import (
@@ -11,6 +12,7 @@ from tfconvbias.studies.edge_of_stability import (
     run_stability,
     sweep,
 )
+from tfconvbias.studies.edge_of_stability.report import show
 from tfconvbias.studies.edge_of_stability.sweep import EXPERIMENTS
 
 SWEEP = StabilitySweep(
@@ -36,6 +38,11 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(sweep, "stability_row", train)
     return names
+
+
+def test_hostile_names_are_shown_and_nothing_more(tmp_path):
+    show(PRINTABLE, str(tmp_path), {PRINTABLE: [{"a": PRINTABLE}]}, {}, [PRINTABLE])
+    check_harmless(tmp_path / "report.html", shows=PRINTABLE)
 
 
 def test_the_sweep_trains_reports_and_continues(tmp_path, capsys):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hostile import PRINTABLE, check_harmless
 
 from tfconvbias import data, studies, training
 from tfconvbias.studies.neyshabur2020 import (
@@ -208,9 +209,9 @@ def test_a_diverged_run_is_reported_beside_the_finished_ones(
 
         def findings(self, results):
             rows = [{"row": cell.row} for cell in results]
-            return studies.Findings({"": rows, "none": []}, {})
+            return studies.Findings({PRINTABLE: rows, "none": []}, {}, [PRINTABLE], [PRINTABLE])
 
-    rows = TwoRows(title="t", run=tiny_config.replace(run_dir=str(tmp_path), epochs=1))
+    rows = TwoRows(title=PRINTABLE, run=tiny_config.replace(run_dir=str(tmp_path), epochs=1))
     with pytest.raises(SystemExit):
         training.main(rows, studies.report_study, description="", argv=[])
     shown = capsys.readouterr()
@@ -219,6 +220,7 @@ def test_a_diverged_run_is_reported_beside_the_finished_ones(
     assert "<td>good</td>" in page
     assert "<td>bad</td>" not in page
     assert "NaN or infinite" in page
+    check_harmless(tmp_path / "report.html", shows=PRINTABLE)
 
 
 def test_a_row_trains_alike_alone_and_in_its_table():

@@ -1,8 +1,10 @@
+import dataclasses
 import json
 
 import keras
 import numpy as np
 import pytest
+from hostile import HOSTILE, check_harmless
 
 from tfconvbias import data, models, surgery, training
 from tfconvbias.optimizers import Proximal
@@ -98,6 +100,9 @@ def test_the_report_shows_every_network(finished):
     figures = {f.stem for f in (finished.folder.path / "figures").iterdir()}
     assert figures >= {"frontier", "path", "snakes", "kernel-sizes", "kernels-base"}
     assert page.count("<img") == len(figures)
+    rows = [finished.base | {"dataset": HOSTILE}, *finished.rows[1:]]
+    named = dataclasses.replace(finished, rows=rows)
+    check_harmless(structured_sparsity.write_sparsity_report(named))
     table = sparsity_table(finished)
     assert [row["network"] for row in table][1:3] == ["α = 0", "α = 14"]
     assert any(

@@ -13,6 +13,7 @@ from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult, run_switch
 from tfconvbias.studies.dascoli2019.seeds import configs_of_seeds, show_seeds, write_seeds_report
 from tfconvbias.training import (
     Figures,
+    command_line,
     config_note,
     environment_note,
     format_table,
@@ -104,6 +105,9 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
             "Training losses are means over the steps of an epoch; the one before the first step "
             "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],
+        findings=[f"{row['measure']}: {row['here']}." for row in findings(result)[:3]],
+        command=command_line.typed_command(),
+        folders={name: result.folder.part(name) for name in ("cnn", *result.rows)},
     )
 
 
@@ -250,7 +254,7 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
             figures[f"interpolation-{t}"] = (
                 f"Between the CNN after its last epoch and the {label} of switch time {t}. "
                 f"{_at_rest(stored)}Figure 12.",
-                plots.interpolation_panels(as_interpolations(stored), title=f"$t_w$ = {t}"),
+                plots.interpolation_panels(as_interpolations(stored), title=f"t_w = {t}"),
             )
     return figures
 
@@ -281,7 +285,7 @@ def _baseline(result: SwitchTimeResult) -> str:
 
 
 def _title(name: str, result: SwitchTimeResult) -> str:
-    return _baseline(result) if name == "fcn" else f"$t_w$ = {name.removeprefix('tw-')}"
+    return _baseline(result) if name == "fcn" else f"t_w = {name.removeprefix('tw-')}"
 
 
 def _three(times: tuple[int, ...]) -> list[int]:

@@ -77,9 +77,26 @@ def show(
         if rows:
             print(f"\n{heading}\n\n{training.format_table(rows)}")
     page = training.write_page(
-        Path(folder) / "report.html", title, tables, figures, notes, ("pdf", "svg")
+        Path(folder) / "report.html",
+        title,
+        tables,
+        figures,
+        notes,
+        ("pdf", "svg"),
+        findings=_criteria(tables),
+        command=training.command_line.typed_command(),
     )
     print(f"Report: {page}")
+
+
+def _criteria(tables: training.Tables) -> list[str]:
+    """How many criteria are met, and which are not."""
+    rows = tables.get("Criteria", [])
+    if not rows:
+        return []
+    missed = [row["criterion"] for row in rows if row["verdict"] != "pass"]
+    met = f"{len(rows) - len(missed)} of {len(rows)} criteria are met."
+    return [met, *(f"Not met: {name}." for name in missed)]
 
 
 def environment_notes(rows: Iterable[Row]) -> list[str]:

@@ -88,8 +88,9 @@ class FilterStudy(Study):
                 figures[f"filters {name}"] = (
                     f"{name}, seed {first.row['seed']}: input weights of {len(images)} first-layer "
                     f"units, drawn at random among those with at least {least} non-zero weights. "
-                    "Each is scaled by its own largest weight; zero is grey.",
-                    plots.filter_images(images, title=name),
+                    "Each is scaled by its own largest weight; zero is grey. The square is the "
+                    f"{self.window}×{self.window} window with most of the unit's weight.",
+                    plots.filter_images(images, title=name, window=self.window),
                 )
         remark = (
             "Localities are those of each row's first seed, compared with the same weights after a "

@@ -63,11 +63,11 @@ class KernelSizeStudy(Study):
                 {
                     "kernel size": str(size),
                     "optimizer": name,
+                    "test, %": percent(runs, "test_accuracy"),
+                    **(self._paper(cell.dataset, name, size, accuracy) if beside else {}),
                     **origin_cells(cell, runs),
                     "kernel weights": f"{weights:,}",
                     "non-zero, %": f"{100 * nonzeros / weights:.2f}",
-                    "test, %": percent(runs, "test_accuracy"),
-                    **(self._paper(cell.dataset, name, size, accuracy) if beside else {}),
                 }
             )
         published = {

@@ -125,14 +125,14 @@ class PaperTable(Study):
             rows.append(
                 {
                     "model": cell.row,
+                    "test, %": percent(runs, "test_accuracy"),
+                    **(self._paper(cell, mean(runs, "test_accuracy")) if beside else {}),
                     **origin_cells(cell, runs),
                     "width": str(first["width"]),
                     "kernel weights": f"{sum(first['kernel_parameters'].values()):,}",
                     "non-zero": f"{nonzeros:,.0f}",
                     "validation, %": percent(runs, "val_accuracy"),
                     "test at best epoch, %": percent(runs, "best_epoch_test_accuracy"),
-                    "test, %": percent(runs, "test_accuracy"),
-                    **(self._paper(cell, mean(runs, "test_accuracy")) if beside else {}),
                 }
             )
         figures = {}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from tfconvbias.lazy import models, plots
-from tfconvbias.training import Config, environment, format_table, option, write_page
+from tfconvbias.training import Config, command_line, environment, format_table, option, write_page
 
 FORMULAS: Mapping[str, Callable[[int, int, int], float]] = {
     "d_conv": lambda a, s, c: (9 * 2**8 + 4 * s**2) * a**2 + (27 + 64 * c) * a,
@@ -98,6 +98,8 @@ def report_parameter_scaling(config: ParameterScaling) -> None:
         tables,
         {"parameters": (caption, figure)},
         [f"Counted, not trained; {config.classes} classes, commit {found['commit']}."],
+        findings=[_agreement([by_width, by_size])],
+        command=command_line.typed_command(),
     )
     print(f"Report: {page}")
 
@@ -114,6 +116,17 @@ def _rows(head: str, counts: Mapping[int, Mapping[str, tuple[int, float]]]) -> l
         for value, members in counts.items()
         for name, (exact, formula) in members.items()
     ]
+
+
+def _agreement(tables: Sequence[Mapping[int, Mapping[str, tuple[int, float]]]]) -> str:
+    """How near the formulas come to the counts."""
+    ratios: dict[str, list[float]] = {}
+    for counts in tables:
+        for members in counts.values():
+            for name, (exact, formula) in members.items():
+                ratios.setdefault(_title(name), []).append(formula / exact)
+    ranges = (f"{name} {min(found):.3f} to {max(found):.3f}" for name, found in ratios.items())
+    return f"The paper's formulas as shares of the exact counts: {', '.join(ranges)}."
 
 
 def _title(name: str) -> str:

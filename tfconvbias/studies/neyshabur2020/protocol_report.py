@@ -16,10 +16,12 @@ from tfconvbias.studies.study import percent
 from tfconvbias.training import (
     Figures,
     TrainingDivergedError,
+    command_line,
     dataset_label,
     first_layer_images,
     format_table,
     run_notes,
+    setting_rows,
     write_page,
     write_rows,
 )
@@ -100,6 +102,15 @@ def _write(
             *diverged,
             *run_notes({name: test.folder for name, test in tests.items()}),
         ],
+        findings=[
+            f"{row['gap']} on {row['data set']} after {row['epochs']} epochs: "
+            f"{row['points of test accuracy']} points of test accuracy "
+            f"(standard error {row['standard error']})."
+            for row in tables[_NAMES[1]]
+        ],
+        settings=setting_rows({name: test.folder.config() for name, test in tests.items()}),
+        command=command_line.typed_command(),
+        folders={name: test.folder for name, test in tests.items()},
     )
 
 
@@ -107,11 +118,7 @@ def _tables(
     protocol: Protocol, outcomes: Sequence[Outcome], localities: Mapping[str, analysis.Locality]
 ) -> dict[str, list[dict[str, str]]]:
     return {
-        _NAMES[0]: [
-            _result_row(protocol, outcome) | _published(protocol, outcome)
-            for outcome in outcomes
-            if outcome.tests
-        ],
+        _NAMES[0]: [_result_row(protocol, outcome) for outcome in outcomes if outcome.tests],
         _NAMES[1]: [_gap_row(*gap) for gap in _gaps(outcomes)],
         _NAMES[2]: [_locality_row(o, localities) for o in outcomes if o.tests],
         "All settings": [
@@ -136,6 +143,8 @@ def _result_row(protocol: Protocol, outcome: Outcome) -> dict[str, str]:
     weights = sum(first["kernel_parameters"].values())
     return {
         "model": outcome.row,
+        "test, %": percent(outcome.tests, "test_accuracy"),
+        **_published(protocol, outcome),
         "data set": dataset_label(outcome.dataset),
         "epochs": str(outcome.epochs),
         "width": str(first["width"]),
@@ -147,7 +156,6 @@ def _result_row(protocol: Protocol, outcome: Outcome) -> dict[str, str]:
             for value in (max(accuracies), statistics.median(accuracies), min(accuracies))
         ),
         "validation, %": percent(outcome.tests, "val_accuracy"),
-        "test, %": percent(outcome.tests, "test_accuracy"),
         "seeds": ", ".join(str(test.row["seed"]) for test in outcome.tests),
         "kernel weights": f"{weights:,}",
         "non-zero, %": f"{100 * _nonzeros(outcome) / weights:.2f}",

@@ -14,6 +14,7 @@ from tfconvbias.training import (
     Deadline,
     Figures,
     build_dataset,
+    command_line,
     format_table,
     write_page,
 )
@@ -73,7 +74,10 @@ def report_sparsity_depth(config: DepthConfig) -> None:
         "Structured sparsity and depth",
         {"": table},
         figures,
-        notes,
+        [],
+        findings=notes,
+        command=command_line.typed_command(),
+        folders={name: result.folder for name, result in results.items()},
     )
     if table:
         print("\n" + format_table(table) + "\n")

@@ -36,15 +36,15 @@ def sparsity_figures(result: SparsityResult) -> Figures:
             "Along the path: live kernels, test accuracy of the penalized network, and mean "
             "absolute correlation between the kernels of a layer.",
             plots.path_curves(
-                {"base": result.histories["base"]}
+                {"base": _in_percent(result.histories["base"])}
                 | {
-                    f"α = {alpha:g}": result.histories[f"alpha-{alpha:g}"]
+                    f"α = {alpha:g}": _in_percent(result.histories[f"alpha-{alpha:g}"])
                     for alpha in config.alphas
                     if f"alpha-{alpha:g}" in result.histories
                 },
                 {
                     "live_kernels": "live kernels",
-                    "test_accuracy": "test accuracy",
+                    "test_accuracy": "test accuracy, %",
                     "kernel_correlation": "kernel correlation",
                 },
             ),
@@ -134,6 +134,10 @@ def _spread(rows: Sequence[dict[str, Any]], most: int = _MOST_PANELS) -> list[di
     if len(rows) <= most:
         return list(rows)
     return [rows[i] for i in np.linspace(0, len(rows) - 1, most).round().astype(int)]
+
+
+def _in_percent(history: Mapping[str, Sequence[float]]) -> dict[str, Sequence[float]]:
+    return {**history, "test_accuracy": [100 * value for value in history["test_accuracy"]]}
 
 
 def _first_kernels(file: Path) -> np.ndarray:

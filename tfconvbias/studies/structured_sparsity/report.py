@@ -8,7 +8,13 @@ from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.figures import network_title, sparsity_figures
 from tfconvbias.studies.structured_sparsity.result import SparsityResult
 from tfconvbias.studies.structured_sparsity.sweep import run_sparsity
-from tfconvbias.training import config_note, environment_note, format_table, write_page
+from tfconvbias.training import (
+    command_line,
+    config_note,
+    environment_note,
+    format_table,
+    write_page,
+)
 
 
 def report_sparsity(config: SparsityConfig) -> None:
@@ -46,7 +52,6 @@ def write_sparsity_report(result: SparsityResult) -> Path:
         {"Networks": sparsity_table(result), "Layers": layer_table(result)},
         sparsity_figures(result),
         [
-            *sparsity_findings(result),
             config_note(result.config),
             f"Data set {result.base['dataset']}, {result.base['num_train']} training and "
             f"{result.base['num_test']} test images, {found}",
@@ -54,6 +59,8 @@ def write_sparsity_report(result: SparsityResult) -> Path:
             "process: medians over turns in which both are timed. Test accuracies are those after "
             "the last epoch.",
         ],
+        findings=sparsity_findings(result),
+        command=command_line.typed_command(),
     )
 
 

@@ -1,0 +1,138 @@
+"""Every page is one template: nothing that it shows can become a part of it."""
+
+import ast
+import json
+from pathlib import Path
+
+import chromium
+import numpy as np
+import pytest
+from hostile import HOSTILE, check_harmless
+
+import tfconvbias
+from tfconvbias import plots, training
+
+HISTORY = {
+    "epoch": [1, 2, 3],
+    "loss": [3.0, 2.0, 1.0],
+    "accuracy": [0.1, 0.5, 1.0],
+    "val_accuracy": [0.1, 0.4, 0.5],
+    "nonzeros/conv1": [90, 50, 10],
+}
+ROWS = [{"model": HOSTILE, "test, %": "9.50"}, {"model": "b", "test, %": "81.20"}]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    """A page with every part that there is, all of hostile names."""
+    folder = tmp_path_factory.mktemp("page")
+    bars = {HOSTILE: {30: (50.0, 1.0), 300: (60.0, 2.0)}}
+    figures = {
+        "curves " + HOSTILE: (
+            HOSTILE,
+            plots.accuracy_curves({HOSTILE: HISTORY, "other": HISTORY}, title=HOSTILE),
+        ),
+        "bars": ("bars", plots.accuracy_pairs({HOSTILE: (50, 60)}, ("a", HOSTILE), HOSTILE)),
+        "gaps": ("gaps", plots.gap_curves({HOSTILE: {HOSTILE: [([1, 10, 100], [0.1, 0.2, 0.3])]}})),
+        "spread": ("spread", plots.spread_curves({HOSTILE: bars})),
+        "widths": ("widths", plots.width_snakes([3, 4], {HOSTILE: [1, 2]})),
+        "filters": ("filters", plots.filter_images(np.ones((9, 8, 8, 3)), title=HOSTILE)),
+    }
+    run = training.RunFolder(folder / 'a\udcff <b> "c" # ?')
+    return training.write_page(
+        folder / "report.html",
+        HOSTILE,
+        {HOSTILE: ROWS, "wide": [{f"column {i} {HOSTILE[:30]}": "123,456" for i in range(12)}]},
+        figures,
+        [HOSTILE],
+        findings=[HOSTILE],
+        settings=training.setting_rows({HOSTILE: {"augment": HOSTILE, "learning_rate": 0.1}}),
+        command=HOSTILE,
+        folders={HOSTILE: run},
+    )
+
+
+def test_hostile_names_are_shown_and_nothing_more(page):
+    check_harmless(page)
+
+
+def test_figures_stand_beside_the_page_under_names_of_their_own(tmp_path):
+    names = ["a b", "a-b", "w" * 300, "w" * 299]
+    history = {"epoch": [1], "loss": [1.0], "accuracy": [0.5]}
+    figures = {name: ("", plots.accuracy_curves({"run": history})) for name in names}
+    training.write_page(tmp_path / "report.html", "title", {}, figures, [], ("svg", "pdf"))
+    files = list((tmp_path / "figures").iterdir())
+    assert len(files) == 3 * len(names)
+    assert max(len(file.name) for file in files) < 100
+
+
+def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():
+    first, *_ = plots.interactive(plots.accuracy_curves({"run": HISTORY, "two": HISTORY}))
+    found = json.dumps(first)
+    assert '"shown_y"' in found
+    assert found.count(json.dumps([3.0, 2.0, 1.0])) >= 2
+    (bars,) = plots.interactive(plots.accuracy_pairs({"m": (50, 60), "n": (70, 80)}, ("a", "b")))
+    # The bars of one name are one part, with the values that the pointer shows.
+    assert json.dumps(bars).count(json.dumps(["50", "70"])) == 1
+    assert plots.interactive(plots.filter_images(np.ones((1, 4, 4, 1)))) is None
+
+
+def test_sgd_has_neither_threshold_nor_penalty_in_the_settings():
+    shared = {"learning_rate": 0.1, "l1": 5e-6, "beta": 50.0}
+    sgd, lasso = training.setting_rows(
+        {
+            "a": {"optimizer": "sgd", **shared},
+            "b": {"optimizer": "sgd", **shared},
+            "c": {"optimizer": "beta_lasso", **shared},
+        }
+    )
+    assert (sgd["run"], sgd["λ, other layers"], sgd["β"]) == ("a; b", "–", "–")
+    assert (lasso["λ, other layers"], lasso["β"]) == ("5e-06", "50.0")
+
+
+def test_pages_are_written_in_one_place():
+    """What makes HTML is the one page writer, whose template escapes by itself."""
+    marks = ("<html", "<td", "page.html")
+    writers = {
+        path.name
+        for path in Path(tfconvbias.__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and any(mark in str(node.value) for mark in marks)
+    }
+    assert writers == {"page.py"}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(chromium.CHROMIUM is None, reason="needs Chromium")
+def test_a_browser_shows_the_page_without_complaint(page, tmp_path):
+    over = "document.scrollingElement.scrollWidth - window.innerWidth"
+    click = "document.querySelectorAll('.explore').forEach((button) => button.click())"
+    drawn = """(async () => {
+      for (let tries = 0; tries < 600; tries += 1) {
+        const shown = document.querySelectorAll(".plots > div > *").length;
+        if (shown === 7) return shown;
+        await new Promise((resolve) => setTimeout(resolve, 100));
+      }
+    })()"""
+    cell = "document.querySelectorAll('main > .scroll table')[0].tBodies[0].rows[0].cells[1]"
+    heading = "document.querySelectorAll('main > .scroll th button')[1].click()"
+    with chromium.chromium(tmp_path / "profile") as tab:
+        papers = set()
+        for width in (1280, 390):
+            for dark in (False, True):
+                tab.open(page, width, dark)
+                assert tab.evaluate(over) <= 0
+                papers.add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
+            tab.screenshot(tmp_path / f"{width}.png")
+            assert tab.evaluate(f"{cell}.textContent") == "9.50"
+            tab.evaluate(f"{heading}; {heading}")
+            assert tab.evaluate(f"{cell}.textContent") == "81.20"
+            tab.evaluate(click)
+            assert tab.evaluate(drawn) == 7
+            assert tab.evaluate(over) <= 0
+            assert tab.errors == []
+        assert len(papers) == 2
+        # The page's policy stops what an injected part would do.
+        tab.evaluate("const s = document.createElement('script'); s.textContent = 'window.hit = 1'")
+        tab.evaluate("document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=hit=1>')")
+        assert tab.evaluate("window.hit") is None
