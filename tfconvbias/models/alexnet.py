@@ -3,6 +3,7 @@
 import keras
 
 from tfconvbias.models import blocks, vanilla_cnn
+from tfconvbias.models.model_family import ModelFamily
 
 _LAYERS = (
     (64, 4, 2, 2, True),
@@ -14,7 +15,9 @@ _LAYERS = (
 """Filters, kernel size, strides, padding of each convolution, and whether a max-pool follows."""
 
 
+@ModelFamily
 def AlexNet(
+    *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 100,
     units: int = 512,

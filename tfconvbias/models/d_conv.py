@@ -5,6 +5,7 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 CHANNELS_AND_STRIDES = (
     (1, 1),
@@ -18,8 +19,10 @@ CHANNELS_AND_STRIDES = (
 )
 
 
+@ModelFamily
 def DConv(
     base_channels: int,
+    *,
     connectivity: str = "conv",
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,

@@ -5,14 +5,17 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
 
 
+@ModelFamily
 def ResNet18(
+    base_channels: int = 64,
+    *,
     kernel_size: int = 3,
     connectivity: str = "conv",
-    base_channels: int = 64,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     preprocessing: keras.layers.Layer | None = None,
@@ -32,9 +35,9 @@ def ResNet18(
     field is one position); dense networks need a small `base_channels`.
 
     Args:
+        base_channels: Channels of the first stage.
         kernel_size: Side of the receptive fields, 3 to 15 and odd in the paper.
         connectivity: `"conv"`, `"local"` or `"dense"`.
-        base_channels: Channels of the first stage.
         input_shape: `(rows, cols, channels)`.
         classes: The number of logits.
         preprocessing: Layer from uint8 images to network input, or `None` for float input.
@@ -49,7 +52,7 @@ def ResNet18(
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> model = ResNet18(5, base_channels=4, input_shape=(8, 8, 3))
+        >>> model = ResNet18(4, kernel_size=5, input_shape=(8, 8, 3))
         >>> tuple(model.get_layer("conv1").kernel.shape)
         (5, 5, 3, 4)
 

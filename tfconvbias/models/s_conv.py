@@ -5,10 +5,13 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 
+@ModelFamily
 def SConv(
     base_channels: int,
+    *,
     connectivity: str = "conv",
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
@@ -53,7 +56,7 @@ def SConv(
         ValueError: If an argument is out of its range.
 
     Example:
-        >>> tuple(SConv(2, "dense", input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape)
+        >>> tuple(SConv(2, connectivity="dense", input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape)
         (192, 32)
 
     Reference:

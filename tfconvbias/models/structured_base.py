@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 # (width, kernel size) of every convolution; the softmax layer, which counts in the depth, is not
 # listed.
@@ -33,8 +34,10 @@ BASE_STRIDES: dict[str, tuple[int, ...]] = {
 }
 
 
+@ModelFamily
 def StructuredBase(
     base: str | Sequence[tuple[int, int]] = "cifar20",
+    *,
     residual: bool = True,
     strides: Sequence[int] | None = None,
     input_shape: tuple[int, int, int] | None = None,

@@ -5,10 +5,13 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 
+@ModelFamily
 def ThreeFC(
     hidden_units: int,
+    *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     dropout_rate: float = 0.0,

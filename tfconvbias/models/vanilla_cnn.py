@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 INITIALIZATIONS = ("torch", "keras")
 
@@ -15,8 +16,10 @@ _LAYERS = ((4, 2, 2), (5, 1, 2), (3, 1, 1))
 """Kernel size, strides and padding of each convolution."""
 
 
+@ModelFamily
 def VanillaCNN(
     filters: int = 64,
+    *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     initialization: str = "torch",

@@ -1,0 +1,194 @@
+"""From a finished training to a small file, a card in the manifest and a row in the README."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfconvbias import analysis, data, surgery
+from tfconvbias.models.presets import MANIFEST, PresetCard, read_manifest
+from tfconvbias.studies.zoo.members import IMAGES, SMALL, Member
+from tfconvbias.training import Config, RecipeError, RunFolder, replacing, write_text
+
+MAX_BYTES = 2_000_000
+"""Largest file of a model: all of them travel with the package."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A member's model and where it comes from.
+
+    Attributes:
+        member: The member.
+        model: Its model, uncompiled.
+        folder: The run folder of its training.
+        training: The resolved configuration.
+        epochs: Passes over the training images, those of the model it started from among them.
+    """
+
+    member: Member
+    model: keras.Model
+    folder: RunFolder
+    training: Config
+    epochs: int
+
+
+class TooLargeError(RecipeError, ValueError):
+    """A model's file is larger than the package allows."""
+
+
+def publish(trained: Trained, dataset: data.ImageDataset, models_dir: str | Path) -> PresetCard:
+    """Write a model's file and its card, and enter the card in the manifest.
+
+    What the card says of accuracy is measured with the file, once it has been read again.
+
+    Args:
+        trained: From `train_member`.
+        dataset: The images of the training.
+        models_dir: The folder of the models.
+
+    Returns:
+        The card.
+
+    Raises:
+        TooLargeError: If the file is larger than `MAX_BYTES`.
+    """
+    folder = Path(models_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{trained.member.name}.keras"
+    with replacing(file) as unfinished:
+        trained.model.save(unfinished)
+        size = unfinished.stat().st_size
+        if size > MAX_BYTES:
+            raise TooLargeError(
+                f"The file of {trained.member.name} has {size:,} bytes, more than {MAX_BYTES:,}."
+            )
+    card = _card(trained, dataset, file)
+    others = [other for other in read_manifest(folder) if other.name != card.name]
+    cards = sorted([*others, card], key=lambda one: one.name)
+    write_manifest(folder, cards)
+    return card
+
+
+def _card(trained: Trained, dataset: data.ImageDataset, file: Path) -> PresetCard:
+    member, folder = trained.member, trained.folder
+    content = file.read_bytes()
+    model = keras.saving.load_model(file, compile=False)
+    surroundings = folder.environment()
+    history = folder.history()
+    note = IMAGES[member.images]
+    return PresetCard(
+        name=member.name,
+        family=member.family,
+        title=member.title,
+        file=file.name,
+        sha256=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        images=note.title,
+        num_train=len(dataset.x_train),
+        input_shape=dataset.image_shape,
+        classes=dataset.class_names,
+        recipe=_command(member),
+        epochs=trained.epochs,
+        seed=trained.training.identity()["seed"],
+        hardware=surroundings["hardware"],
+        seconds=round(sum(history["seconds"]), 1),
+        versions=surroundings["versions"],
+        figures=_figures(model, folder, dataset),
+        licence=note.licence,
+        limits=(note.limits, SMALL),
+        settings={**_settings(trained), "backend": surroundings["backend"]},
+    )
+
+
+def _figures(model: keras.Model, folder: RunFolder, dataset: data.ImageDataset) -> dict[str, float]:
+    images, labels = dataset.split("test")
+    logits = model.predict(images, batch_size=data.EVALUATION_BATCH_SIZE, verbose=0)
+    row = folder.result() or {}
+    return {
+        "test_accuracy": round(float(np.mean(np.argmax(logits, axis=-1) == labels)), 4),
+        "num_test": len(labels),
+        "train_accuracy": round(row["train_accuracy"], 4),
+        "parameters": model.count_params(),
+        "nonzeros": sum(analysis.num_nonzeros(model).values()),
+        "multiply_adds": surgery.architecture(model).total("multiply_adds"),
+    }
+
+
+def _settings(trained: Trained) -> dict[str, Any]:
+    """What decided the training, as its folder, or that of its sweep, holds it."""
+    identity = trained.training.identity()
+    return json.loads(json.dumps(identity))
+
+
+def _command(member: Member) -> str:
+    images = " --cifar10-jpeg FOLDER" if member.images == "cifar10_jpeg" else ""
+    return f"python recipes/zoo.py --only {member.name}{images}"
+
+
+def write_manifest(folder: Path, cards: list[PresetCard]) -> None:
+    """Write the manifest of a folder of models."""
+    entries = [dataclasses.asdict(card) for card in cards]
+    text = json.dumps(entries, indent=1, ensure_ascii=False)
+    write_text(folder / MANIFEST, text + "\n")
+
+
+def write_readme(models_dir: str | Path) -> None:
+    """Write the README of a folder of models from its manifest."""
+    folder = Path(models_dir)
+    write_text(folder / "README.md", readme(read_manifest(folder)))
+
+
+def readme(cards: list[PresetCard]) -> str:
+    """The text of the README: how to load a model, and one table row for each.
+
+    Args:
+        cards: Of a manifest.
+    """
+    rows = [
+        "| name | test accuracy | parameters | not zero | kB | images |",
+        "|---|---|---|---|---|---|",
+    ]
+    for card in cards:
+        found = card.figures
+        rows.append(
+            f"| `{card.name}` | {100 * found['test_accuracy']:.2f} % | {found['parameters']:,} | "
+            f"{found['nonzeros']:,} | {card.num_bytes / 1000:,.0f} | {card.images} |"
+        )
+    titles = [f"- `{card.name}`: {card.title}." for card in cards]
+    licences = dict.fromkeys(f"- {card.images}: {card.licence} {card.limits[0]}" for card in cards)
+    return "\n".join(
+        [
+            "# Saved models",
+            "",
+            "Small trained models that come with the package. `recipes/zoo.py` trains all of them "
+            "and writes this page and `manifest.json` from the run folders; do not edit either by "
+            "hand.",
+            "",
+            "```python",
+            "import tfconvbias as tcb",
+            "",
+            "print(tcb.models.presets()[NAME])  # images, recipe, figures, licence, limits",
+            "model = tcb.models.SConv.from_preset(NAME)  # its SHA-256 is checked first",
+            "logits = model.predict(images)  # raw uint8 images (batch, 16, 16, 3)",
+            "```",
+            "",
+            "Models whose name begins with `resnet20` come from "
+            "`tcb.models.StructuredBase.from_preset`.",
+            "",
+            *rows,
+            "",
+            SMALL,
+            "",
+            *titles,
+            "",
+            "Licences and limits:",
+            "",
+            *licences,
+            "",
+        ]
+    )
