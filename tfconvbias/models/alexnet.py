@@ -82,4 +82,4 @@ def AlexNet(
         x = vanilla_cnn.dense(x, units, name=layer, **options)
         x = keras.layers.ReLU(name=f"{layer}_relu")(x)
     logits = vanilla_cnn.dense(x, classes, name="head", dtype="float32", **options)
-    return keras.Model(inputs, logits, name=name)
+    return blocks.image_model(inputs, logits, name=name)

@@ -6,7 +6,7 @@ from typing import Generic, ParamSpec
 
 import keras
 
-from tfconvbias.models.presets import PresetCard, load_preset, presets
+from tfconvbias.models.preset_files import PresetCard, load_preset, presets
 
 Arguments = ParamSpec("Arguments")
 

@@ -5,9 +5,9 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.layer_tables import STAGES
 from tfconvbias.models.model_family import ModelFamily
-
-STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
+from tfconvbias.models.parameter_counts import check_memory
 
 
 @ModelFamily
@@ -50,6 +50,7 @@ def ResNet18(
 
     Raises:
         ValueError: If an argument is out of its range.
+        MemoryError: If the network would not fit into memory; nothing is allocated then.
 
     Example:
         >>> model = ResNet18(4, kernel_size=5, input_shape=(8, 8, 3))
@@ -69,6 +70,14 @@ def ResNet18(
     options = {"connectivity": connectivity, **initial}
 
     inputs, x = blocks.image_inputs(input_shape, preprocessing)
+    default_name = "resnet18" if connectivity == "conv" else f"resnet18_{connectivity}"
+    check_memory(
+        default_name,
+        base_channels,
+        input_shape=input_shape,
+        classes=classes,
+        kernel_size=kernel_size,
+    )
     volume = blocks.connected_relu(
         blocks.Volume(x, input_shape), base_channels, kernel_size, 1, name="conv1", **options
     )
@@ -103,5 +112,4 @@ def ResNet18(
             volume = blocks.Volume(keras.layers.ReLU(name=f"{prefix}_relu")(joined), branch.shape)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(volume.image())
     logits = blocks.classifier(x, classes, name="fc", **initial)
-    default_name = "resnet18" if connectivity == "conv" else f"resnet18_{connectivity}"
-    return keras.Model(inputs, logits, name=name or default_name)
+    return blocks.image_model(inputs, logits, name=name or default_name)

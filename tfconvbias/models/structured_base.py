@@ -142,7 +142,7 @@ def StructuredBase(
     x = keras.layers.GlobalAveragePooling2D(name="pool")(volume.tensor)
     outputs = blocks.classifier(x, classes, name="fc", kernel_regularizer=None, **initial)
     kind = "residual" if residual else "plain"
-    return keras.Model(inputs, outputs, name=name or f"structured_{label}_{kind}")
+    return blocks.image_model(inputs, outputs, name=name or f"structured_{label}_{kind}")
 
 
 def _layers_of(base) -> tuple[tuple[int, int], ...]:

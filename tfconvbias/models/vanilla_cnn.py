@@ -72,7 +72,7 @@ def VanillaCNN(
         x = keras.layers.MaxPooling2D(3, strides=2, name=f"conv{index}_pool")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     logits = dense(x, classes, name="head", initialization=initialization, dtype="float32")
-    return keras.Model(inputs, logits, name=name)
+    return blocks.image_model(inputs, logits, name=name)
 
 
 def load_channels_first_weights(

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis, data, surgery
-from tfconvbias.models.presets import MANIFEST, PresetCard, read_manifest
+from tfconvbias.models.preset_files import MANIFEST, PresetCard, read_manifest
 from tfconvbias.studies.zoo.members import IMAGES, SMALL, Member
 from tfconvbias.training import Config, RecipeError, RunFolder, replacing, write_text
 
