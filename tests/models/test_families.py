@@ -223,7 +223,7 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_allocated(mon
     assert "128 MiB are left" in str(caught.value)
     for build in (
         lambda: models.SConv(8, connectivity="dense", input_shape=(64, 64, 3)),
-        lambda: models.DConv(8, connectivity="local", input_shape=(64, 64, 3)),
+        lambda: models.DConv(32, connectivity="local", input_shape=(64, 64, 3)),
         lambda: models.ThreeFC(8000),
     ):
         with pytest.raises(MemoryError, match=r"parameters: building it takes [\d.]+ [MG]iB"):

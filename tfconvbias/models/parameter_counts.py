@@ -63,8 +63,15 @@ def num_kernel_parameters(
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Tables 3 and 4. The paper's
         D-LOCAL column repeats the factors of D-FC; the count here is that of the layers themselves.
     """
-    shape = {"input_shape": input_shape, "kernel_size": kernel_size, "hidden_ratio": hidden_ratio}
-    return sum(_kernel_sizes(family, width, classes=classes, **shape))
+    sizes = _kernel_sizes(
+        family,
+        width,
+        input_shape=input_shape,
+        classes=classes,
+        kernel_size=kernel_size,
+        hidden_ratio=hidden_ratio,
+    )
+    return sum(sizes)
 
 
 def check_memory(family: str, width: int, **shape) -> None:

@@ -160,7 +160,7 @@ _MOTIFS = _members(
     EmbeddedRun(image_size=16),
     _SWEEP.replace(augment="none", alphas=(0.065, 0.11)),
 )
-_CIFAR_RUN = _RUN.replace(augment="flip_crop", epochs=40)
+_CIFAR_RUN = _RUN.replace(augment="flip_crop", epochs=30)
 _CIFAR = _members(
     "cifar10_jpeg",
     _CIFAR_RUN,
