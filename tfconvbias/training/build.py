@@ -18,7 +18,7 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
     """Build the configured network on raw uint8 images, its preprocessing inside.
 
     Raises:
-        ConfigError: If the augmentation is unknown.
+        ConfigError: If the augmentation is unknown, or the network would not fit into memory.
     """
     try:
         preprocessing = data.preprocessing(
@@ -38,6 +38,13 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
             keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
         ),
     }
+    try:
+        return _network(config, arguments)
+    except MemoryError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _network(config: RunConfig, arguments: dict[str, Any]) -> keras.Model:
     if config.family == "three_fc":
         return models.ThreeFC(config.hidden_units, dropout_rate=config.dropout_rate, **arguments)
     arguments["connectivity"] = config.connectivity

@@ -12,6 +12,7 @@ from tfconvbias import data, models
 from tfconvbias.models.preset_files import read_manifest
 from tfconvbias.studies import zoo
 from tfconvbias.studies.zoo.publish import TooLargeError
+from tfconvbias.studies.zoo.train import epochs_of, path_to
 from tfconvbias.training import ConfigError, RunConfig, RunFolder
 
 SAVED = Path(__file__).parents[3] / "saved_models"
@@ -42,6 +43,21 @@ def test_saved_models_are_the_members_and_their_readme_is_generated():
         assert trained.items() <= card.settings.items(), card.name
 
 
+def test_the_trainings_that_lead_to_a_network_of_a_path():
+    sweep = zoo.MEMBERS["resnet20_motifs10"].training.replace(
+        alphas=(0.1, 0.2), epochs=10, sparse_epochs=3, fine_tune_epochs=1
+    )
+    found = {}
+    for part in ("base", "alpha-0.1/tau-0", "alpha-0.2/tau-0"):
+        member = zoo.Member("x", "", "StructuredBase", "motifs10", sweep, part=part)
+        found[part] = (path_to(member, sweep), epochs_of(member, sweep))
+    assert found == {
+        "base": (["base"], 10),
+        "alpha-0.1/tau-0": (["base", "alpha-0.1", "alpha-0.1/tau-0"], 14),
+        "alpha-0.2/tau-0": (["base", "alpha-0.1", "alpha-0.2", "alpha-0.2/tau-0"], 17),
+    }
+
+
 def test_names_and_images_are_checked_before_anything_is_trained(tmp_path):
     config = zoo.ZooConfig(run_dir=str(tmp_path / "runs"), models_dir=str(tmp_path / "models"))
     with pytest.raises(ConfigError, match=r"no model 's_fc_sgd_motif10'.*mean s_fc_sgd_motifs10"):
@@ -64,7 +80,9 @@ def finished(tmp_path_factory):
     for epoch in (1, 2):
         folder.append_history({"epoch": epoch, "seconds": 1.5})
     folder.write_result({"train_accuracy": 0.25})
-    return zoo.Trained(member, model, folder, RunConfig(seed=7), 2), images
+    start = RunFolder(tmp_path_factory.mktemp("start"))
+    start.append_history({"epoch": 1, "seconds": 0.2})
+    return zoo.Trained(member, model, folder, RunConfig(seed=7), 2, (start,)), images
 
 
 def test_what_is_published_is_what_was_trained(finished, tmp_path):
@@ -81,7 +99,7 @@ def test_what_is_published_is_what_was_trained(finished, tmp_path):
     assert card.figures["test_accuracy"] == pytest.approx(accuracy, abs=5e-5)
     assert card.figures["train_accuracy"] == 0.25
     assert card.figures["parameters"] == sum(np.prod(w.shape) for w in trained.model.weights)
-    assert (card.seconds, card.seed, card.epochs, card.hardware) == (3.0, 7, 2, "an abacus")
+    assert (card.seconds, card.seed, card.epochs, card.hardware) == (3.2, 7, 2, "an abacus")
     assert card.input_shape == (32, 32, 3)
     assert read_manifest(tmp_path) == [card]
 

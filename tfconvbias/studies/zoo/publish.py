@@ -27,7 +27,8 @@ class Trained:
         model: Its model, uncompiled.
         folder: The run folder of its training.
         training: The resolved configuration.
-        epochs: Passes over the training images, those of the model it started from among them.
+        epochs: Passes over the training images, those of the models it started from among them.
+        earlier: The run folders of the models it started from.
     """
 
     member: Member
@@ -35,6 +36,7 @@ class Trained:
     folder: RunFolder
     training: Config
     epochs: int
+    earlier: tuple[RunFolder, ...] = ()
 
 
 class TooLargeError(RecipeError, ValueError):
@@ -79,7 +81,7 @@ def _card(trained: Trained, dataset: data.ImageDataset, file: Path) -> PresetCar
     content = file.read_bytes()
     model = keras.saving.load_model(file, compile=False)
     surroundings = folder.environment()
-    history = folder.history()
+    histories = [one.history() for one in (*trained.earlier, folder)]
     note = IMAGES[member.images]
     return PresetCard(
         name=member.name,
@@ -96,7 +98,7 @@ def _card(trained: Trained, dataset: data.ImageDataset, file: Path) -> PresetCar
         epochs=trained.epochs,
         seed=trained.training.identity()["seed"],
         hardware=surroundings["hardware"],
-        seconds=round(sum(history["seconds"]), 1),
+        seconds=round(sum(sum(history["seconds"]) for history in histories), 1),
         versions=surroundings["versions"],
         figures=_figures(model, folder, dataset),
         licence=note.licence,

@@ -73,23 +73,25 @@ def train_member(
         The trained model, ready to be published.
     """
     deadline = deadline or config.deadline()
+    earlier: tuple[RunFolder, ...] = ()
     training = _with(member.training, config, f"{config.run_dir}/{member.work}", resume)
     if isinstance(training, RunConfig):
         folder = run(training, dataset, deadline).folder
         epochs = training.epochs
     elif isinstance(training, SparsityConfig):
         sweep = run_sparsity(training, dataset, deadline).folder
-        folder = sweep.part(_part(member, training))
-        epochs = _epochs_of(member, training)
+        *parts, last = path_to(member, training)
+        folder, earlier = sweep.part(last), tuple(sweep.part(part) for part in parts)
+        epochs = epochs_of(member, training)
     else:
         cnn = MEMBERS[training.cnn]
         start = train_member(cnn, config, dataset, deadline, resume=True)
         folder = _train_embedded(training, start.model, dataset, deadline)
-        epochs = start.epochs + training.epochs
+        epochs, earlier = start.epochs + training.epochs, (start.folder,)
     model = keras.saving.load_model(folder.last_model, compile=False)
     if member.is_sparse:
         model = surgery.sparsify(model, choose="smallest").model
-    return Trained(member, model, folder, training, epochs)
+    return Trained(member, model, folder, training, epochs, earlier)
 
 
 def _train_embedded(
@@ -166,19 +168,21 @@ def _with(training: Any, config: ZooConfig, folder: str, resume: bool) -> Any:
     return training.replace(**changes)
 
 
-def _part(member: Member, sweep: SparsityConfig) -> str:
-    """The folder of a member in its sweep."""
-    if member.part is None:
-        raise ValueError(f"{member.name} is not a part of a sweep.")
-    return member.part
-
-
-def _epochs_of(member: Member, sweep: SparsityConfig) -> int:
-    """The epochs of a network of a path, those of the networks before it among them."""
+def path_to(member: Member, sweep: SparsityConfig) -> list[str]:
+    """The folders of the trainings that lead to a network of a sweep; its own is the last."""
     if member.part == "base":
+        return ["base"]
+    parts = [f"alpha-{alpha:g}" for alpha in sweep.alphas]
+    place = [f"{part}/tau-0" for part in parts].index(str(member.part))
+    return ["base", *parts[: place + 1], f"{parts[place]}/tau-0"]
+
+
+def epochs_of(member: Member, sweep: SparsityConfig) -> int:
+    """The epochs of a network of a sweep, those of the networks before it among them."""
+    stages = len(path_to(member, sweep)) - 2
+    if stages < 0:
         return sweep.epochs
-    place = [f"alpha-{alpha:g}/tau-0" for alpha in sweep.alphas].index(_part(member, sweep))
-    return sweep.epochs + (place + 1) * sweep.sparse_epochs + sweep.fine_tune_epochs
+    return sweep.epochs + stages * sweep.sparse_epochs + sweep.fine_tune_epochs
 
 
 class _Datasets:
