@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfconvbias import analysis, data, surgery
+from tfconvbias import analysis, data
 from tfconvbias.models.preset_files import MANIFEST, PresetCard, read_manifest
 from tfconvbias.studies.zoo.members import IMAGES, SMALL, Member
 from tfconvbias.training import Config, RecipeError, RunFolder, replacing, write_text
@@ -111,14 +111,17 @@ def _figures(model: keras.Model, folder: RunFolder, dataset: data.ImageDataset) 
     images, labels = dataset.split("test")
     logits = model.predict(images, batch_size=data.EVALUATION_BATCH_SIZE, verbose=0)
     row = folder.result() or {}
-    return {
+    found = {
         "test_accuracy": round(float(np.mean(np.argmax(logits, axis=-1) == labels)), 4),
         "num_test": len(labels),
         "train_accuracy": round(row["train_accuracy"], 4),
         "parameters": model.count_params(),
         "nonzeros": sum(analysis.num_nonzeros(model).values()),
-        "multiply_adds": surgery.architecture(model).total("multiply_adds"),
     }
+    if "multiply_adds" in row:
+        # A sweep's networks are points of accuracy against multiply-adds.
+        found["multiply_adds"] = row["multiply_adds"]
+    return found
 
 
 def _settings(trained: Trained) -> dict[str, Any]:
