@@ -158,7 +158,7 @@ _MOTIFS = _members(
         connectivity="dense", optimizer="beta_lasso", epochs=30, l1=1e-3, l1_conv=1e-3, beta=5.0
     ),
     EmbeddedRun(image_size=16),
-    _SWEEP.replace(augment="none", alphas=(0.065, 0.11)),
+    _SWEEP.replace(augment="none", alphas=(0.1, 0.14)),
 )
 _CIFAR_RUN = _RUN.replace(augment="flip_crop", epochs=30)
 _CIFAR = _members(
@@ -168,7 +168,7 @@ _CIFAR = _members(
         connectivity="dense", optimizer="beta_lasso", l1=2.5e-5, l1_conv=1e-4, beta=20.0
     ),
     EmbeddedRun(image_size=16),
-    _SWEEP.replace(num_train=20_000, alphas=(0.025, 0.045)),
+    _SWEEP.replace(num_train=20_000, alphas=(0.04, 0.06)),
 )
 
 MEMBERS = {member.name: member for member in [*_MOTIFS, *_CIFAR]}
