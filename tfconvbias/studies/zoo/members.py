@@ -168,7 +168,13 @@ _CIFAR = _members(
         connectivity="dense", optimizer="beta_lasso", l1=2.5e-5, l1_conv=1e-4, beta=20.0
     ),
     EmbeddedRun(image_size=16),
-    _SWEEP.replace(num_train=20_000, alphas=(0.04, 0.06)),
+    _SWEEP.replace(
+        num_train=10_000,
+        epochs=10,
+        sparse_epochs=4,
+        fine_tune_epochs=3,
+        alphas=(0.12, 0.18),
+    ),
 )
 
 MEMBERS = {member.name: member for member in [*_MOTIFS, *_CIFAR]}
