@@ -10,7 +10,7 @@ S-CONV, S-LOCAL and S-FC with SGD, S-FC with β-LASSO stored without its zeros, 
 a dense network and trained on (d'Ascoli et al. 2019), and a ResNet-20 with two networks of its
 structured sparsity path. Each file has 2 MB at most, which is why images are 16×16 and the networks
 narrow. Their cards, with accuracies as measured, are in `saved_models/`; these are not targets of a
-paper. Two CPU cores take about five minutes for the embedded images, half an hour for the others.
+paper. About five processor minutes for the embedded images, eleven for the others.
 """
 
 from tfconvbias import studies, training

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,7 @@ def publish(trained: Trained, dataset: data.ImageDataset, models_dir: str | Path
     file = folder / f"{trained.member.name}.keras"
     with replacing(file) as unfinished:
         trained.model.save(unfinished)
+        _compress(unfinished)
         size = unfinished.stat().st_size
         if size > MAX_BYTES:
             raise TooLargeError(
@@ -74,6 +76,15 @@ def publish(trained: Trained, dataset: data.ImageDataset, models_dir: str | Path
     cards = sorted([*others, card], key=lambda one: one.name)
     write_manifest(folder, cards)
     return card
+
+
+def _compress(file: Path) -> None:
+    """Deflate the parts of a `.keras` file, which Keras stores as they are."""
+    with zipfile.ZipFile(file) as stored:
+        parts = {name: stored.read(name) for name in stored.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as smaller:
+        for name, content in parts.items():
+            smaller.writestr(name, content)
 
 
 def _card(trained: Trained, dataset: data.ImageDataset, file: Path) -> PresetCard:
