@@ -79,8 +79,13 @@ def train_member(
         folder = run(training, dataset, deadline).folder
         epochs = training.epochs
     elif isinstance(training, SparsityConfig):
-        sweep = run_sparsity(training, dataset, deadline).folder
         *parts, last = path_to(member, training)
+        sweep = RunFolder(training.run_dir)
+        if resume and sweep.is_claimed and sweep.part(last).result() is not None:
+            # Going through the sweep again would build each of its networks.
+            sweep.check_same(training, dataset, "sweep")
+        else:
+            run_sparsity(training, dataset, deadline)
         folder, earlier = sweep.part(last), tuple(sweep.part(part) for part in parts)
         epochs = epochs_of(member, training)
     else:
