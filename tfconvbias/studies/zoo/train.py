@@ -9,9 +9,9 @@ import keras
 
 from tfconvbias import data, embedding, surgery
 from tfconvbias.studies.structured_sparsity import SparsityConfig, run_sparsity
+from tfconvbias.studies.zoo.cards import Trained, publish, write_readme
 from tfconvbias.studies.zoo.config import ZooConfig
 from tfconvbias.studies.zoo.members import MEMBERS, EmbeddedRun, Member
-from tfconvbias.studies.zoo.publish import Trained, publish, write_readme
 from tfconvbias.training import (
     ConfigError,
     DataConfig,

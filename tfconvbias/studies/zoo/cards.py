@@ -68,6 +68,7 @@ def publish(trained: Trained, dataset: data.ImageDataset, models_dir: str | Path
         _compress(unfinished)
         size = unfinished.stat().st_size
         if size > MAX_BYTES:
+            unfinished.unlink()
             raise TooLargeError(
                 f"The file of {trained.member.name} has {size:,} bytes, more than {MAX_BYTES:,}."
             )
@@ -166,14 +167,15 @@ def readme(cards: list[PresetCard]) -> str:
         cards: Of a manifest.
     """
     rows = [
-        "| name | test accuracy | parameters | not zero | kB | images |",
-        "|---|---|---|---|---|---|",
+        "| name | test accuracy | parameters | not zero | multiply-adds | kB | images |",
+        "|---|---|---|---|---|---|---|",
     ]
     for card in cards:
         found = card.figures
+        cost = f"{found['multiply_adds']:,}" if "multiply_adds" in found else ""
         rows.append(
             f"| `{card.name}` | {100 * found['test_accuracy']:.2f} % | {found['parameters']:,} | "
-            f"{found['nonzeros']:,} | {card.num_bytes / 1000:,.0f} | {card.images} |"
+            f"{found['nonzeros']:,} | {cost} | {card.num_bytes / 1000:,.0f} | {card.images} |"
         )
     titles = [f"- `{card.name}`: {card.title}." for card in cards]
     licences = dict.fromkeys(f"- {card.images}: {card.licence} {card.limits[0]}" for card in cards)
