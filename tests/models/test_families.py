@@ -1,7 +1,6 @@
 """Shapes, exact parameter counts and reload of every family at every connectivity."""
 
 import inspect
-import warnings
 
 import keras
 import numpy as np
@@ -241,11 +240,10 @@ def test_raw_integers_into_a_network_on_floats_are_noticed():
         assert len(caught) < 4
     with pytest.warns(UserWarning, match="uint8"):
         keras.models.clone_model(model)(raw)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        model.predict(raw.astype("float32"), verbose=0)
-        inside = models.SConv(1, input_shape=(8, 8, 3), preprocessing=keras.layers.Rescaling(1.0))
-        inside(raw)
+    # Warnings are errors in the tests.
+    model.predict(raw.astype("float32"), verbose=0)
+    inside = models.SConv(1, input_shape=(8, 8, 3), preprocessing=keras.layers.Rescaling(1.0))
+    inside(raw)
 
 
 def test_layers_are_named_alike_in_every_connectivity():
