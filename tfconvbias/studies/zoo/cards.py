@@ -1,5 +1,7 @@
 """From a finished training to a small file, a card in the manifest and a row in the README."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
@@ -7,11 +9,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
-from tfconvbias import analysis, data
-from tfconvbias.models.preset_files import MANIFEST, PresetCard, read_manifest
+from tfconvbias.lazy import analysis, data, keras, models
 from tfconvbias.studies.zoo.members import IMAGES, SMALL, Member
 from tfconvbias.training import Config, RecipeError, RunFolder, replacing, write_text
 
@@ -44,7 +44,9 @@ class TooLargeError(RecipeError, ValueError):
     """A model's file is larger than the package allows."""
 
 
-def publish(trained: Trained, dataset: data.ImageDataset, models_dir: str | Path) -> PresetCard:
+def publish(
+    trained: Trained, dataset: data.ImageDataset, models_dir: str | Path
+) -> models.PresetCard:
     """Write a model's file and its card, and enter the card in the manifest.
 
     What the card says of accuracy is measured with the file, once it has been read again.
@@ -73,7 +75,9 @@ def publish(trained: Trained, dataset: data.ImageDataset, models_dir: str | Path
                 f"The file of {trained.member.name} has {size:,} bytes, more than {MAX_BYTES:,}."
             )
     card = _card(trained, dataset, file)
-    others = [other for other in read_manifest(folder) if other.name != card.name]
+    others = [
+        other for other in models.preset_files.read_manifest(folder) if other.name != card.name
+    ]
     cards = sorted([*others, card], key=lambda one: one.name)
     write_manifest(folder, cards)
     return card
@@ -88,14 +92,14 @@ def _compress(file: Path) -> None:
             smaller.writestr(name, content)
 
 
-def _card(trained: Trained, dataset: data.ImageDataset, file: Path) -> PresetCard:
+def _card(trained: Trained, dataset: data.ImageDataset, file: Path) -> models.PresetCard:
     member, folder = trained.member, trained.folder
     content = file.read_bytes()
     model = keras.saving.load_model(file, compile=False)
     surroundings = folder.environment()
     histories = [one.history() for one in (*trained.earlier, folder)]
     note = IMAGES[member.images]
-    return PresetCard(
+    return models.PresetCard(
         name=member.name,
         family=member.family,
         title=member.title,
@@ -147,20 +151,20 @@ def _command(member: Member) -> str:
     return f"python recipes/zoo.py --only {member.name}{images}"
 
 
-def write_manifest(folder: Path, cards: list[PresetCard]) -> None:
+def write_manifest(folder: Path, cards: list[models.PresetCard]) -> None:
     """Write the manifest of a folder of models."""
     entries = [dataclasses.asdict(card) for card in cards]
     text = json.dumps(entries, indent=1, ensure_ascii=False)
-    write_text(folder / MANIFEST, text + "\n")
+    write_text(folder / models.preset_files.MANIFEST, text + "\n")
 
 
 def write_readme(models_dir: str | Path) -> None:
     """Write the README of a folder of models from its manifest."""
     folder = Path(models_dir)
-    write_text(folder / "README.md", readme(read_manifest(folder)))
+    write_text(folder / "README.md", readme(models.preset_files.read_manifest(folder)))
 
 
-def readme(cards: list[PresetCard]) -> str:
+def readme(cards: list[models.PresetCard]) -> str:
     """The text of the README: how to load a model, and one table row for each.
 
     Args:

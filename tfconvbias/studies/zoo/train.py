@@ -1,13 +1,13 @@
 """Train the members of the zoo, or what is left of them, and publish each when it is done."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import keras
-
-from tfconvbias import data, embedding, surgery
+from tfconvbias.lazy import data, embedding, keras, surgery
 from tfconvbias.studies.structured_sparsity import SparsityConfig, run_sparsity
 from tfconvbias.studies.zoo.cards import Trained, publish, write_readme
 from tfconvbias.studies.zoo.config import ZooConfig
