@@ -60,12 +60,18 @@ setup(
     long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     python_requires=">=3.11",
-    # The recipes stand beside the package, where they are found first, and are installed in it.
-    packages=[*find_packages(include=["tfconvbias", "tfconvbias.*"]), "tfconvbias.recipes"],
-    package_dir={"tfconvbias.recipes": "recipes"},
+    # Recipes and saved models stand beside the package, where they are found first, and are
+    # installed in it.
+    packages=[
+        *find_packages(include=["tfconvbias", "tfconvbias.*"]),
+        "tfconvbias.recipes",
+        "tfconvbias.saved_models",
+    ],
+    package_dir={"tfconvbias.recipes": "recipes", "tfconvbias.saved_models": "saved_models"},
     package_data={
         "tfconvbias": ["py.typed", "data/policies/*", "training/page_template/*"],
         "tfconvbias.recipes": ["*.md"],
+        "tfconvbias.saved_models": ["*"],
     },
     install_requires=[*CORE, *DATASETS, *TENSORFLOW, *TUNER],
     entry_points={"console_scripts": ["tcb=tfconvbias.commands:main"]},

@@ -47,7 +47,7 @@ def sphere_network():
     """The two-layer convolutional network of the edge-of-stability recipe."""
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((256, 40), "float32"), rng.standard_normal((256, 1), "float32")
-    model = TwoLayerReLU("conv", 40, 128, patch_size=4)
+    model = TwoLayerReLU(128, connectivity="conv", dimension=40, patch_size=4)
     return LossDerivatives(model, x, y, HalfMeanSquaredError())
 
 

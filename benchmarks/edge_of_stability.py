@@ -22,7 +22,7 @@ TARGET = 40.0
 
 def seconds(steps, steps_per_execution, points):
     """Time of `steps` full-batch steps, after a first epoch that compiles."""
-    model = TwoLayerReLU("conv", 40, 128, patch_size=4, seed=0)
+    model = TwoLayerReLU(128, connectivity="conv", dimension=40, patch_size=4, seed=0)
     model.compile(
         keras.optimizers.SGD(0.4), HalfMeanSquaredError(), steps_per_execution=steps_per_execution
     )

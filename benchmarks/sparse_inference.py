@@ -56,7 +56,7 @@ def trained(arguments):
     x, y = dataset.x_train, dataset.y_train
     model = models.SConv(
         arguments.base_channels,
-        "dense",
+        connectivity="dense",
         input_shape=dataset.image_shape,
         classes=dataset.num_classes,
         preprocessing=data.preprocessing(dataset, augment="flip_crop", seed=0),

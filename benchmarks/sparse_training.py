@@ -181,7 +181,7 @@ def main():
     def build(augment):
         return models.SConv(
             arguments.base_channels,
-            "dense",
+            connectivity="dense",
             input_shape=dataset.image_shape,
             classes=dataset.num_classes,
             preprocessing=data.preprocessing(dataset, augment=augment, seed=0),

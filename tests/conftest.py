@@ -40,6 +40,7 @@ RUNS_ON_EVERY_BACKEND = {
     "graph": True,
     "layers": True,
     "models": True,
+    "models/test_presets.py": False,
     "optimizers": True,
     "plots": False,
     "recipes": False,

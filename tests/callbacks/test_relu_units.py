@@ -13,7 +13,7 @@ DATA = sphere_regression(24, 12, 3, num_test=50, seed=2)
 
 def _fit(connectivity, callbacks, loss=None, rate=0.3, epochs=6):
     patch_size = None if connectivity == "dense" else 3
-    model = TwoLayerReLU(connectivity, 12, 16, patch_size=patch_size, seed=0)
+    model = TwoLayerReLU(16, connectivity=connectivity, dimension=12, patch_size=patch_size, seed=0)
     model.compile(keras.optimizers.SGD(rate), loss or HalfMeanSquaredError())
     history = model.fit(
         DATA.x_train, DATA.y_train, batch_size=24, epochs=epochs, verbose=0, callbacks=callbacks

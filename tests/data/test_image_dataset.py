@@ -37,6 +37,8 @@ def test_properties_and_description():
         "  validation  20 images, 5–5 per class\n"
         "  test        30 images, 7–8 per class"
     )
+    shown = "<ImageDataset toy: 6×5×3, 4 classes; train 40, validation 20, test 30>"
+    assert str(data) == repr(data) == shown
     assert "validation  empty" in make(num_validation=0).describe()
     with pytest.raises(ValueError, match=r"one of train, validation, test. Received: name='dev'"):
         data.split("dev")

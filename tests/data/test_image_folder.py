@@ -86,14 +86,55 @@ def broken(folder, **arguments):
 def test_missing_folders(folder):
     (folder / "test").rename(folder / "tests")
     assert broken(folder) == (
-        f"'{folder}' has no folder 'test'. A folder of images holds train/<class>/* and "
-        "test/<class>/*."
+        f"'{folder}' has no folder 'test', but tests, train. A folder of images holds "
+        "train/<class>/* and, where they are apart, test/<class>/* and validation/<class>/*; or "
+        "just <class>/*."
     )
     (folder / "train").rename(folder / "training")
-    assert "has no folder 'train'" in broken(folder)
+    assert "has no folder 'train', but tests, training." in broken(folder)
     (folder / "train").mkdir()
     (folder / "test").mkdir()
     assert broken(folder) == f"'{folder / 'train'}' holds no class folder."
+    (folder / "empty").mkdir()
+    assert "'train'" in broken(folder / "empty")
+
+
+def test_a_folder_without_test_images_gives_some_of_its_training_images(folder):
+    whole = load(folder, validation_fraction=0)
+    (folder / "test").rename(folder.parent / "away")
+    data = load(folder, test_fraction=0.3, validation_fraction=0.1)
+    # Of each class: 3 of 10, then round(0.1 * 7).
+    assert data.y_test.tolist() == [0] * 3 + [1] * 3
+    assert data.y_validation.tolist() == [0, 1]
+    assert data.source == f"images in {folder}, 0.3 of each class drawn as test images"
+    parts = np.concatenate([data.x_train, data.x_validation, data.x_test])
+    assert sorted(image.tobytes() for image in parts) == sorted(i.tobytes() for i in whole.x_train)
+    assert len(load(folder, test_fraction=0).x_test) == 0
+    with pytest.raises(ValueError, match=r"of which test_fraction=0\.99 would leave none"):
+        load(folder, test_fraction=0.99)
+    with pytest.raises(ValueError, match=re.escape("`test_fraction` must lie in [0, 1).")):
+        load(folder, test_fraction=1.0)
+
+
+def test_classes_may_stand_alone(folder):
+    split = load(folder, validation_fraction=0)
+    flat = folder / "train"
+    (flat / "dog").rename(flat / "train")
+    data = load(flat, test_fraction=0, validation_fraction=0)
+    assert data.class_names == ("cat", "train")
+    assert (data.x_train == split.x_train).all()
+    assert len(load(flat).x_test) == 2
+    save(flat / "stray.png", 1)
+    assert "must hold one folder per class, but holds the file(s) stray.png." in broken(flat)
+
+
+@pytest.mark.parametrize("name", ["val", "valid"])
+def test_other_names_of_the_validation_folder(name, folder):
+    for label in ("cat", "dog"):
+        save(folder / name / label / "0.png", 7)
+    assert load(folder).y_validation.tolist() == [0, 1]
+    (folder / "validation").mkdir()
+    assert f"one folder of validation images, but holds validation, {name}." in broken(folder)
 
 
 def test_empty_class_folder(folder):

@@ -1,5 +1,7 @@
 """Shapes, exact parameter counts and reload of every family at every connectivity."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -10,16 +12,16 @@ SHAPE = (16, 16, 3)
 CLASSES = 7
 
 FAMILIES = {
-    "s_conv": lambda **kw: models.SConv(2, "conv", **kw),
-    "s_local": lambda **kw: models.SConv(2, "local", **kw),
-    "s_fc": lambda **kw: models.SConv(2, "dense", **kw),
-    "d_conv": lambda **kw: models.DConv(2, "conv", **kw),
-    "d_local": lambda **kw: models.DConv(2, "local", **kw),
-    "d_fc": lambda **kw: models.DConv(2, "dense", **kw),
+    "s_conv": lambda **kw: models.SConv(2, connectivity="conv", **kw),
+    "s_local": lambda **kw: models.SConv(2, connectivity="local", **kw),
+    "s_fc": lambda **kw: models.SConv(2, connectivity="dense", **kw),
+    "d_conv": lambda **kw: models.DConv(2, connectivity="conv", **kw),
+    "d_local": lambda **kw: models.DConv(2, connectivity="local", **kw),
+    "d_fc": lambda **kw: models.DConv(2, connectivity="dense", **kw),
     "three_fc": lambda **kw: models.ThreeFC(24, **kw),
-    "resnet18": lambda **kw: models.ResNet18(base_channels=2, **kw),
-    "resnet18_local": lambda **kw: models.ResNet18(connectivity="local", base_channels=2, **kw),
-    "resnet18_dense": lambda **kw: models.ResNet18(connectivity="dense", base_channels=1, **kw),
+    "resnet18": lambda **kw: models.ResNet18(2, **kw),
+    "resnet18_local": lambda **kw: models.ResNet18(2, connectivity="local", **kw),
+    "resnet18_dense": lambda **kw: models.ResNet18(1, connectivity="dense", **kw),
 }
 
 
@@ -45,7 +47,7 @@ def test_logits_shape_name_and_reload(name, tmp_path):
 def test_counts_match_the_models(name, size):
     shape = (size, size, 3)
     model = FAMILIES[name](input_shape=shape, classes=CLASSES)
-    width = 24 if name == "three_fc" else 2
+    width = {"three_fc": 24, "resnet18_dense": 1}.get(name, 2)
     assert kernel_count(model) == models.num_kernel_parameters(
         name, width, input_shape=shape, classes=CLASSES
     )
@@ -98,7 +100,9 @@ def test_layers_of_figure_3():
     """Its reference lines: 3072·256α, 256α·25α and 25α·10 with α = 230."""
     count = models.num_kernel_parameters("s_fc", 230, hidden_ratio=25)
     assert count == 180_879_360 + 338_560_000 + 57_500
-    small = models.SConv(2, "dense", input_shape=SHAPE, classes=CLASSES, hidden_ratio=25)
+    small = models.SConv(
+        2, connectivity="dense", input_shape=SHAPE, classes=CLASSES, hidden_ratio=25
+    )
     assert small.get_layer("fc1").units == 50
 
 
@@ -113,7 +117,9 @@ def test_resnet18_has_the_published_count():
 def test_both_branches_of_a_strided_block_are_centred_on_the_same_pixels(
     size, connectivity, kernel_size
 ):
-    model = models.ResNet18(kernel_size, connectivity, base_channels=1, input_shape=(size, size, 3))
+    model = models.ResNet18(
+        1, kernel_size=kernel_size, connectivity=connectivity, input_shape=(size, size, 3)
+    )
     strided = model.get_layer("stage2_block1_conv1")
     kernel = np.zeros(strided.kernel.shape, "float32")
     taps = kernel.reshape(-1, kernel_size, kernel_size, *kernel.shape[-2:])
@@ -128,7 +134,7 @@ def test_both_branches_of_a_strided_block_are_centred_on_the_same_pixels(
 
 
 def test_every_kernel_of_resnet18_has_the_size_asked_for():
-    model = models.ResNet18(5, base_channels=1, input_shape=(8, 8, 3))
+    model = models.ResNet18(1, kernel_size=5, input_shape=(8, 8, 3))
     sizes = {
         layer.name: layer.kernel_size
         for layer in model.layers
@@ -170,13 +176,83 @@ def test_budget():
         assert models.base_channels_for_budget(family, budget) == width
 
 
+FUNCTIONS = ("SConv", "DConv", "ThreeFC", "ResNet18", "StructuredBase", "VanillaCNN", "AlexNet")
+
+
+@pytest.mark.parametrize("name", [*FUNCTIONS, "TwoLayerReLU"])
+def test_the_width_comes_first_and_everything_else_has_a_name(name):
+    build = getattr(models, name)
+    parameters = list(inspect.signature(build).parameters.values())
+    kinds = [p.kind for p in parameters]
+    positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    widths = {"base_channels", "hidden_units", "filters", "width", "base"}
+    assert set(positional) <= widths
+    assert len(positional) == (0 if name == "AlexNet" else 1)
+    assert set(kinds[len(positional) :]) == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_a_family_is_the_function_that_it_was_made_from():
+    assert models.SConv.__name__ == "SConv"
+    assert "all-convolutional network" in models.SConv.__doc__
+    assert repr(models.SConv) == "<model family SConv>"
+    with pytest.raises(TypeError, match="positional"):
+        models.ResNet18(8, 3)
+
+
+# Kernels of ResNet18 that is local on 64×64 images with 8 channels, by hand: the first layer has
+# 64·64 positions of 3·3·3·8, stage 1 four layers of 64·64 positions of 3·3·8·8, and so on.
+LOCAL_ENTRIES = (
+    4096 * 27 * 8
+    + 4 * 4096 * 9 * 8 * 8
+    + 1024 * (9 * (8 * 16 + 3 * 16 * 16) + 8 * 16)
+    + 256 * (9 * (16 * 32 + 3 * 32 * 32) + 16 * 32)
+    + 64 * (9 * (32 * 64 + 3 * 64 * 64) + 32 * 64)
+    + 64 * 10
+)
+
+
+def test_a_network_that_does_not_fit_is_refused_before_anything_is_allocated(monkeypatch):
+    monkeypatch.setattr("tfconvbias.models.parameter_counts.available_bytes", lambda: 2**27)
+    monkeypatch.setattr(keras.layers.Layer, "add_weight", lambda *_, **__: pytest.fail("allocated"))
+    # 4 bytes for each entry, and the largest kernel (all stages have equal ones) once more.
+    needed = 4 * (LOCAL_ENTRIES + 256 * 9 * 32 * 32) / 2**20
+    with pytest.raises(MemoryError) as caught:
+        models.ResNet18(8, connectivity="local", input_shape=(64, 64, 3))
+    assert f"{LOCAL_ENTRIES:,} parameters: building it takes {needed:.4g} MiB" in str(caught.value)
+    assert "128 MiB are left" in str(caught.value)
+    for build in (
+        lambda: models.SConv(8, connectivity="dense", input_shape=(64, 64, 3)),
+        lambda: models.DConv(32, connectivity="local", input_shape=(64, 64, 3)),
+        lambda: models.ThreeFC(8000),
+    ):
+        with pytest.raises(MemoryError, match=r"parameters: building it takes [\d.]+ [MG]iB"):
+            build()
+
+
+def test_raw_integers_into_a_network_on_floats_are_noticed():
+    model = models.SConv(1, input_shape=(8, 8, 3), classes=3)
+    raw = np.zeros((2, 8, 8, 3), "uint8")
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.warns(UserWarning, match="'s_conv' takes normalised float images.*uint8") as caught:
+        model.fit(raw, np.zeros(2), epochs=2, batch_size=1, verbose=0)
+    if keras.config.backend() != "torch":
+        # While the step is traced, not at each of its four calls.
+        assert len(caught) < 4
+    with pytest.warns(UserWarning, match="uint8"):
+        keras.models.clone_model(model)(raw)
+    # Warnings are errors in the tests.
+    model.predict(raw.astype("float32"), verbose=0)
+    inside = models.SConv(1, input_shape=(8, 8, 3), preprocessing=keras.layers.Rescaling(1.0))
+    inside(raw)
+
+
 def test_layers_are_named_alike_in_every_connectivity():
     names = [
-        list(analysis.kernels(models.SConv(2, connectivity, input_shape=SHAPE)))
+        list(analysis.kernels(models.SConv(2, connectivity=connectivity, input_shape=SHAPE)))
         for connectivity in ("conv", "local", "dense")
     ]
     assert names == [["conv1", "fc1", "fc2"]] * 3
-    deep = list(analysis.kernels(models.DConv(1, "dense", input_shape=SHAPE)))
+    deep = list(analysis.kernels(models.DConv(1, connectivity="dense", input_shape=SHAPE)))
     assert deep == [f"conv{i}" for i in range(1, 9)] + ["fc1", "fc2"]
 
 
@@ -191,8 +267,8 @@ def test_dropout_stands_before_the_last_two_dense_layers():
 
 def test_dense_network_computes_the_conv_network_when_given_its_matrix():
     """S-FC contains S-CONV: with the convolution's matrix as kernel the logits agree."""
-    conv = models.SConv(2, "conv", input_shape=(8, 8, 3), classes=3)
-    dense = models.SConv(2, "dense", input_shape=(8, 8, 3), classes=3)
+    conv = models.SConv(2, connectivity="conv", input_shape=(8, 8, 3), classes=3)
+    dense = models.SConv(2, connectivity="dense", input_shape=(8, 8, 3), classes=3)
     identity = np.eye(192, dtype="float32").reshape(192, 8, 8, 3)
     matrix = conv.get_layer("conv1")(identity)
     dense.get_layer("conv1").kernel.assign(keras.ops.reshape(matrix, (192, 32)))
@@ -221,7 +297,7 @@ def test_logits_are_float32_under_mixed_precision():
     ("build", "message"),
     [
         (lambda: models.SConv(0), "base_channels=0"),
-        (lambda: models.SConv(2, "sparse"), "connectivity=sparse"),
+        (lambda: models.SConv(2, connectivity="sparse"), "connectivity=sparse"),
         (lambda: models.SConv(2, dropout_rate=1.0), "dropout_rate=1.0"),
         (lambda: models.SConv(2, input_shape=(32, 32)), r"input_shape=\(32, 32\)"),
         (lambda: models.DConv(2, classes=-1), "classes=-1"),

@@ -24,7 +24,11 @@ def _randomise_biases(model):
 @pytest.mark.parametrize("connectivity", ["dense", "local", "conv"])
 def test_output_is_that_of_the_equation(connectivity):
     model = TwoLayerReLU(
-        connectivity, 12, 5, patch_size=None if connectivity == "dense" else 3, seed=0
+        5,
+        connectivity=connectivity,
+        dimension=12,
+        patch_size=None if connectivity == "dense" else 3,
+        seed=0,
     )
     _randomise_biases(model)
     kernel, bias, outgoing, offset = _weights(model)
@@ -46,8 +50,8 @@ def test_output_is_that_of_the_equation(connectivity):
 
 
 def test_conv_is_local_with_tied_weights():
-    conv = TwoLayerReLU("conv", 12, 5, patch_size=3)
-    local = TwoLayerReLU("local", 12, 5, patch_size=3)
+    conv = TwoLayerReLU(5, connectivity="conv", dimension=12, patch_size=3)
+    local = TwoLayerReLU(5, connectivity="local", dimension=12, patch_size=3)
     _randomise_biases(conv)
     kernel, bias, outgoing, offset = _weights(conv)
     local.set_weights([np.stack([kernel] * 4), np.stack([bias] * 4), outgoing, offset])
@@ -61,13 +65,18 @@ def test_conv_is_local_with_tied_weights():
     [("dense", None, 14 * 5 + 1), ("local", 3, 17 * 5 + 1), ("conv", 3, 5 * 5 + 1)],
 )
 def test_parameter_counts(connectivity, patch_size, parameters):
-    assert TwoLayerReLU(connectivity, 12, 5, patch_size=patch_size).count_params() == parameters
+    model = TwoLayerReLU(5, connectivity=connectivity, dimension=12, patch_size=patch_size)
+    assert model.count_params() == parameters
 
 
 @pytest.mark.parametrize(("connectivity", "fan_in"), [("dense", 40), ("local", 8), ("conv", 8)])
 def test_initial_weights_have_the_stated_variance(connectivity, fan_in):
     model = TwoLayerReLU(
-        connectivity, 40, 4000, patch_size=None if connectivity == "dense" else 8, seed=3
+        4000,
+        connectivity=connectivity,
+        dimension=40,
+        patch_size=None if connectivity == "dense" else 8,
+        seed=3,
     )
     kernel, bias, outgoing, offset = _weights(model)
     np.testing.assert_allclose(kernel.var(), 2 / fan_in, rtol=0.05)
@@ -75,13 +84,17 @@ def test_initial_weights_have_the_stated_variance(connectivity, fan_in):
     assert not bias.any()
     assert not offset.any()
     again = TwoLayerReLU(
-        connectivity, 40, 4000, patch_size=None if connectivity == "dense" else 8, seed=3
+        4000,
+        connectivity=connectivity,
+        dimension=40,
+        patch_size=None if connectivity == "dense" else 8,
+        seed=3,
     )
     np.testing.assert_array_equal(_weights(again)[0], kernel)
 
 
 def test_half_the_mean_squared_error_in_a_saved_model(tmp_path):
-    model = TwoLayerReLU("local", 12, 5, patch_size=3)
+    model = TwoLayerReLU(5, connectivity="local", dimension=12, patch_size=3)
     model.compile(keras.optimizers.SGD(0.1), HalfMeanSquaredError())
     y = np.ones((7, 1), "float32")
     expected = model.evaluate(X, y, verbose=0)

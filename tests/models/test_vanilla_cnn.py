@@ -50,7 +50,7 @@ def test_volumes():
     assert sizes == [17, 8, 8, 3, 3, 1]
     smallest = VanillaCNN(filters=2, input_shape=(28, 28, 1))
     assert smallest.get_layer("conv3_pool").output.shape[1:3] == (1, 1)
-    assert AlexNet((28, 28, 1)).get_layer("conv5_pool").output.shape[1:3] == (1, 1)
+    assert AlexNet(input_shape=(28, 28, 1)).get_layer("conv5_pool").output.shape[1:3] == (1, 1)
     model = AlexNet()
     assert model.get_layer("conv5_pool").output.shape[1:] == (1, 1, 256)
 

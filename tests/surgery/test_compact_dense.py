@@ -105,7 +105,7 @@ def test_nested_dense_networks():
 
 
 def test_s_fc_of_the_zoo():
-    model = SConv(1, "dense", input_shape=(6, 6, 3), classes=4, dropout_rate=0.2)
+    model = SConv(1, connectivity="dense", input_shape=(6, 6, 3), classes=4, dropout_rate=0.2)
     rng = np.random.default_rng(0)
     for layer in model.layers:
         weights = [rng.normal(size=w.shape) for w in layer.get_weights()]

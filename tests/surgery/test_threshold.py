@@ -105,11 +105,21 @@ def test_a_dead_channel_is_silent_without_a_scale_or_shift():
 
 def test_any_model_with_a_regularizer_given():
     model = scaled(one_convolution(None), [0.01, 0.5, 0.09, 2.0])
-    with pytest.raises(ValueError, match="nothing to apply the threshold to"):
-        threshold(model, 0.1)
     zeroed = threshold(model, 0.1, regularizer=KernelNumber(0.0))
     assert (kernel_of(zeroed) == 0).all(axis=(0, 1, 2)).sum() == 2
+    np.testing.assert_array_equal(kernel_of(threshold(model, 0.1)), kernel_of(zeroed))
     np.testing.assert_array_equal(kernel_of(zeroed, "fc"), kernel_of(model, "fc"))
+
+
+def test_without_regularizer_and_tau_kernels_of_zero_norm_go():
+    """As a model that the `Proximal` optimizer trained has them, with no penalty in its layers."""
+    model = scaled(one_convolution(None), [0.0, 0.5, 0.0, 2.0])
+    zeroed = threshold(model)
+    np.testing.assert_array_equal(kernel_of(zeroed), kernel_of(model))
+    assert compact(zeroed).get_layer("a").filters == 2
+    dense = keras.Sequential([keras.Input((3,)), layers.Dense(2, name="fc")])
+    with pytest.raises(ValueError, match="nothing to apply the threshold to"):
+        threshold(dense)
 
 
 def test_depthwise_kernels():
@@ -252,7 +262,7 @@ def test_a_constant_in_an_operation_is_no_zero():
 def penalized_network(residual=True):
     """Zero kernels under normalizations that shift, as the proximal optimizer leaves them."""
     model = StructuredBase(
-        ((8, 3),) * 5, residual, input_shape=(8, 8, 3), strides=(1, 1, 1, 2, 1), classes=3
+        ((8, 3),) * 5, residual=residual, input_shape=(8, 8, 3), strides=(1, 1, 1, 2, 1), classes=3
     )
     rng = np.random.default_rng(0)
     scramble(model, rng, dead_share=0.0)

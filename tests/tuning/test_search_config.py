@@ -1,5 +1,6 @@
 import math
 
+import keras
 import keras_tuner
 import pytest
 
@@ -75,6 +76,24 @@ def test_hypermodels_work_with_keras_tuners_own_tuners(dataset, tiny, tmp_path):
     with pytest.warns(DeprecationWarning, match="currentThread|getName"):
         tuner.search(verbose=0)
     assert tuner.get_best_hyperparameters()[0].values["momentum"] == 0.9
+
+
+@pytest.mark.parametrize("kind", [SGDHyperModel, BetaLassoHyperModel])
+def test_hypermodels_take_networks_of_ones_own(kind, dataset, tiny):
+    def one_layer(config, images):
+        inputs = keras.Input(images.image_shape, dtype="uint8")
+        x = keras.layers.Rescaling(1 / 255)(inputs)
+        x = keras.layers.Flatten()(x)
+        x = keras.layers.Dropout(config.dropout_rate)(x)
+        return keras.Model(inputs, keras.layers.Dense(images.num_classes, name="only")(x))
+
+    config = SearchConfig().replace(**{**tiny, "optimizer": kind.optimizer, "epochs": 1})
+    space = kind(config, dataset, build_fn=one_layer)
+    hp = keras_tuner.HyperParameters()
+    space.declare_hyperparameters(hp)
+    model = space.build(hp)
+    assert model.layers[-1].name == "only"
+    assert len(space.fit(hp, model).history["val_accuracy"]) == 1
 
 
 def test_hypermodels_refuse_what_they_do_not_search(dataset, tiny):

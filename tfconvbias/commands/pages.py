@@ -7,7 +7,8 @@ from pathlib import Path
 from tfconvbias import terminal
 from tfconvbias.commands.listing import run_folders
 from tfconvbias.commands.names import CommandError
-from tfconvbias.training import report, table, write_report
+from tfconvbias.training import table, write_report
+from tfconvbias.training.report import in_short
 from tfconvbias.training.run_folder import RunFolder
 
 
@@ -37,7 +38,7 @@ def compare_runs(folders: Sequence[str], output: str, title: str) -> None:
     terminal.import_keras()
     labelled = dict(zip(labels([run.path for run in runs]), runs, strict=True))
     rows = {name: run.result() or {} for name, run in labelled.items()}
-    print(report.in_short(rows), flush=True)
+    print(in_short(rows), flush=True)
     print(f"Report: {write_report(labelled, Path(output) / 'report.html', title)}")
 
 

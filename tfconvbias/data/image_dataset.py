@@ -15,7 +15,7 @@ EVALUATION_BATCH_SIZE = 500
 """Images per batch wherever a model is evaluated, not trained. Results do not depend on it."""
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ImageDataset:
     """A classification data set of images in memory, in three splits.
 
@@ -40,8 +40,8 @@ class ImageDataset:
     Example:
         >>> from tfconvbias.data import load
         >>> data = load("motifs10").limit(num_train=500, num_test=100)
-        >>> data.image_shape, data.num_classes, len(data.x_train)
-        ((32, 32, 3), 10, 500)
+        >>> data
+        <ImageDataset motifs10: 32×32×3, 10 classes; train 500, validation 889, test 100>
     """
 
     name: str
@@ -159,6 +159,11 @@ class ImageDataset:
             x_validation=x[:0],
             y_validation=y[:0],
         )
+
+    def __repr__(self) -> str:
+        shape = "×".join(map(str, self.image_shape))
+        sizes = ", ".join(f"{split} {len(self.split(split)[0]):,}" for split in SPLITS)
+        return f"<ImageDataset {self.name}: {shape}, {self.num_classes} classes; {sizes}>"
 
     def describe(self) -> str:
         """Returns a few lines of text: name, source, image shape, classes, size of each split."""

@@ -1,4 +1,4 @@
-"""Folders of images, `train/<class>/*` and `test/<class>/*`, as NumPy arrays."""
+"""Folders of images, `train/<class>/*` and so on or `<class>/*`, as NumPy arrays."""
 
 import dataclasses
 import hashlib
@@ -30,6 +30,9 @@ FORMATS = {
 # An image of more pixels is taken for an attack: a small file can hold a huge one.
 _MAX_PIXELS = 2**26
 
+VALIDATION_NAMES = ("validation", "val", "valid")
+"""What the folder of the validation images may be called."""
+
 _CHUNK = 200
 _SHOWN = 10
 _BAR_FROM = 5000
@@ -57,8 +60,8 @@ def read_image_folder(
     """Reads a folder of images into arrays; see `load` for the layout and the arguments.
 
     Returns:
-        A dict with the keys x_train, y_train, x_test, y_test, class_names and source, and
-        x_validation and y_validation where the folder has a `validation` folder.
+        A dict with the keys x_train, y_train, class_names and source, x_validation and
+        y_validation where the folder has validation images apart, and likewise x_test and y_test.
 
     Raises:
         ImageFolderError: If a split or class folder is missing or empty, the splits differ in
@@ -70,7 +73,8 @@ def read_image_folder(
     class_names, splits = _scan(folder)
     if classes is not None and classes != len(class_names):
         raise ImageFolderError(
-            f"Expected {classes} classes, but {str(folder / 'train')!r} has {len(class_names)} "
+            f"Expected {classes} classes, but {str(_layout(folder)['train'])!r} has "
+            f"{len(class_names)} "
             f"class folders: {_listing(class_names)}."
         )
     images: dict[str, np.ndarray] | None = None
@@ -91,29 +95,20 @@ def read_image_folder(
 def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
     """Lists the classes and the files of every split, both sorted."""
     root = folder.resolve()
-    names = ["train", "test"]
-    for name in names:
-        if not (folder / name).is_dir():
-            raise ImageFolderError(
-                f"{str(folder)!r} has no folder {name!r}. A folder of images holds "
-                "train/<class>/* and test/<class>/*."
-            )
-    if (folder / "validation").is_dir():
-        names.insert(1, "validation")
     class_names: list[str] = []
     splits = {}
-    for name in names:
-        _check_link(folder / name, root)
-        files, folders = _entries(folder / name, root)
+    for name, place in _layout(folder).items():
+        _check_link(place, root)
+        files, folders = _entries(place, root)
         if files:
             raise ImageFolderError(
-                f"{str(folder / name)!r} must hold one folder per class, but holds the file(s) "
+                f"{str(place)!r} must hold one folder per class, but holds the file(s) "
                 f"{_listing(files)}."
             )
         if name == "train":
             class_names = folders
             if not class_names:
-                raise ImageFolderError(f"{str(folder / name)!r} holds no class folder.")
+                raise ImageFolderError(f"{str(place)!r} holds no class folder.")
         elif folders != class_names:
             differences = [
                 f"{where} has no {_listing(missing)}"
@@ -127,8 +122,41 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
                 f"The class folders of train and {name} in {str(folder)!r} differ: "
                 f"{'; '.join(differences)}."
             )
-        splits[name] = _scan_split(folder / name, class_names, root)
+        splits[name] = _scan_split(place, class_names, root)
     return class_names, splits
+
+
+def _layout(folder: Path) -> dict[str, Path]:
+    """Split → its folder; only "train", the folder itself, where it holds the classes."""
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    held_out = [name for name in VALIDATION_NAMES if name in names]
+    others = [name for name in names if name not in ("train", "test", *held_out)]
+    # A class may be called "train", too: its folder holds images.
+    if others and not any(_holds_folders(folder / name) for name in names):
+        return {"train": folder}
+    missing = "train" if "train" not in names else "test"
+    if "train" not in names or (others and "test" not in names):
+        found = f", but {_listing(names)}" if names else ""
+        raise ImageFolderError(
+            f"{str(folder)!r} has no folder {missing!r}{found}. A folder of images holds "
+            "train/<class>/* and, where they are apart, test/<class>/* and validation/<class>/*; "
+            "or just <class>/*."
+        )
+    if len(held_out) > 1:
+        raise ImageFolderError(
+            f"{str(folder)!r} must hold one folder of validation images, but holds "
+            f"{_listing(held_out)}."
+        )
+    layout = {"train": folder / "train"}
+    if held_out:
+        layout["validation"] = folder / held_out[0]
+    if "test" in names:
+        layout["test"] = folder / "test"
+    return layout
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
 
 
 def _scan_split(folder: Path, class_names: Sequence[str], root: Path) -> _Split:

@@ -27,6 +27,7 @@ def load(
     data_dir: str | os.PathLike | None = None,
     *,
     validation_fraction: float = 0.1,
+    test_fraction: float = 0.1,
     seed: int = 0,
     image_size: tuple[int, int] | None = None,
     color_mode: Literal["rgb", "grayscale"] | None = None,
@@ -38,10 +39,11 @@ def load(
 
     - `"cifar10"`, `"cifar100"`, `"svhn"`: through TensorFlow Datasets, which downloads them once.
     - `"motifs10"`, `"motifs100"`: the embedded procedural sets of `make_motifs`, without files.
-    - A path: a folder `train/<class>/*`, `test/<class>/*` and, if it has one,
-      `validation/<class>/*` of JPEG, PNG, BMP, GIF, WebP or TIFF images. Classes are numbered in
-      sorted order; hidden files are ignored; links must not lead out of the folder. Write
-      `./cifar10` for a folder in the current directory that is called like a named data set.
+    - A path: a folder of JPEG, PNG, BMP, GIF, WebP or TIFF images, either `train/<class>/*` with
+      `test/<class>/*` and `validation/<class>/*` (or `val`, `valid`) where it has them, or just
+      `<class>/*`. Classes are numbered in sorted order; hidden files are ignored; links must not
+      lead out of the folder. Write `./cifar10` for a folder in the current directory that is called
+      like a named data set.
 
     The validation split: of each class with n training images, `round(validation_fraction * n)`
     (at least one) are drawn with `seed` and leave the training images; both splits keep the
@@ -50,13 +52,18 @@ def load(
     for validation, so many that these make up the fraction of both together. Test images are never
     touched.
 
+    The test split of a folder without test images is drawn in the same way, before the validation
+    split, with `test_fraction`; `source` says so.
+
     Args:
         name_or_path: A name or a folder.
         data_dir: Where TensorFlow Datasets keeps its files; its own default if `None`. It has no
             effect on other data sets.
         validation_fraction: Share of the training images that becomes the validation split, from
             0 (an empty split) up to but excluding 1.
-        seed: Non-negative integer that fixes the draw, and the images of the embedded sets.
+        test_fraction: For folders without a `test` folder: share of the training images that
+            becomes the test split, from 0 (an empty split) up to but excluding 1.
+        seed: Non-negative integer that fixes the draws, and the images of the embedded sets.
         image_size: `(height, width)` to resize to, bilinear with antialiasing. If `None`, the
             images must be of one size and stay as they are.
         color_mode: For folders: `"rgb"` or `"grayscale"` converts every image; `None` accepts RGB
@@ -85,7 +92,8 @@ def load(
           validation  889 images, 88–89 per class
           test        2,000 images, 200–200 per class
     """
-    _check_arguments(validation_fraction, seed, image_size, color_mode)
+    _check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
+    _check_arguments(seed, image_size, color_mode)
     name = name_or_path if isinstance(name_or_path, str) else None
     if include_extra and name != "svhn":
         raise ValueError(
@@ -102,7 +110,9 @@ def load(
         dataset = _load_motifs(name, validation_fraction, seed)
     elif name in TFDS_NAMES:
         arrays = load_tfds(name, data_dir, include_extra=include_extra)
-        dataset = ImageDataset(name=name, **_with_validation(arrays, validation_fraction, seed))
+        dataset = ImageDataset(
+            name=name, **_with_split(arrays, "validation", validation_fraction, seed)
+        )
     else:
         folder = _existing_folder(name_or_path)
         arrays = read_image_folder(
@@ -112,9 +122,12 @@ def load(
             classes=classes,
             cache_dir=cache_dir,
         )
-        dataset = ImageDataset(
-            name=folder.resolve().name, **_with_validation(arrays, validation_fraction, seed)
-        )
+        if "x_test" not in arrays:
+            # Another draw than that of the validation split, which stays what it has always been.
+            arrays = _with_split(arrays, "test", test_fraction, seed, 1)
+            arrays["source"] += f", {test_fraction:g} of each class drawn as test images"
+        arrays = _with_split(arrays, "validation", validation_fraction, seed)
+        dataset = ImageDataset(name=folder.resolve().name, **arrays)
     if classes is not None and classes != dataset.num_classes:
         raise ValueError(
             f"Expected {classes} classes, but {dataset.name!r} has {dataset.num_classes}."
@@ -124,12 +137,13 @@ def load(
     return dataset
 
 
-def _check_arguments(validation_fraction, seed, image_size, color_mode) -> None:
-    if not 0 <= validation_fraction < 1:
-        raise ValueError(
-            "`validation_fraction` must lie in [0, 1). "
-            f"Received: validation_fraction={validation_fraction}"
-        )
+def _check_fractions(**fractions: float) -> None:
+    for name, fraction in fractions.items():
+        if not 0 <= fraction < 1:
+            raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={fraction}")
+
+
+def _check_arguments(seed, image_size, color_mode) -> None:
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"`seed` must be a non-negative integer. Received: seed={seed!r}")
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
@@ -154,8 +168,8 @@ def _existing_folder(name_or_path: str | os.PathLike) -> Path:
     text = os.fspath(name_or_path)
     if not isinstance(name_or_path, str) or any(mark in text for mark in ("/", os.sep, "~")):
         raise FileNotFoundError(
-            f"There is no folder {str(folder)!r}. A data set is a folder train/<class>/*, "
-            f"test/<class>/*, or one of {', '.join(DATASET_NAMES)}."
+            f"There is no folder {str(folder)!r}. A data set is a folder train/<class>/* "
+            f"and test/<class>/*, a folder <class>/*, or one of {', '.join(DATASET_NAMES)}."
         )
     near = difflib.get_close_matches(text.lower().replace("-", ""), DATASET_NAMES, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -177,9 +191,9 @@ def _load_motifs(name: str, validation_fraction: float, seed: int) -> ImageDatas
     )
 
 
-def _with_validation(arrays: dict, fraction: float, seed: int) -> dict:
-    """Adds the validation split to `arrays`, unless it is there."""
-    if "x_validation" in arrays:
+def _with_split(arrays: dict, split: str, fraction: float, *seed: int) -> dict:
+    """Adds a split that is drawn from the training images to `arrays`, unless it is there."""
+    if f"x_{split}" in arrays:
         return arrays
     x, y, class_names = arrays["x_train"], arrays["y_train"], arrays["class_names"]
     counts = np.bincount(y, minlength=len(class_names))
@@ -187,17 +201,17 @@ def _with_validation(arrays: dict, fraction: float, seed: int) -> dict:
     for name, count, take in zip(class_names, counts, taken, strict=True):
         if take >= count:
             raise ValueError(
-                f"Class {name!r} has {count} training image(s), of which validation_fraction="
+                f"Class {name!r} has {count} training image(s), of which {split}_fraction="
                 f"{fraction} would leave none. Take a smaller fraction, or 0."
             )
     chosen = np.zeros(len(y), bool)
-    chosen[stratified_choice(y, taken, seed)] = True
+    chosen[stratified_choice(y, taken, *seed)] = True
     return {
         **arrays,
         "x_train": x[~chosen],
         "y_train": y[~chosen],
-        "x_validation": x[chosen],
-        "y_validation": y[chosen],
+        f"x_{split}": x[chosen],
+        f"y_{split}": y[chosen],
     }
 
 

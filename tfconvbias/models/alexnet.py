@@ -3,6 +3,7 @@
 import keras
 
 from tfconvbias.models import blocks, vanilla_cnn
+from tfconvbias.models.model_family import ModelFamily
 
 _LAYERS = (
     (64, 4, 2, 2, True),
@@ -14,7 +15,9 @@ _LAYERS = (
 """Filters, kernel size, strides, padding of each convolution, and whether a max-pool follows."""
 
 
+@ModelFamily
 def AlexNet(
+    *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 100,
     units: int = 512,
@@ -79,4 +82,4 @@ def AlexNet(
         x = vanilla_cnn.dense(x, units, name=layer, **options)
         x = keras.layers.ReLU(name=f"{layer}_relu")(x)
     logits = vanilla_cnn.dense(x, classes, name="head", dtype="float32", **options)
-    return keras.Model(inputs, logits, name=name)
+    return blocks.image_model(inputs, logits, name=name)

@@ -8,6 +8,7 @@ import keras
 
 from tfconvbias.connectivity import conv_output_shape
 from tfconvbias.layers import LocallyConnected2D
+from tfconvbias.models.float_image_model import FloatImageModel
 
 CONNECTIVITIES = ("conv", "local", "dense")
 
@@ -63,6 +64,12 @@ def image_inputs(
         return inputs, inputs
     inputs = keras.Input(input_shape, dtype="uint8", name="images")
     return inputs, preprocessing(inputs)
+
+
+def image_model(inputs: Any, outputs: Any, name: str) -> keras.Model:
+    """Close a graph that `image_inputs` opened; a network on float images warns about integers."""
+    kind = keras.Model if inputs.dtype == "uint8" else FloatImageModel
+    return kind(inputs, outputs, name=name)
 
 
 def check_connectivity(connectivity: str) -> None:

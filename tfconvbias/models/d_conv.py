@@ -5,21 +5,15 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
-
-CHANNELS_AND_STRIDES = (
-    (1, 1),
-    (2, 2),
-    (2, 1),
-    (4, 2),
-    (4, 1),
-    (8, 2),
-    (8, 1),
-    (16, 2),
-)
+from tfconvbias.models.layer_tables import CHANNELS_AND_STRIDES
+from tfconvbias.models.model_family import ModelFamily
+from tfconvbias.models.parameter_counts import check_memory
 
 
+@ModelFamily
 def DConv(
     base_channels: int,
+    *,
     connectivity: str = "conv",
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
@@ -59,6 +53,7 @@ def DConv(
 
     Raises:
         ValueError: If an argument is out of its range.
+        MemoryError: If the network would not fit into memory; nothing is allocated then.
 
     Example:
         >>> tuple(DConv(2, input_shape=(16, 16, 3)).get_layer("conv8").kernel.shape)
@@ -75,6 +70,13 @@ def DConv(
         "kernel_regularizer": kernel_regularizer,
     }
     inputs, x = blocks.image_inputs(input_shape, preprocessing)
+    check_memory(
+        blocks.family_name("d", connectivity),
+        base_channels,
+        input_shape=input_shape,
+        classes=classes,
+        kernel_size=kernel_size,
+    )
     volume = blocks.Volume(x, input_shape)
     for index, (multiple, strides) in enumerate(CHANNELS_AND_STRIDES, start=1):
         volume = blocks.connected_relu(
@@ -90,4 +92,4 @@ def DConv(
         volume.flat(), 64 * base_channels, name="fc1", dropout_rate=dropout_rate, **options
     )
     logits = blocks.classifier(x, classes, name="fc2", dropout_rate=dropout_rate, **options)
-    return keras.Model(inputs, logits, name=name or blocks.family_name("d", connectivity))
+    return blocks.image_model(inputs, logits, name=name or blocks.family_name("d", connectivity))

@@ -1,10 +1,13 @@
 """Exact numbers of kernel parameters, and the width that comes nearest to a budget."""
 
+import math
 from collections.abc import Callable
 
+import keras
+
+from tfconvbias.memory import available_bytes, readable
 from tfconvbias.models.blocks import check_positive
-from tfconvbias.models.d_conv import CHANNELS_AND_STRIDES
-from tfconvbias.models.resnet18 import STAGES
+from tfconvbias.models.layer_tables import CHANNELS_AND_STRIDES, STAGES
 
 FAMILIES = (
     "s_conv",
@@ -15,9 +18,13 @@ FAMILIES = (
     "d_fc",
     "three_fc",
     "resnet18",
+    "resnet18_local",
+    "resnet18_dense",
 )
 
-_SUFFIX_CONNECTIVITY = {"conv": "conv", "local": "local", "fc": "dense"}
+_SUFFIX_CONNECTIVITY = {"conv": "conv", "local": "local", "fc": "dense", "dense": "dense"}
+
+_Shape = tuple[int, int, int]
 
 
 def num_kernel_parameters(
@@ -32,8 +39,8 @@ def num_kernel_parameters(
     """Count the entries of a family's kernels, without biases and BatchNorm.
 
     Args:
-        family: `"s_conv"`, `"s_local"`, `"s_fc"`, `"d_conv"`, `"d_local"`, `"d_fc"`, `"three_fc"`
-            or `"resnet18"`.
+        family: `"s_conv"`, `"s_local"`, `"s_fc"`, `"d_conv"`, `"d_local"`, `"d_fc"`, `"three_fc"`,
+            `"resnet18"`, `"resnet18_local"` or `"resnet18_dense"`.
         width: Base channels α, or the hidden units of `"three_fc"`.
         input_shape: `(rows, cols, channels)`.
         classes: Number of logits.
@@ -56,30 +63,81 @@ def num_kernel_parameters(
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Tables 3 and 4. The paper's
         D-LOCAL column repeats the factors of D-FC; the count here is that of the layers themselves.
     """
+    sizes = _kernel_sizes(
+        family,
+        width,
+        input_shape=input_shape,
+        classes=classes,
+        kernel_size=kernel_size,
+        hidden_ratio=hidden_ratio,
+    )
+    return sum(sizes)
+
+
+def check_memory(family: str, width: int, **shape) -> None:
+    """Raise a `MemoryError` before a network is built that does not fit into memory.
+
+    It takes what its kernels take, and as much again as the largest of them, whose initial values
+    are drawn beside it. Training it takes the kernels' gradients too, of which nothing is said
+    here.
+
+    Args:
+        family: As in `num_kernel_parameters`.
+        width: As in `num_kernel_parameters`.
+        **shape: The other arguments of `num_kernel_parameters`.
+    """
+    sizes = _kernel_sizes(family, width, **shape)
+    item = {"float64": 8, "float32": 4}.get(keras.config.dtype_policy().variable_dtype, 2)
+    needed, limit = item * (sum(sizes) + max(sizes)), available_bytes()
+    if limit is not None and needed > limit:
+        raise MemoryError(
+            f"The {len(sizes)} kernels of {family} of width {width} hold {sum(sizes):,} "
+            f"parameters: building it takes {readable(needed)}, and training it about twice that, "
+            f"but {readable(limit)} are left. The largest kernel has {max(sizes):,} parameters. "
+            f"Take fewer channels or a smaller input. Received: {shape}"
+        )
+
+
+def _kernel_sizes(
+    family: str,
+    width: int,
+    *,
+    input_shape: tuple[int, int, int] = (32, 32, 3),
+    classes: int = 10,
+    kernel_size: int | None = None,
+    hidden_ratio: int = 24,
+) -> list[int]:
+    """The number of entries of each kernel, in the order of the layers."""
     check_positive(width=width, classes=classes, hidden_ratio=hidden_ratio)
     rows, cols, channels = input_shape
     if family == "three_fc":
-        return (rows * cols * channels + width + classes) * width
-    if family == "resnet18":
-        return _resnet18(width, input_shape, classes, kernel_size or 3)
+        return [rows * cols * channels * width, width * width, width * classes]
     prefix, connectivity = _parse(family)
+    volume = (rows, cols, channels)
+    if prefix == "resnet18":
+        return _resnet18(width, volume, classes, kernel_size or 3, connectivity)
     layers: tuple[tuple[int, int], ...]
     if prefix == "s":
         layers, fc1, size = ((1, 2),), hidden_ratio * width, kernel_size or 9
     else:
         layers, fc1, size = CHANNELS_AND_STRIDES, 64 * width, kernel_size or 3
-    total = 0
+    sizes = []
     for multiple, strides in layers:
-        out = (-(-rows // strides), -(-cols // strides), multiple * width)
-        per_position = size * size * channels * out[2]
-        positions = out[0] * out[1]
-        total += {
-            "conv": per_position,
-            "local": per_position * positions,
-            "dense": rows * cols * channels * positions * out[2],
-        }[connectivity]
-        rows, cols, channels = out
-    return total + rows * cols * channels * fc1 + fc1 * classes
+        entries, volume = _connection(volume, multiple * width, size, strides, connectivity)
+        sizes.append(entries)
+    return [*sizes, math.prod(volume) * fc1, fc1 * classes]
+
+
+def _connection(
+    volume: _Shape, filters: int, size: int, strides: int, connectivity: str
+) -> tuple[int, _Shape]:
+    """The entries of the kernel between two volumes, and the second of them."""
+    rows, cols, channels = volume
+    out = (-(-rows // strides), -(-cols // strides), filters)
+    if connectivity == "dense":
+        return math.prod(volume) * math.prod(out), out
+    per_position = size * size * channels * filters
+    return per_position * (out[0] * out[1] if connectivity == "local" else 1), out
 
 
 def base_channels_for_budget(
@@ -93,8 +151,8 @@ def base_channels_for_budget(
     """The width whose kernel parameter count comes nearest to a budget.
 
     Args:
-        family: `"s_conv"`, `"s_local"`, `"s_fc"`, `"d_conv"`, `"d_local"`, `"d_fc"`, `"three_fc"`
-            or `"resnet18"`.
+        family: `"s_conv"`, `"s_local"`, `"s_fc"`, `"d_conv"`, `"d_local"`, `"d_fc"`, `"three_fc"`,
+            `"resnet18"`, `"resnet18_local"` or `"resnet18_dense"`.
         num_params: The budget, in kernel parameters.
         input_shape: `(rows, cols, channels)`.
         classes: Number of logits.
@@ -144,17 +202,19 @@ def _parse(family: str) -> tuple[str, str]:
     if family not in FAMILIES:
         raise ValueError(f"`family` must be one of {FAMILIES}. Received: family={family}")
     prefix, _, suffix = family.partition("_")
-    return prefix, _SUFFIX_CONNECTIVITY[suffix]
+    return prefix, _SUFFIX_CONNECTIVITY[suffix or "conv"]
 
 
-def _resnet18(width: int, input_shape: tuple[int, int, int], classes: int, size: int) -> int:
-    taps = size * size
-    total = taps * input_shape[2] * width
-    channels = width
-    for multiple, strides in STAGES:
+def _resnet18(width: int, volume: _Shape, classes: int, size: int, connectivity: str) -> list[int]:
+    entries, volume = _connection(volume, width, size, 1, connectivity)
+    sizes = [entries]
+    for multiple, stage_strides in STAGES:
         filters = multiple * width
-        total += taps * filters * (channels + 3 * filters)
-        if strides != 1 or channels != filters:
-            total += channels * filters
-        channels = filters
-    return total + channels * classes
+        for strides in (stage_strides, 1):
+            first, middle = _connection(volume, filters, size, strides, connectivity)
+            second, out = _connection(middle, filters, size, 1, connectivity)
+            sizes += [first, second]
+            if volume != out:
+                sizes.append(_connection(volume, filters, 1, strides, connectivity)[0])
+            volume = out
+    return [*sizes, volume[2] * classes]

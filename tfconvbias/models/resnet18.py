@@ -5,14 +5,17 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.layer_tables import STAGES
+from tfconvbias.models.model_family import ModelFamily
+from tfconvbias.models.parameter_counts import check_memory
 
-STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
 
-
+@ModelFamily
 def ResNet18(
+    base_channels: int = 64,
+    *,
     kernel_size: int = 3,
     connectivity: str = "conv",
-    base_channels: int = 64,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     preprocessing: keras.layers.Layer | None = None,
@@ -32,9 +35,9 @@ def ResNet18(
     field is one position); dense networks need a small `base_channels`.
 
     Args:
+        base_channels: Channels of the first stage.
         kernel_size: Side of the receptive fields, 3 to 15 and odd in the paper.
         connectivity: `"conv"`, `"local"` or `"dense"`.
-        base_channels: Channels of the first stage.
         input_shape: `(rows, cols, channels)`.
         classes: The number of logits.
         preprocessing: Layer from uint8 images to network input, or `None` for float input.
@@ -47,9 +50,10 @@ def ResNet18(
 
     Raises:
         ValueError: If an argument is out of its range.
+        MemoryError: If the network would not fit into memory; nothing is allocated then.
 
     Example:
-        >>> model = ResNet18(5, base_channels=4, input_shape=(8, 8, 3))
+        >>> model = ResNet18(4, kernel_size=5, input_shape=(8, 8, 3))
         >>> tuple(model.get_layer("conv1").kernel.shape)
         (5, 5, 3, 4)
 
@@ -66,6 +70,14 @@ def ResNet18(
     options = {"connectivity": connectivity, **initial}
 
     inputs, x = blocks.image_inputs(input_shape, preprocessing)
+    default_name = "resnet18" if connectivity == "conv" else f"resnet18_{connectivity}"
+    check_memory(
+        default_name,
+        base_channels,
+        input_shape=input_shape,
+        classes=classes,
+        kernel_size=kernel_size,
+    )
     volume = blocks.connected_relu(
         blocks.Volume(x, input_shape), base_channels, kernel_size, 1, name="conv1", **options
     )
@@ -100,5 +112,4 @@ def ResNet18(
             volume = blocks.Volume(keras.layers.ReLU(name=f"{prefix}_relu")(joined), branch.shape)
     x = keras.layers.GlobalAveragePooling2D(name="pool")(volume.image())
     logits = blocks.classifier(x, classes, name="fc", **initial)
-    default_name = "resnet18" if connectivity == "conv" else f"resnet18_{connectivity}"
-    return keras.Model(inputs, logits, name=name or default_name)
+    return blocks.image_model(inputs, logits, name=name or default_name)

@@ -5,10 +5,14 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
+from tfconvbias.models.parameter_counts import check_memory
 
 
+@ModelFamily
 def SConv(
     base_channels: int,
+    *,
     connectivity: str = "conv",
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
@@ -51,9 +55,11 @@ def SConv(
 
     Raises:
         ValueError: If an argument is out of its range.
+        MemoryError: If the network would not fit into memory; nothing is allocated then.
 
     Example:
-        >>> tuple(SConv(2, "dense", input_shape=(8, 8, 3)).get_layer("conv1").kernel.shape)
+        >>> model = SConv(2, connectivity="dense", input_shape=(8, 8, 3))
+        >>> tuple(model.get_layer("conv1").kernel.shape)
         (192, 32)
 
     Reference:
@@ -68,6 +74,14 @@ def SConv(
         "kernel_regularizer": kernel_regularizer,
     }
     inputs, x = blocks.image_inputs(input_shape, preprocessing)
+    check_memory(
+        blocks.family_name("s", connectivity),
+        base_channels,
+        input_shape=input_shape,
+        classes=classes,
+        kernel_size=kernel_size,
+        hidden_ratio=hidden_ratio,
+    )
     volume = blocks.connected_relu(
         blocks.Volume(x, input_shape),
         base_channels,
@@ -85,4 +99,4 @@ def SConv(
         **options,
     )
     logits = blocks.classifier(x, classes, name="fc2", dropout_rate=dropout_rate, **options)
-    return keras.Model(inputs, logits, name=name or blocks.family_name("s", connectivity))
+    return blocks.image_model(inputs, logits, name=name or blocks.family_name("s", connectivity))

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 # (width, kernel size) of every convolution; the softmax layer, which counts in the depth, is not
 # listed.
@@ -33,8 +34,10 @@ BASE_STRIDES: dict[str, tuple[int, ...]] = {
 }
 
 
+@ModelFamily
 def StructuredBase(
     base: str | Sequence[tuple[int, int]] = "cifar20",
+    *,
     residual: bool = True,
     strides: Sequence[int] | None = None,
     input_shape: tuple[int, int, int] | None = None,
@@ -139,7 +142,7 @@ def StructuredBase(
     x = keras.layers.GlobalAveragePooling2D(name="pool")(volume.tensor)
     outputs = blocks.classifier(x, classes, name="fc", kernel_regularizer=None, **initial)
     kind = "residual" if residual else "plain"
-    return keras.Model(inputs, outputs, name=name or f"structured_{label}_{kind}")
+    return blocks.image_model(inputs, outputs, name=name or f"structured_{label}_{kind}")
 
 
 def _layers_of(base) -> tuple[tuple[int, int], ...]:

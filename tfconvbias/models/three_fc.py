@@ -5,10 +5,14 @@ from typing import Any
 import keras
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
+from tfconvbias.models.parameter_counts import check_memory
 
 
+@ModelFamily
 def ThreeFC(
     hidden_units: int,
+    *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     dropout_rate: float = 0.0,
@@ -36,6 +40,7 @@ def ThreeFC(
 
     Raises:
         ValueError: If an argument is out of its range.
+        MemoryError: If the network would not fit into memory; nothing is allocated then.
 
     Example:
         >>> tuple(ThreeFC(16, input_shape=(8, 8, 3)).get_layer("fc1").kernel.shape)
@@ -51,8 +56,9 @@ def ThreeFC(
         "kernel_regularizer": kernel_regularizer,
     }
     inputs, x = blocks.image_inputs(input_shape, preprocessing)
+    check_memory("three_fc", hidden_units, input_shape=input_shape, classes=classes)
     x = blocks.Volume(x, input_shape).flat()
     x = blocks.hidden_dense(x, hidden_units, name="fc1", dropout_rate=0.0, **options)
     x = blocks.hidden_dense(x, hidden_units, name="fc2", dropout_rate=dropout_rate, **options)
     logits = blocks.classifier(x, classes, name="fc3", dropout_rate=dropout_rate, **options)
-    return keras.Model(inputs, logits, name=name)
+    return blocks.image_model(inputs, logits, name=name)

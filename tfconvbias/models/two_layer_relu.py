@@ -10,10 +10,10 @@ Connectivity = Literal["dense", "local", "conv"]
 
 
 def TwoLayerReLU(
-    connectivity: Connectivity,
-    dimension: int,
     width: int,
     *,
+    connectivity: Connectivity,
+    dimension: int,
     patch_size: int | None = None,
     seed: int | None = None,
     name: str | None = None,
@@ -33,9 +33,9 @@ def TwoLayerReLU(
     that the convolution is one matrix product of shape `(n J, m)` with `(m, K)`.
 
     Args:
+        width: K, the number of units (of filters for `"local"` and `"conv"`).
         connectivity: `"dense"`, `"local"` or `"conv"`.
         dimension: d.
-        width: K, the number of units (of filters for `"local"` and `"conv"`).
         patch_size: m, a divisor of `dimension`. Not for `"dense"`.
         seed: Seed of the initial weights: w ~ N(0, 2/fan-in) (He), v ~ N(0, 1/K), b = β₀ = 0.
         name: Name of the model.
@@ -48,7 +48,7 @@ def TwoLayerReLU(
             divide the dimension.
 
     Example:
-    >>> TwoLayerReLU("conv", 40, 128, patch_size=4).count_params()
+    >>> TwoLayerReLU(128, connectivity="conv", dimension=40, patch_size=4).count_params()
     769
 
     Reference: arXiv 2603.04807, which writes the bias as a threshold, −b.

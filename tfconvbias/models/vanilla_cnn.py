@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfconvbias.models import blocks
+from tfconvbias.models.model_family import ModelFamily
 
 INITIALIZATIONS = ("torch", "keras")
 
@@ -15,8 +16,10 @@ _LAYERS = ((4, 2, 2), (5, 1, 2), (3, 1, 1))
 """Kernel size, strides and padding of each convolution."""
 
 
+@ModelFamily
 def VanillaCNN(
     filters: int = 64,
+    *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
     classes: int = 10,
     initialization: str = "torch",
@@ -69,7 +72,7 @@ def VanillaCNN(
         x = keras.layers.MaxPooling2D(3, strides=2, name=f"conv{index}_pool")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     logits = dense(x, classes, name="head", initialization=initialization, dtype="float32")
-    return keras.Model(inputs, logits, name=name)
+    return blocks.image_model(inputs, logits, name=name)
 
 
 def load_channels_first_weights(

@@ -2,14 +2,14 @@
 
 A study says which runs it needs and what it makes of their results. Papers are imported when they
 are used: `tfconvbias.studies.neyshabur2020`, `dascoli2019`, `structured_sparsity`,
-`edge_of_stability`.
+`edge_of_stability`. `zoo` is no paper: it trains the models that come with the package.
 """
 
 import importlib
 
 from tfconvbias.studies.study import Cell, Findings, Results, Study, report_study
 
-_PAPERS = ("dascoli2019", "edge_of_stability", "neyshabur2020", "structured_sparsity")
+_PAPERS = ("dascoli2019", "edge_of_stability", "neyshabur2020", "structured_sparsity", "zoo")
 
 __all__ = [
     "Cell",
@@ -21,6 +21,7 @@ __all__ = [
     "neyshabur2020",
     "report_study",
     "structured_sparsity",
+    "zoo",
 ]
 
 

@@ -14,7 +14,7 @@ from keras import ops
 from tfconvbias.graph import LayerGraph, TensorRef, facts_of, read_graph
 from tfconvbias.graph.facts import channel_axis, keeps_zero, kind_of
 from tfconvbias.graph.normalization import folded_scale, following_normalization, is_chosen
-from tfconvbias.regularizers import KernelSize, StructuredSparsity
+from tfconvbias.regularizers import KernelNumber, KernelSize, StructuredSparsity
 from tfconvbias.regularizers.layer_penalties import penalty_for
 from tfconvbias.regularizers.nested_groups import increments
 from tfconvbias.regularizers.structured_sparsity import regularizers_of
@@ -23,7 +23,7 @@ from tfconvbias.surgery.kernel_layers import check_weights, to_numpy
 
 def threshold(
     model,
-    tau,
+    tau=0.0,
     relative=False,
     regularizer=None,
     fold_normalization=False,
@@ -54,19 +54,20 @@ def threshold(
 
     Args:
         model: A functional or sequential model; it is not modified.
-        tau: τ >= 0.
+        tau: τ >= 0. Defaults to 0, which takes the kernels that are zero already.
         relative: Whether τ is a fraction of the largest norm of a whole kernel in the same layer.
         regularizer: A `KernelNumber` or `KernelSize` to be used for every convolution, whatever
             penalty it was trained with (none, or the `Proximal` optimizer's). A kernel without
             spatial axes of one length has no sizes: it is removed whole or not at all. Defaults
-            to each layer's own; layers without one are left alone.
+            to each layer's own; layers without one are left alone. In a model in which no layer has
+            a penalty, whole kernels are compared with τ, as with `KernelNumber`.
         fold_normalization: Whether norms are those of the kernels folded with the
             BatchNormalization that follows, (γ/√(σ²+ε))·k; for models trained with
             `Complexity(..., fold_normalization=True)`.
         shifts: `"keep"` (default) or `"drop"`: what becomes of the constants of dead channels.
         layers: Names or classes of the layers to threshold, such as
             `(keras.layers.Conv2D, keras.layers.Dense)`. Defaults to all that have a penalty of
-            their own, or with `regularizer` to the convolutions.
+            their own; with `regularizer`, or where none has a penalty, to the convolutions.
 
     Returns:
         The thresholded copy, of the same architecture.
@@ -211,6 +212,12 @@ def _emitted(layer: Any) -> Any:
 
 
 def _cuts(graph, tau, relative, regularizer, fold_normalization, layers) -> list[_Cut]:
+    if regularizer is None and not any(
+        isinstance(own, StructuredSparsity)
+        for call in graph.calls
+        for own in regularizers_of(call.operation)
+    ):
+        regularizer = KernelNumber(0.0)
     cuts: dict[int, list[_Cut]] = {}
     for number, call in enumerate(graph.calls):
         layer = call.operation
@@ -239,7 +246,7 @@ def _cuts(graph, tau, relative, regularizer, fold_normalization, layers) -> list
             cuts.setdefault(id(layer), []).append(cut)
     if not cuts:
         raise ValueError(
-            "There is nothing to apply the threshold to: no layer of the model has a "
+            "There is nothing to apply the threshold to: no layer that was chosen has a "
             "`KernelNumber` or `KernelSize`, and no convolution was found for `regularizer`. "
             f"Received: regularizer={regularizer}, layers={layers}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from tfconvbias.lazy import data, keras, models, optimizers
@@ -17,7 +18,7 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
     """Build the configured network on raw uint8 images, its preprocessing inside.
 
     Raises:
-        ConfigError: If the augmentation is unknown.
+        ConfigError: If the augmentation is unknown, or the network would not fit into memory.
     """
     try:
         preprocessing = data.preprocessing(
@@ -37,6 +38,13 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
             keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
         ),
     }
+    try:
+        return _network(config, arguments)
+    except MemoryError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _network(config: RunConfig, arguments: dict[str, Any]) -> keras.Model:
     if config.family == "three_fc":
         return models.ThreeFC(config.hidden_units, dropout_rate=config.dropout_rate, **arguments)
     arguments["connectivity"] = config.connectivity
@@ -51,23 +59,32 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
     return models.DConv(**arguments)
 
 
-def build_optimizer(config: RunConfig, steps: int) -> keras.optimizers.Optimizer:
+def build_optimizer(
+    config: RunConfig, steps: int, model: keras.Model | None = None
+) -> keras.optimizers.Optimizer:
     """Build the configured optimizer.
 
     Args:
         config: the run's configuration.
         steps: steps of the whole run, over which the cosine schedule falls to 0.
+        model: a network of one's own; where no layer of it is called as a family's convolutions
+            are, `l1` is the λ of all layers. By default one of the configured family.
     """
     rate = learning_rate(config, steps)
     if config.optimizer == "sgd":
         return keras.optimizers.SGD(rate, momentum=config.momentum)
+    convolutions = {CONV_LAYERS: config.l1_conv}
+    if model is None:
+        has_convolutions = config.family != "three_fc"
+    else:
+        has_convolutions = any(re.search(CONV_LAYERS, v.path) for v in model.trainable_variables)
     return optimizers.BetaLasso(
         rate,
         l1=config.l1,
         beta=config.beta,
         threshold=config.threshold,
         momentum=config.momentum,
-        l1_overrides=None if config.family == "three_fc" else {CONV_LAYERS: config.l1_conv},
+        l1_overrides=convolutions if has_convolutions else None,
     )
 
 
@@ -85,12 +102,12 @@ def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:
 
     Args:
         config: The run's configuration.
-        model: From `build_model`.
+        model: From `build_model`, or another classifier that puts out logits.
         steps: Steps of the whole run.
     """
     models.match_statistics_momentum(model, steps)
     chosen = {"auto": None, "on": True, "off": False}[config.jit_compile]
-    compile_classifier(model, build_optimizer(config, steps), chosen)
+    compile_classifier(model, build_optimizer(config, steps, model), chosen)
 
 
 def compile_classifier(

@@ -1,7 +1,7 @@
 """The search spaces of both optimizers as KerasTuner hypermodels."""
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -20,6 +20,9 @@ from tfconvbias.training import (
 )
 from tfconvbias.tuning.search_config import SearchConfig
 
+BuildFunction = Callable[[RunConfig, data.ImageDataset], keras.Model]
+"""Makes an uncompiled classifier on raw uint8 images for a trial's configuration."""
+
 
 class _TrainingHyperModel(keras_tuner.HyperModel):
     """A search space over run configurations.
@@ -27,11 +30,17 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
     Args:
         config: what all trials share, and the values that are tried.
         dataset: its training and validation images are used, its test images never.
+        build_fn: builds each trial's network; by default `training.build_model`.
     """
 
     optimizer: str
 
-    def __init__(self, config: SearchConfig, dataset: data.ImageDataset):
+    def __init__(
+        self,
+        config: SearchConfig,
+        dataset: data.ImageDataset,
+        build_fn: BuildFunction = build_model,
+    ):
         super().__init__(name=f"{config.run.model_name}_{config.run.optimizer}")
         if config.run.optimizer != self.optimizer:
             raise ConfigError(
@@ -44,6 +53,7 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
             )
         self.config = config
         self.dataset = dataset
+        self.build_fn = build_fn
 
     def declare_hyperparameters(self, hp: keras_tuner.HyperParameters) -> None:
         """Enter the fields that are searched, each with the values to try; the first is default."""
@@ -59,7 +69,7 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
         """Build and compile a trial's model; the rate falls over all of the run's epochs."""
         config = self.configure(hp)
         keras.utils.set_random_seed(config.seed)
-        model = build_model(config, self.dataset)
+        model = self.build_fn(config, self.dataset)
         steps = len(self.dataset.x_train) // config.batch_size
         compile_model(config, model, steps * config.epochs)
         return model
@@ -119,6 +129,11 @@ class SGDHyperModel(_TrainingHyperModel):
     Args:
         config: what all trials share, and the values that are tried; `optimizer="sgd"`.
         dataset: its training and validation images are used, its test images never.
+        build_fn: `(RunConfig, ImageDataset) -> keras.Model`, builds each trial's network: any
+            classifier that puts out logits for raw uint8 images, uncompiled. Rate, momentum and λ
+            act through the optimizer (`l1_conv` on layers called conv1, conv2, …, where there are
+            any); dropout and weight decay do what the function makes of
+            `config.dropout_rate` and `config.weight_decay`. By default `training.build_model`.
 
     Raises:
         ConfigError: If the configuration is of another optimizer, or there is no validation split.
@@ -133,6 +148,11 @@ class BetaLassoHyperModel(_TrainingHyperModel):
     Args:
         config: what all trials share, and the values that are tried; `optimizer="beta_lasso"`.
         dataset: its training and validation images are used, its test images never.
+        build_fn: `(RunConfig, ImageDataset) -> keras.Model`, builds each trial's network: any
+            classifier that puts out logits for raw uint8 images, uncompiled. Rate, momentum and λ
+            act through the optimizer (`l1_conv` on layers called conv1, conv2, …, where there are
+            any); dropout and weight decay do what the function makes of
+            `config.dropout_rate` and `config.weight_decay`. By default `training.build_model`.
 
     Raises:
         ConfigError: If the configuration is of another optimizer, or there is no validation split.

@@ -22,7 +22,7 @@ def test_a_run_measures_itself_and_is_the_same_again():
     assert row["history"]["time"] == pytest.approx([0, 0.4 * (2 + 5), 0.4 * (2 + 15)])
     assert row["history"]["edge"][0] == float("inf")
     points = data.sphere_regression(16, 12, 3, num_test=30)
-    model = models.TwoLayerReLU("conv", 12, 8, patch_size=3, seed=0)
+    model = models.TwoLayerReLU(8, connectivity="conv", dimension=12, patch_size=3, seed=0)
     error = np.mean((model.predict(points.x_train, verbose=0) - points.y_train) ** 2)
     assert row["history"]["train_error"][0] == pytest.approx(error, rel=1e-5)
     kernel, bias, outgoing, _ = model.get_weights()
@@ -90,7 +90,7 @@ def test_gradient_descent_takes_the_stated_number_of_full_batch_steps():
     row = stability_row(run)
     points = data.sphere_regression(16, 12, 3, num_test=30)
     x, y = points.x_train.astype("float64"), points.y_train.astype("float64")
-    weights = models.TwoLayerReLU("dense", 12, 8, seed=0).get_weights()
+    weights = models.TwoLayerReLU(8, connectivity="dense", dimension=12, seed=0).get_weights()
     w, b, v, c = (weight.astype("float64") for weight in weights)
     for step in range(20):
         rate = 0.4 * min(step / 5, 1)

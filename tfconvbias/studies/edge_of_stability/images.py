@@ -109,7 +109,7 @@ def run_stability_images(config: StabilityImages) -> dict[str, Row]:
 def _network(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> keras.Model:
     model = models.SConv(
         config.base_channels,
-        connectivity,
+        connectivity=connectivity,
         input_shape=dataset.image_shape,
         classes=dataset.num_classes,
         preprocessing=data.preprocessing(

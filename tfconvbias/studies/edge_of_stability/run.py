@@ -133,9 +133,9 @@ def regression_row(
     if connectivity != "dense" and views is not None:
         x, x_test = x[:, views.ravel()], x_test[:, views.ravel()]
     model = models.TwoLayerReLU(
-        connectivity,
-        x.shape[1],
         width,
+        connectivity=connectivity,
+        dimension=x.shape[1],
         patch_size=None if connectivity == "dense" else len(points.teacher.kernel),
         seed=seed,
     )

@@ -153,7 +153,7 @@ def _models(config: DescriptionTableConfig) -> Iterator[_Described]:
         for connectivity in _CONNECTIVITIES:
             model = family(
                 channels,
-                connectivity,
+                connectivity=connectivity,
                 input_shape=shape,
                 classes=config.num_classes,
                 kernel_initializer="zeros",

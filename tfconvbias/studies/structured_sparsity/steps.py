@@ -79,8 +79,8 @@ def build_network(
     decay = keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
     network = models.StructuredBase(
         layers or config.layers,
-        config.residual,
-        models.BASE_STRIDES[config.base],
+        residual=config.residual,
+        strides=models.BASE_STRIDES[config.base],
         input_shape=dataset.image_shape,
         classes=dataset.num_classes,
         use_max_pooling=config.base.startswith("imagenet"),
