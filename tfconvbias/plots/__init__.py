@@ -18,6 +18,7 @@ from tfconvbias.plots.embedding import (
     switch_time_curves,
 )
 from tfconvbias.plots.filter_images import filter_images
+from tfconvbias.plots.kernel_groups import group_supports, size_snakes
 from tfconvbias.plots.scaling import (
     accuracy_against_kernel_size,
     accuracy_against_parameters,
@@ -52,6 +53,7 @@ __all__ = [
     "gap_against",
     "gap_curves",
     "gaps_by_group",
+    "group_supports",
     "interpolation_panels",
     "kernel_size_histograms",
     "log_weight_images",
@@ -61,6 +63,7 @@ __all__ = [
     "path_curves",
     "sharpness_and_accuracy",
     "sharpness_curves",
+    "size_snakes",
     "spread_curves",
     "switch_time_curves",
     "units_of_networks",
