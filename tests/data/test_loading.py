@@ -170,6 +170,7 @@ def prepared(tmp_path_factory):
             version,
             features=tfds.features.FeaturesDict(
                 {"image": tfds.features.Image(shape=shape), "label": label}
+                | ({} if name == "mnist" else {"id": tfds.features.Text()})
             ),
             split_datasets={
                 split: tf.data.Dataset.from_tensor_slices(
@@ -177,6 +178,7 @@ def prepared(tmp_path_factory):
                         "image": images(count, count)[:, : shape[0], : shape[1], : shape[2]],
                         "label": np.arange(count) % 10,
                     }
+                    | ({} if name == "mnist" else {"id": [str(index) for index in range(count)]})
                 )
                 for split, count in splits.items()
             },

@@ -8,8 +8,8 @@ from tfconvbias.studies.structured_sparsity.architecture_table import (
     Published,
     architecture_row,
     base_rows,
-    depth,
     group_supports,
+    network_depth,
     report_architectures,
 )
 from tfconvbias.studies.structured_sparsity.comparison import (
@@ -56,9 +56,9 @@ __all__ = [
     "base_rows",
     "comparison_findings",
     "comparison_table",
-    "depth",
     "depth_table",
     "group_supports",
+    "network_depth",
     "nonzero_multiply_adds",
     "report_architectures",
     "report_comparison",

@@ -99,7 +99,7 @@ def architecture_row(name: str) -> dict[str, str]:
         "top-1 error": published.top1,
         "top-5 error": published.top5,
         "D, printed": str(published.depth),
-        "D": str(depth(network)),
+        "D": str(network_depth(network)),
         "layer widths": _listed({layer.kernels for layer in convolutions}),
         "kernel sizes": _listed({layer.kernel_size for layer in convolutions}),
         "parameters, printed": published.parameters,
@@ -138,7 +138,7 @@ def group_supports(size: int, groups: str) -> np.ndarray:
     return memberships(size, 2, groups).reshape(-1, size, size)
 
 
-def depth(network: keras.Model) -> int:
+def network_depth(network: keras.Model) -> int:
     """The most layers with a kernel on a way from input to output."""
     graph = read_graph(network)
     depths: list[int] = []

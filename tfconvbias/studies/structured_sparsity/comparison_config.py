@@ -64,8 +64,6 @@ class ComparisonConfig(Config):
         sweep: What all trainings share. Its `run_dir` is the comparison's folder; `seed` chooses
             the images. Methods, budgets and seeds can be added later, with `resume`.
 
-    Methods, budgets and seeds can be added to a finished comparison, with `resume`.
-
     Raises:
         ConfigError: If a value is out of its range, or methods have unequal numbers of settings.
     """
