@@ -124,7 +124,8 @@ class _Comparison:
     def _try_settings(
         self, trainings: SeedTrainings, method: str, budget: float
     ) -> list[dict[str, Any]]:
-        rows, error = [], None
+        rows: list[dict[str, Any]] = []
+        error: TrainingDivergedError | None = None
         for number in range(len(self.config.settings(method))):
             try:
                 rows.append(self._train(trainings, method, budget, number))
