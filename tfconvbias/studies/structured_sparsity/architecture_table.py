@@ -1,16 +1,15 @@
 """The tables of the draft and its Figure 2: architectures counted, nested groups drawn."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import keras
 import numpy as np
 
-from tfconvbias import models, plots, surgery
-from tfconvbias.graph import facts_of, read_graph
-from tfconvbias.regularizers.nested_groups import STRATEGIES, memberships
+from tfconvbias.lazy import keras, models, plots, surgery
 from tfconvbias.studies.structured_sparsity.googlenet import GoogLeNet
 from tfconvbias.training import Config, ConfigError, environment, format_table, option, write_page
 
@@ -74,7 +73,9 @@ def report_architectures(config: ArchitectureTable) -> None:
     for heading, rows in tables.items():
         print(f"\n{heading}\n\n{format_table(rows)}")
     size = config.kernel_size
-    figure = plots.group_supports({name: group_supports(size, name) for name in STRATEGIES})
+    figure = plots.group_supports(
+        {name: group_supports(size, name) for name in ("half_ring", "ring")}
+    )
     caption = (
         f"Figure 2: positions of a {size}×{size} kernel that each nested group holds. Where the "
         "first n groups are zero, the white positions are left."
@@ -135,11 +136,15 @@ def group_supports(size: int, groups: str) -> np.ndarray:
         size: Edge ŝ of the kernel.
         groups: `"half_ring"` or `"ring"`.
     """
+    from tfconvbias.regularizers.nested_groups import memberships
+
     return memberships(size, 2, groups).reshape(-1, size, size)
 
 
 def network_depth(network: keras.Model) -> int:
     """The most layers with a kernel on a way from input to output."""
+    from tfconvbias.graph import facts_of, read_graph
+
     graph = read_graph(network)
     depths: list[int] = []
     for call in graph.calls:

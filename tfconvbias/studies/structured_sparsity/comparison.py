@@ -1,13 +1,12 @@
 """Methods that make networks smaller, compared at equal cost, epochs and tuning."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import keras
-
-from tfconvbias import analysis, data, surgery
-from tfconvbias.data import EVALUATION_BATCH_SIZE
+from tfconvbias.lazy import analysis, data, keras, surgery
 from tfconvbias.studies.structured_sparsity.comparison_config import ComparisonConfig, Setting
 from tfconvbias.studies.structured_sparsity.comparison_trainings import SeedTrainings
 from tfconvbias.training import (
@@ -176,7 +175,7 @@ class _Comparison:
             file = self.folder.part(row["name"]).last_model
             network = keras.saving.load_model(file, compile=False)
             logits = network.predict(
-                self.dataset.x_test, batch_size=EVALUATION_BATCH_SIZE, verbose=0
+                self.dataset.x_test, batch_size=data.EVALUATION_BATCH_SIZE, verbose=0
             )
             hits = logits.argmax(axis=-1) == self.dataset.y_test
             found = {"test_accuracy": float(hits.mean())}

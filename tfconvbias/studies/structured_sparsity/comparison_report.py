@@ -1,10 +1,12 @@
 """The report of a comparison: what each method reaches at each budget, and who is ahead."""
 
+from __future__ import annotations
+
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from tfconvbias import plots
+from tfconvbias.lazy import plots
 from tfconvbias.studies.structured_sparsity.comparison import ComparisonResult, run_comparison
 from tfconvbias.studies.structured_sparsity.comparison_config import (
     FROM_SCRATCH,

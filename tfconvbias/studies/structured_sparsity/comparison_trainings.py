@@ -1,14 +1,14 @@
 """The trainings of a comparison with one seed: shared ones, and those of each method."""
 
+from __future__ import annotations
+
 import math
 import warnings
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
 
-from tfconvbias import analysis, callbacks, data, surgery
-from tfconvbias.optimizers import BetaLasso, is_kernel
+from tfconvbias.lazy import analysis, callbacks, data, keras, optimizers, surgery
 from tfconvbias.studies.structured_sparsity.comparison_config import (
     FROM_SCRATCH,
     ComparisonConfig,
@@ -177,7 +177,9 @@ class SeedTrainings:
             network = self._copy(self._base())
             rate, epochs = self.sweep.sparse_learning_rate, self.sweep.sparse_epochs
             schedule = cosine_decay(self.sweep, self.dataset, rate, epochs)
-            optimizer = BetaLasso(schedule, l1, self.config.beta, momentum=self.sweep.momentum)
+            optimizer = optimizers.BetaLasso(
+                schedule, l1, self.config.beta, momentum=self.sweep.momentum
+            )
             self._fit_sparse(f"beta-lasso-{l1:g}", network, optimizer)
             return network
 
@@ -294,7 +296,7 @@ def _in_blocks_of(size: int) -> Callable[[keras.Variable], bool]:
     """Chooses the kernels whose input channels can be cut into blocks."""
 
     def chosen(variable: keras.Variable) -> bool:
-        return is_kernel(variable) and variable.shape[-2] % size == 0
+        return optimizers.is_kernel(variable) and variable.shape[-2] % size == 0
 
     return chosen
 

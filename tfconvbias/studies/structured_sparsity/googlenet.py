@@ -1,6 +1,8 @@
 """GoogLeNet, to be counted."""
 
-import keras
+from __future__ import annotations
+
+from tfconvbias.lazy import keras
 
 # Filters of each module: 1×1; reduction and 3×3; reduction and 5×5; projection after pooling.
 _MODULES = {
