@@ -147,7 +147,7 @@ def test_bad_arguments(arguments, message):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A tiny CIFAR-10 and SVHN in the files of TensorFlow Datasets."""
+    """A tiny CIFAR-10, SVHN and MNIST in the files of TensorFlow Datasets."""
     tfds = pytest.importorskip("tensorflow_datasets")
     import tensorflow as tf
 
@@ -155,30 +155,30 @@ def prepared(tmp_path_factory):
     labels = {
         "cifar10": {"names": [f"class{index}" for index in range(10)]},
         "svhn_cropped": {"num_classes": 10},
+        "mnist": {"num_classes": 10},
     }
     for name, splits in (
         ("cifar10", {"train": 40, "test": 20}),
         ("svhn_cropped", {"train": 20, "test": 10, "extra": 30}),
+        ("mnist", {"train": 20, "test": 10}),
     ):
+        shape = (28, 28, 1) if name == "mnist" else (32, 32, 3)
         version = str(tfds.builder_cls(name).VERSION)
         label = tfds.features.ClassLabel(**labels[name])
         tfds.dataset_builders.store_as_tfds_dataset(
             name,
             version,
             features=tfds.features.FeaturesDict(
-                {
-                    "id": tfds.features.Text(),
-                    "image": tfds.features.Image(shape=(32, 32, 3)),
-                    "label": label,
-                }
+                {"image": tfds.features.Image(shape=shape), "label": label}
+                | ({} if name == "mnist" else {"id": tfds.features.Text()})
             ),
             split_datasets={
                 split: tf.data.Dataset.from_tensor_slices(
                     {
-                        "id": [str(index) for index in range(count)],
-                        "image": images(count, count),
+                        "image": images(count, count)[:, : shape[0], : shape[1], : shape[2]],
                         "label": np.arange(count) % 10,
                     }
+                    | ({} if name == "mnist" else {"id": [str(index) for index in range(count)]})
                 )
                 for split, count in splits.items()
             },
@@ -205,6 +205,17 @@ def test_svhn_with_and_without_extra(prepared):
     data = load("svhn", prepared, validation_fraction=0, include_extra=True)
     assert len(data.x_train) == 50
     assert "splits train+extra, test" in data.source
+
+
+def test_mnist_has_one_channel_and_can_be_resized(prepared, monkeypatch):
+    monkeypatch.setattr(named, "_prepare", None)
+    data = load("mnist", prepared, validation_fraction=0)
+    assert data.x_train.shape == (20, 28, 28, 1)
+    assert data.num_classes == 10
+    larger = load("mnist", prepared, validation_fraction=0, image_size=(32, 24))
+    assert larger.x_test.shape == (10, 32, 24, 1)
+    expected = Image.fromarray(data.x_test[4, ..., 0]).resize((24, 32), Image.Resampling.BILINEAR)
+    assert (larger.x_test[4, ..., 0] == np.asarray(expected)).all()
 
 
 def test_without_network_the_error_says_why_and_what_instead(tmp_path, monkeypatch):

@@ -119,8 +119,8 @@ def test_statistics_from_everywhere():
     assert preprocessing("cifar10").layers[0].mean == (0.4914, 0.4822, 0.4465)
     own = Normalize(MEAN, STD)
     assert preprocessing(own).layers == [own]
-    with pytest.raises(ValueError, match=r"one of cifar10, cifar100, svhn.*statistics='mnist'"):
-        preprocessing("mnist")
+    with pytest.raises(ValueError, match=r"one of cifar10, cifar100, svhn.*statistics='imagenet'"):
+        preprocessing("imagenet")
 
 
 def make_model(augment, x=None):

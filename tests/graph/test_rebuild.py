@@ -64,3 +64,29 @@ def test_a_functional_model_in_a_class_of_its_own():
     x = np.ones((1, 3), "float32")
     copy = Rebuilder(read_graph(model)).model()
     np.testing.assert_array_equal(outputs(copy, x)[0], outputs(model, x)[0])
+
+
+@keras.saving.register_keras_serializable(package="test")
+class Counting(keras.initializers.Initializer):
+    """Zeros; counts how often it was asked for them."""
+
+    drawn = 0
+
+    def __call__(self, shape, dtype=None):
+        Counting.drawn += 1
+        return keras.ops.zeros(shape, dtype)
+
+    def get_config(self):
+        return {}
+
+
+def test_kernels_that_are_replaced_are_not_drawn():
+    layer = keras.layers.Dense(3, kernel_initializer=Counting(), name="dense")
+    model = keras.Sequential([keras.Input((2,)), layer])
+    layer.kernel.assign(np.arange(6.0).reshape(2, 3))
+    Counting.drawn = 0
+    copy = Rebuilder(read_graph(model)).model()
+    assert Counting.drawn == 0
+    np.testing.assert_array_equal(copy.get_layer("dense").kernel, layer.kernel)
+    # The initializer is part of what is saved and of what a clone begins with.
+    assert copy.get_layer("dense").get_config() == layer.get_config()

@@ -55,3 +55,25 @@ def test_paths_follow_each_other():
     assert list(first.get_xdata()) == [0, 1, 2]
     assert list(second.get_xdata()) == [2, 3]
     assert _drawn(figure)
+
+
+def test_size_snakes_have_a_panel_per_size():
+    base = [{3: 4}, {3: 8}]
+    figure = plots.size_snakes(base, {"α = 1": [{3: 2, 1: 1, 0: 1}, {0: 8}]})
+    assert [axis.get_title() for axis in figure.axes] == ["size 0 (removed)", "size 1", "size 3"]
+    removed = figure.axes[0].patches[0].get_data().values
+    np.testing.assert_array_equal(removed, [0.5, 4.0])
+    np.testing.assert_array_equal(figure.axes[2].patches[1].get_data().values, [2.0, 4.0])
+    assert _drawn(figure)
+    with pytest.raises(ValueError, match="2 layers"):
+        plots.size_snakes(base, {"α = 1": [{3: 2}]})
+
+
+def test_supports_have_a_row_per_strategy():
+    groups = np.array([[[1, 0], [0, 0]], [[1, 1], [1, 0]]], bool)
+    figure = plots.group_supports({"a": groups, "b": groups[:1]})
+    assert len(figure.axes) == 3
+    mesh = figure.axes[1].collections[0]
+    # Drawn from the bottom row up.
+    np.testing.assert_array_equal(np.asarray(mesh.get_array()).reshape(2, 2), groups[1][::-1])
+    assert _drawn(figure)

@@ -37,7 +37,8 @@ def load(
 ) -> ImageDataset:
     """Loads images and labels into memory, as uint8 arrays on which every backend can train.
 
-    - `"cifar10"`, `"cifar100"`, `"svhn"`: through TensorFlow Datasets, which downloads them once.
+    - `"cifar10"`, `"cifar100"`, `"svhn"`, `"mnist"`: through TensorFlow Datasets, which downloads
+      them once. MNIST has one channel.
     - `"motifs10"`, `"motifs100"`: the embedded procedural sets of `make_motifs`, without files.
     - A path: a folder of JPEG, PNG, BMP, GIF, WebP or TIFF images, either `train/<class>/*` with
       `test/<class>/*` and `validation/<class>/*` (or `val`, `valid`) where it has them, or just
@@ -221,7 +222,10 @@ def _resized(dataset: ImageDataset, image_size: tuple[int, int]) -> ImageDataset
     height, width = image_size
 
     def resize(image: np.ndarray) -> np.ndarray:
-        return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))
+        # Pillow knows images of one channel without an axis for it.
+        picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+        resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
+        return resized.reshape(height, width, -1)
 
     arrays: dict[str, Any] = {}
     for split in ("train", "validation", "test"):

@@ -15,7 +15,12 @@ from tfconvbias.optional import require
 
 PROBE_SECONDS = 10.0
 
-TFDS_NAMES = {"cifar10": "cifar10", "cifar100": "cifar100", "svhn": "svhn_cropped"}
+TFDS_NAMES = {
+    "cifar10": "cifar10",
+    "cifar100": "cifar100",
+    "svhn": "svhn_cropped",
+    "mnist": "mnist",
+}
 """Our names of data sets and those of TensorFlow Datasets."""
 
 

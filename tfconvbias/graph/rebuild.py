@@ -7,6 +7,8 @@ import numpy as np
 
 from tfconvbias.graph.calls import Call, LayerGraph, TensorRef, map_tensors
 
+_INITIALIZERS = ("kernel_initializer", "depthwise_initializer", "pointwise_initializer")
+
 
 class Rebuilder:
     """Makes the calls of a graph again, in their order; a subclass says in `make` what becomes of
@@ -36,6 +38,7 @@ class Rebuilder:
         self.tensors: dict[TensorRef, Any] = {}
         self._made: dict[int, dict[str, Any]] = {}
         self._pending: list[tuple[Any, list[np.ndarray]]] = []
+        self._initializers: list[tuple[Any, str, Any]] = []
         self._names: set[str] = set()
 
     def model(self) -> keras.Model:
@@ -57,6 +60,8 @@ class Rebuilder:
             if weights:
                 layer.set_weights(weights)
                 recompute_constants(layer)
+        for layer, name, initializer in self._initializers:
+            setattr(layer, name, initializer)
         return model
 
     def make(self, number: int, call: Call) -> Any:
@@ -94,10 +99,22 @@ class Rebuilder:
         key = "" if getattr(old, "weights", ()) else repr(config)
         if key not in made:
             made[key] = type(old).from_config({**config, "name": self.name_for(call)})
+            self._draw_nothing(made[key])
             if weights is None:
                 weights = old.get_weights() if isinstance(old, keras.layers.Layer) else []
             self._pending.append((made[key], weights))
         return made[key]
+
+    def _draw_nothing(self, layer: Any) -> None:
+        """Has the kernel begin with zeros: it is replaced, and to draw 100 million weights is slow.
+
+        `model` gives the layer its initializer back, which is part of its configuration.
+        """
+        for name in _INITIALIZERS:
+            own = vars(layer).get(name)
+            if isinstance(own, keras.initializers.Initializer):
+                self._initializers.append((layer, name, own))
+                setattr(layer, name, keras.initializers.Zeros())
 
     def name_for(self, call: Call) -> str:
         """The name of the layer that stands for that of a call."""

@@ -20,6 +20,8 @@ BASES: dict[str, tuple[tuple[int, int], ...]] = {
         *((256, 3),) * 4,
         *((512, 3),) * 4,
     ),
+    # Ours: as shallow as the draft's smaller ImageNet base, for trainings of minutes.
+    "cifar8": (*((16, 3),) * 3, *((32, 3),) * 2, *((64, 3),) * 2),
     "cifar20": (*((16, 3),) * 7, *((32, 3),) * 6, *((64, 3),) * 6),
     "cifar20_square": ((64, 5),) * 19,
 }
@@ -29,6 +31,7 @@ BASES: dict[str, tuple[tuple[int, int], ...]] = {
 BASE_STRIDES: dict[str, tuple[int, ...]] = {
     "imagenet8": (2, 1, 1, 2, 1, 2, 1),
     "imagenet18": (2, *(1,) * 4, *((2, 1, 1, 1) * 3)),
+    "cifar8": (1, 1, 1, 2, 1, 2, 1),
     "cifar20": (*(1,) * 7, *((2, 1, 1, 1, 1, 1) * 2)),
     "cifar20_square": (*(1,) * 7, *((2, 1, 1, 1, 1, 1) * 2)),
 }
@@ -60,8 +63,8 @@ def StructuredBase(
 
     Args:
         base: `"imagenet8"`, `"imagenet18"`, `"cifar20"`, `"cifar20_square"` (the draft prints 18
-            convolutions of width 64 and size 5; its depth of 20 needs 19), or a sequence of
-            `(width, kernel_size)`, one per convolution.
+            convolutions of width 64 and size 5; its depth of 20 needs 19), `"cifar8"` (ours, seven
+            convolutions), or a sequence of `(width, kernel_size)`, one per convolution.
         residual: Whether shortcuts go over pairs of convolutions.
         strides: Stride of each convolution. Defaults to those of the named base; for a sequence,
             2 where the width grows and 1 elsewhere.

@@ -20,6 +20,7 @@ from tfconvbias.plots.embedding import (
 from tfconvbias.plots.figure import show_names_as_they_are
 from tfconvbias.plots.filter_images import filter_images
 from tfconvbias.plots.interactive import bokeh_script, has_bokeh, interactive
+from tfconvbias.plots.kernel_groups import group_supports, size_snakes
 from tfconvbias.plots.scaling import (
     accuracy_against_kernel_size,
     accuracy_against_parameters,
@@ -55,6 +56,7 @@ __all__ = [
     "gap_against",
     "gap_curves",
     "gaps_by_group",
+    "group_supports",
     "has_bokeh",
     "interactive",
     "interpolation_panels",
@@ -67,6 +69,7 @@ __all__ = [
     "sharpness_and_accuracy",
     "sharpness_curves",
     "show_names_as_they_are",
+    "size_snakes",
     "spread_curves",
     "switch_time_curves",
     "units_of_networks",

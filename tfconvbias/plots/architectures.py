@@ -98,7 +98,7 @@ def width_snakes(
         ValueError: If an architecture has another number of layers than the base.
 
     Reference:
-        "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", Figures 1, 3.
+        "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", Figure 1.
     """
     figure, axes = panels(max(1, len(widths)), width=3.2, height=2.8)
     depth = np.arange(1, len(base) + 1)
@@ -136,8 +136,6 @@ def kernel_size_histograms(
     Returns:
         A figure with one panel per architecture.
 
-    Reference:
-        "Optimal Convolutional Architectures Via Structured Sparsity Regularizers", Figure 2.
     """
     figure, axes = panels(max(1, len(sizes)), width=3.2, height=2.8)
     all_sizes = sorted({s for layers in sizes.values() for layer in layers for s in layer if s})

@@ -23,7 +23,7 @@ class DataConfig(Config):
 
     dataset: str = option(
         "cifar10",
-        "cifar10, cifar100, svhn, motifs10, motifs100, or a folder of images",
+        "cifar10, cifar100, svhn, mnist, motifs10, motifs100, or a folder of images",
         decides=False,
     )
     data_dir: str | None = option(None, "where TensorFlow Datasets keeps its files", decides=False)

@@ -2,6 +2,28 @@
 
 from typing import TYPE_CHECKING
 
+from tfconvbias.studies.structured_sparsity.architecture_table import (
+    TABLE_1,
+    ArchitectureTable,
+    Published,
+    architecture_row,
+    base_rows,
+    group_supports,
+    network_depth,
+    report_architectures,
+)
+from tfconvbias.studies.structured_sparsity.comparison import (
+    ComparisonResult,
+    nonzero_multiply_adds,
+    run_comparison,
+)
+from tfconvbias.studies.structured_sparsity.comparison_config import ComparisonConfig
+from tfconvbias.studies.structured_sparsity.comparison_report import (
+    comparison_findings,
+    comparison_table,
+    report_comparison,
+    write_comparison_report,
+)
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.depth import (
     DepthConfig,
@@ -19,18 +41,34 @@ if TYPE_CHECKING:
     from tfconvbias.studies.structured_sparsity.search_space import StructuredSparsityHyperModel
 
 __all__ = [
+    "TABLE_1",
+    "ArchitectureTable",
     "CompactionError",
+    "ComparisonConfig",
+    "ComparisonResult",
     "DepthConfig",
+    "Published",
     "SparsityConfig",
     "SparsityResult",
     "SparsitySearchConfig",
     "StructuredSparsityHyperModel",
+    "architecture_row",
+    "base_rows",
+    "comparison_findings",
+    "comparison_table",
     "depth_table",
+    "group_supports",
+    "network_depth",
+    "nonzero_multiply_adds",
+    "report_architectures",
+    "report_comparison",
     "report_sparsity",
     "report_sparsity_depth",
     "report_sparsity_search",
+    "run_comparison",
     "run_sparsity",
     "search_sparsity",
+    "write_comparison_report",
     "write_sparsity_report",
 ]
 

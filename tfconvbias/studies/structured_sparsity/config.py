@@ -21,7 +21,7 @@ class SparsityConfig(DataConfig, Execution):
 
     section = "the sweep"
 
-    base: Literal["imagenet8", "imagenet18", "cifar20", "cifar20_square"] = option(
+    base: Literal["imagenet8", "imagenet18", "cifar8", "cifar20", "cifar20_square"] = option(
         "cifar20", "base architecture, see models.StructuredBase"
     )
     width: float = option(1.0, "factor on the widths of the base architecture")

@@ -54,17 +54,14 @@ def sparsity_figures(result: SparsityResult) -> Figures:
         shown = _spread(found)
         convolutions = [i for i, x in enumerate(base["architecture"]) if x["kind"] != "Dense"]
         figures["snakes"] = width_figure(result)
+        sizes = {network_title(row): _sizes(row, convolutions) for row in shown}
         figures["kernel-sizes"] = (
             "Sizes of the live kernels of each layer.",
-            plots.kernel_size_histograms(
-                {
-                    network_title(row): [
-                        {int(k): v for k, v in row["architecture"][i]["sizes"].items()}
-                        for i in convolutions
-                    ]
-                    for row in shown
-                }
-            ),
+            plots.kernel_size_histograms(sizes),
+        )
+        figures["size-snakes"] = (
+            "Kernels of each size along the depth; dashed: the base. Figure 3.",
+            plots.size_snakes(_sizes(base, convolutions), sizes),
         )
     for row in [base, *_spread(found, 2)]:
         figures[f"kernels {row['name']}"] = (
@@ -74,6 +71,14 @@ def sparsity_figures(result: SparsityResult) -> Figures:
     return figures
 
 
+def _sizes(row: Mapping[str, Any], layers: Sequence[int]) -> list[dict[int, int]]:
+    """Size → number of kernels of some of a network's layers."""
+    return [
+        {int(size): count for size, count in row["architecture"][i]["sizes"].items()}
+        for i in layers
+    ]
+
+
 def width_figure(result: SparsityResult) -> tuple[str, Figure]:
     """Caption and figure: live kernels of each convolution, of the base and of what was found."""
 
@@ -81,7 +86,7 @@ def width_figure(result: SparsityResult) -> tuple[str, Figure]:
         return [layer[field] for layer in row["architecture"] if layer["kind"] != "Dense"]
 
     return (
-        "Live kernels along the depth; dashed: the base. Figures 1 and 3.",
+        "Live kernels along the depth; dashed: the base. Figure 1.",
         plots.width_snakes(
             column(result.base, "kernels"),
             {

@@ -221,9 +221,16 @@ def momentum_sgd(
     config: SparsityConfig, dataset: data.ImageDataset, rate: float, epochs: int
 ) -> keras.optimizers.SGD:
     """SGD with the sweep's momentum, whose rate falls from `rate` to 0 over the epochs."""
-    steps = epochs * (len(dataset.x_train) // config.batch_size)
-    schedule = keras.optimizers.schedules.CosineDecay(rate, decay_steps=steps)
+    schedule = cosine_decay(config, dataset, rate, epochs)
     return keras.optimizers.SGD(schedule, momentum=config.momentum)
+
+
+def cosine_decay(
+    config: SparsityConfig, dataset: data.ImageDataset, rate: float, epochs: int
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A learning rate that falls from `rate` to 0 over the epochs."""
+    steps = epochs * (len(dataset.x_train) // config.batch_size)
+    return keras.optimizers.schedules.CosineDecay(rate, decay_steps=steps)
 
 
 def train(

@@ -1,0 +1,176 @@
+"""The report of a comparison: what each method reaches at each budget, and who is ahead."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+from tfconvbias.lazy import plots
+from tfconvbias.studies.structured_sparsity.comparison import ComparisonResult, run_comparison
+from tfconvbias.studies.structured_sparsity.comparison_config import (
+    FROM_SCRATCH,
+    SINGLE_WEIGHTS,
+    ComparisonConfig,
+)
+from tfconvbias.training import (
+    Figures,
+    config_note,
+    environment_note,
+    format_table,
+    write_page,
+)
+
+BASELINES = ("uniform", "random")
+"""What a method has to beat."""
+
+_GOAL = 1.0
+"""Points by which it has to."""
+
+
+def report_comparison(config: ComparisonConfig) -> None:
+    """Run a comparison, print its table and findings and write its report.
+
+    Args:
+        config: What to run, and where to keep it.
+
+    Raises:
+        ConfigError: If the data set is too small or has no validation images, or the augmentation
+            is unknown.
+        RunFolderError: If the folder holds something else, or this without `resume`.
+        RunPausedError: If the time was over before the last training.
+        TrainingDivergedError: If the loss of every setting of a method became NaN or infinite.
+        data.DatasetUnavailableError: If a named data set is not available.
+    """
+    result = run_comparison(config)
+    page = write_comparison_report(result)
+    print("\n" + format_table(comparison_table(result)) + "\n")
+    print("\n".join(comparison_findings(result)))
+    print(f"Report: {page}")
+
+
+def write_comparison_report(result: ComparisonResult) -> Path:
+    """Write findings, tables and figure into the run folder.
+
+    Returns:
+        The path of the page.
+    """
+    config, row = result.config, result.chosen[0]
+    count = len(config.settings(config.methods[0]))
+    return write_page(
+        result.folder.path / "report.html",
+        f"Sparsity methods compared: {config.sweep.base}",
+        {"Chosen on validation images": comparison_table(result), "Tried": _tried_table(result)},
+        _figures(result),
+        [
+            *comparison_findings(result),
+            f"Every network has seen the images for {config.total_epochs} epochs. Each method "
+            f"tried {count} settings at each budget with seed {config.seeds[0]}; the one of the "
+            "best validation accuracy ran with every seed. Test images were used once, at the end.",
+            config_note(config),
+            f"Data set {row['dataset']}, {row['num_train']} training and {row['num_test']} test "
+            f"images, {environment_note(result.folder.environment())}",
+        ],
+    )
+
+
+def comparison_table(result: ComparisonResult) -> list[dict[str, str]]:
+    """One row for each method and budget: accuracies over the seeds, and costs."""
+    table = []
+    for method in result.config.methods:
+        for budget in result.config.budgets_of(method):
+            rows = result.of(method, budget)
+            setting = result.config.settings(method)[rows[0]["setting"]]
+            table.append(
+                {
+                    "method": method.replace("_", " "),
+                    "budget": f"{budget:.3g}",
+                    "chosen": str(setting),
+                    "validation, %": _spread(_percents(rows, "val_accuracy")),
+                    "test, %": _spread(_percents(rows, "test_accuracy")),
+                    "multiply-adds": f"{_mean(rows, 'multiply_adds_ratio'):.1%}",
+                    "of them not zero": f"{_mean(rows, 'nonzero_multiply_adds_ratio'):.1%}",
+                    "weights left": f"{_mean(rows, 'nonzeros'):,.0f}",
+                }
+            )
+    return table
+
+
+def comparison_findings(result: ComparisonResult) -> list[str]:
+    """Who is ahead at each budget, in sentences that follow from the rows alone."""
+    config = result.config
+    baselines = [name for name in config.methods if name in BASELINES]
+    others = [m for m in config.methods if m not in (*FROM_SCRATCH, *SINGLE_WEIGHTS)]
+    if not baselines or not others:
+        return []
+    sentences = []
+    for budget in config.budgets:
+        baseline = _best(result, baselines, budget)
+        reference = _percents(result.of(baseline, budget), "test_accuracy")
+        winner = _best(result, others, budget)
+        for method in others:
+            found = _percents(result.of(method, budget), "test_accuracy")
+            leads = [own - other for own, other in zip(found, reference, strict=True)]
+            best = ", the best of the methods on validation images," if method == winner else ""
+            sentences.append(
+                f"{budget:.0%} of the multiply-adds: {method.replace('_', ' ')}{best} is "
+                f"{statistics.fmean(leads):+.2f} points from {baseline} widths, the better "
+                f"baseline on validation images (seed by seed {_listed(leads)}): the goal of "
+                f"{_GOAL:+.0f} is {'met' if statistics.fmean(leads) >= _GOAL else 'missed'}."
+            )
+    return sentences
+
+
+def _best(result: ComparisonResult, methods: Sequence[str], budget: float) -> str:
+    return max(methods, key=lambda method: _mean(result.of(method, budget), "val_accuracy"))
+
+
+def _tried_table(result: ComparisonResult) -> list[dict[str, str]]:
+    return [
+        {
+            "method": row["method"].replace("_", " "),
+            "budget": f"{row['budget']:.3g}",
+            "setting": str(result.config.settings(row["method"])[row["setting"]]),
+            "validation, %": f"{100 * row['val_accuracy']:.2f}",
+        }
+        for row in result.tried
+    ]
+
+
+def _figures(result: ComparisonResult) -> Figures:
+    series = []
+    for method in result.config.methods:
+        cells = [result.of(method, budget) for budget in result.config.budgets_of(method)]
+        series.append(
+            plots.Series(
+                method.replace("_", " "),
+                {
+                    "multiply-adds that are not zero, % of the base": [
+                        100 * _mean(rows, "nonzero_multiply_adds_ratio") for rows in cells
+                    ],
+                    "weights that are not zero": [_mean(rows, "nonzeros") for rows in cells],
+                },
+                [_mean(rows, "test_accuracy") * 100 for rows in cells],
+                "single" if method == "dense" else "line",
+            )
+        )
+    caption = "Mean test accuracy over the seeds against what is left."
+    return {"comparison": (caption, plots.accuracy_frontier(series))}
+
+
+def _percents(rows: Sequence[dict], column: str) -> list[float]:
+    return [100 * row[column] for row in rows]
+
+
+def _mean(rows: Sequence[dict], column: str) -> float:
+    return statistics.fmean(row[column] for row in rows)
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.2f}"
+    return f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}"
+
+
+def _listed(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:+.2f}" for value in values)
