@@ -152,5 +152,6 @@ def test_texts_are_plain_sentences(path):
 
 def test_modules_have_no_leading_underscore():
     """What is public is said by the `__all__` of each folder, not by the names of files."""
-    private = [p.name for p in MODULES if p.name.startswith("_") and p.name != "__init__.py"]
+    named_by_python = {"__init__.py", "__main__.py"}
+    private = [p.name for p in MODULES if p.name.startswith("_") and p.name not in named_by_python]
     assert not private, private

@@ -185,7 +185,10 @@ def test_errors():
         with pytest.raises(ValueError, match="kernel_size"):
             embed(model, "wide", kernel_size=size)
     up = keras.Sequential([keras.Input((4, 2)), L.Conv1DTranspose(2, 3, strides=2, name="up")])
-    with pytest.raises(ValueError, match="'up' is a transposed convolution, which has no wide"):
+    with pytest.raises(
+        ValueError,
+        match="'up' is a transposed convolution with a stride above 1, which has no wide",
+    ):
         embed(up, "wide")
     layer = embed(model, "wide").layers[1]
     with pytest.raises(ValueError, match=r"volumes of shape \(4, 4, 2\)"):
