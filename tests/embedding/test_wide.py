@@ -187,7 +187,7 @@ def test_errors():
     up = keras.Sequential([keras.Input((4, 2)), L.Conv1DTranspose(2, 3, strides=2, name="up")])
     with pytest.raises(
         ValueError,
-        match="'up' is a transposed convolution with a stride above 1, which has no wide",
+        match="'up' is a transposed convolution with a stride above 1",
     ):
         embed(up, "wide")
     layer = embed(model, "wide").layers[1]
