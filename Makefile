@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 # worker (`--dist loadfile`), so that what its tests share is compiled and built once.
 EVERY_BACKEND := 'backend and not slow and not gpu'
 
-.PHONY: help test test-tensorflow test-jax test-torch test-wheel test-slow lint audit demo bench
+.PHONY: help test test-tensorflow test-jax test-torch test-wheel test-slow lint audit demo bench docs
 
 help:
 	@echo "make demo        compare S-CONV, S-LOCAL, S-FC and S-FC + beta-LASSO on an embedded data set"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-wheel  install the built package in a fresh environment and try tcb there"
 	@echo "make lint        ruff, mypy and bandit"
 	@echo "make audit       installed packages with known flaws (needs the network)"
+	@echo "make docs        the site, in build/docs, with warnings as errors and all links checked"
 	@echo "make bench       side-by-side timings (needs the extra 'bench')"
 
 $(READY): setup.py pyproject.toml
@@ -63,3 +64,9 @@ demo: $(READY)
 bench: $(READY)
 	$(BIN)/pip install --quiet -e '.[bench]'
 	$(BIN)/python benchmarks/run.py
+
+docs: $(READY)
+	$(BIN)/pip install --quiet -e '.[docs]'
+	$(BIN)/python docs/gallery.py
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/docs
+	$(BIN)/python docs/check_links.py build/docs

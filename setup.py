@@ -26,6 +26,12 @@ TENSORFLOW = [
     "tensorflow>=2.20",
 ]
 TUNER = ["keras-tuner[bayesian]>=1.4.7"]
+DOCS = [
+    "furo>=2025.7.19",
+    "griffe>=1.14",
+    "myst-parser>=4",
+    "sphinx>=8.1",
+]
 TEST = [
     "bandit>=1.8",
     "bokeh>=3.7",
@@ -79,6 +85,7 @@ setup(
         "bench": ["tf_keras>=2.18", "torch>=2.5"],
         "core": CORE,
         "datasets": [*DATASETS, *TENSORFLOW],
+        "docs": DOCS,
         "gpu": ["tensorflow[and-cuda]>=2.20"],
         "jax": ["jax>=0.6"],
         "ray": ["ray[default]>=2.40"],
