@@ -19,6 +19,9 @@ myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"
 
+# Options of commands keep their two dashes.
+smartquotes = False
+
 exclude_patterns = ["README.md"]
 # What a signature's annotation is called may be the name of several things; then it is no link.
 suppress_warnings = ["ref.python"]

@@ -17,23 +17,6 @@ import griffe
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 FOLDER = HERE.parent / "reference"
-PACKAGES = (
-    "layers",
-    "optimizers",
-    "models",
-    "embedding",
-    "surgery",
-    "callbacks",
-    "analysis",
-    "regularizers",
-    "graph",
-    "data",
-    "connectivity",
-    "plots",
-    "training",
-    "tuning",
-    "studies",
-)
 INDEX = """# API reference
 
 One page for each package. All of it is written from the docstrings; each name is reached as
@@ -53,6 +36,7 @@ One page for each package. All of it is written from the docstrings; each name i
 _UNTOLD = {"build", "call", "get_config", "from_config", "compute_output_shape"}
 # A signature is left out where it would be a list of fields, which follows as a list.
 _FIELD = "option("
+_LONGEST_VALUE = 200
 
 
 def load() -> griffe.Module:
@@ -64,7 +48,11 @@ def load() -> griffe.Module:
         search_paths=[ROOT],
         allow_inspection=False,
         docstring_parser="google",
-        docstring_options={"warnings": False},
+        docstring_options={
+            "warnings": False,
+            "returns_multiple_items": False,
+            "returns_named_value": False,
+        },
     )
 
 
@@ -107,8 +95,8 @@ def _entry(thing: griffe.Object, path: str) -> Iterator[str]:
     if isinstance(thing, griffe.Module):
         yield from _text(_docstring(thing))
         for name in exported(thing):
-            yield ""
-            yield f"- `{thing.name}.{name}`: {_first_sentence(find(thing, name))}"
+            yield from ("", f"### {name}", "")
+            yield from _entry(find(thing, name), f"{path}.{name}")
     elif isinstance(thing, griffe.Class):
         fields = _fields(thing)
         shown = "" if fields else _signature(thing)
@@ -121,7 +109,10 @@ def _entry(thing: griffe.Object, path: str) -> Iterator[str]:
             yield f"`{overload.name}{_signature(overload)}`\n"
         yield from _directive("function", path + _signature(thing), list(_sections(thing)))
     else:
-        yield from _directive("data", path, list(_text(_docstring(thing))))
+        body = list(_text(_docstring(thing)))
+        if thing.value is not None and len(str(thing.value)) <= _LONGEST_VALUE:
+            body = [f":value: {' '.join(str(thing.value).split())}", "", *body]
+        yield from _directive("data", path, body)
 
 
 def _member(member: griffe.Object, path: str) -> Iterator[str]:
@@ -135,7 +126,6 @@ def _member(member: griffe.Object, path: str) -> Iterator[str]:
 def _directive(kind: str, argument: str, body: list[str], depth: int = 6) -> Iterator[str]:
     fence = "`" * depth
     yield f"{fence}{{py:{kind}}} {argument}"
-    yield ""
     yield from body
     yield fence
 
@@ -256,11 +246,12 @@ def write(folder: Path = FOLDER) -> None:
     """Write all pages; a page that would not change is left as it is."""
     package = load()
     rows, pages = [], {}
-    for name in PACKAGES:
+    names = exported(package)
+    for name in names:
         module = package.members[name]
         rows.append(f"| [{name}]({name}.md) | {_first_sentence(module)} |")
         pages[f"{name}.md"] = package_page(module)
-    pages["index.md"] = INDEX.format(rows="\n".join(rows), pages="\n".join(PACKAGES))
+    pages["index.md"] = INDEX.format(rows="\n".join(rows), pages="\n".join(names))
     folder.mkdir(exist_ok=True)
     for stale in {path.name for path in folder.glob("*.md")} - pages.keys():
         (folder / stale).unlink()

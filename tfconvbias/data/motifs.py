@@ -118,12 +118,10 @@ def make_motifs(
     Test accuracy of the S- family with 4 base channels after 12 epochs (seed 0, batch 128, rate
     0.1, cosine, β-LASSO with λ = 1e-3 and β = 20, one run each):
 
-    ========= ========= ============= ====== ============== ==========
-    data set  amplitude convolutional local  dense, β-LASSO dense, SGD
-    ========= ========= ============= ====== ============== ==========
-    motifs10  6         100.0 %       89.9 % 80.0 %         16.3 %
-    motifs100 13        100.0 %       97.0 % 29.9 %         3.1 %
-    ========= ========= ============= ====== ============== ==========
+    | data set | amplitude | convolutional | local | dense, β-LASSO | dense, SGD |
+    |---|---|---|---|---|---|
+    | motifs10 | 6 | 100.0 % | 89.9 % | 80.0 % | 16.3 % |
+    | motifs100 | 13 | 100.0 % | 97.0 % | 29.9 % | 3.1 % |
 
     Everything is drawn from raw PCG64 words with integer arithmetic: the same seed gives the same
     bytes on every platform. The three splits come from independent streams, so `num_train` can be
