@@ -13,8 +13,8 @@ html_theme = "furo"
 html_copy_source = False
 html_show_sphinx = False
 
-# In this order: the pages of the reference are written before Sphinx looks for files.
-extensions = ["reference_pages", "mathml", "myst_parser"]
+# The first two write pages, before Sphinx looks for them.
+extensions = ["reference_pages", "repository_pages", "mathml", "myst_parser"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"

@@ -65,9 +65,41 @@ def matrices() -> pyplot.Figure:
     return figure
 
 
+def filters(preset: str) -> pyplot.Figure:
+    """What units of a trained network's first layer look at."""
+    # A model stored without its zeros becomes one of Keras' own layers first.
+    model = tcb.surgery.densify(tcb.models.SConv.from_preset(preset))
+    images, _ = tcb.training.first_layer_images(model, num=16)
+    return tcb.plots.filter_images(images, title=preset, columns=8)
+
+
+def filters_of_convolution() -> pyplot.Figure:
+    """S-CONV trained with SGD."""
+    return filters("s_conv_sgd_motifs10")
+
+
+def filters_of_sgd() -> pyplot.Figure:
+    """S-FC trained with SGD."""
+    return filters("s_fc_sgd_motifs10")
+
+
+def filters_of_beta_lasso() -> pyplot.Figure:
+    """S-FC trained with β-LASSO."""
+    return filters("s_fc_beta_lasso_motifs10")
+
+
+FIGURES = (
+    motifs,
+    parameters,
+    matrices,
+    filters_of_convolution,
+    filters_of_sgd,
+    filters_of_beta_lasso,
+)
+
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
-    for draw in (motifs, parameters, matrices):
+    for draw in FIGURES:
         figure = draw()
         figure.savefig(
             FOLDER / f"{draw.__name__}.svg", bbox_inches="tight", metadata={"Date": None}

@@ -11,7 +11,8 @@ from test_architecture import FLOORS
 import tfconvbias as tcb
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = sorted(p for p in DOCS.rglob("*.md") if p.parent.name != "reference")
+# Not those that the build writes.
+PAGES = sorted(p for p in DOCS.rglob("*.md") if p.parent.name not in ("reference", "repository"))
 EXECUTED = [page for page in PAGES if python_blocks(page)]
 # A name in a page: the package, spelled out or as `tcb`, a folder of it, and a public name.
 NAMED = re.compile(r"\b(?:tcb|tfconvbias)\.([a-z]+)\.([A-Za-z_]\w*)")

@@ -92,6 +92,8 @@ def _first_sentence(thing: griffe.Object) -> str:
 
 def _entry(thing: griffe.Object, path: str) -> Iterator[str]:
     """The directive of one name."""
+    if not thing.docstring:
+        raise LookupError(f"{path} has no docstring")
     if isinstance(thing, griffe.Module):
         yield from _text(_docstring(thing))
         for name in exported(thing):
@@ -172,10 +174,18 @@ def _fields(thing: griffe.Class) -> list[str]:
             continue
         call = ast.parse(default, mode="eval").body
         assert isinstance(call, ast.Call)
-        value, meaning = (ast.unparse(part) for part in call.args[:2])
-        text = ast.literal_eval(meaning)
-        lines.append(f"- `{parameter.name}` = `{value}` – {text}")
+        value, meaning = call.args[:2]
+        lines.append(f"- `{parameter.name}` = `{ast.unparse(value)}` – {_literal(meaning)}")
     return ["", "**Fields**", "", *lines] if lines else []
+
+
+def _literal(text: ast.expr) -> str:
+    """A string of the sources; what an f-string puts in stands as its expression."""
+    if isinstance(text, ast.JoinedStr):
+        return "".join(map(_literal, text.values))
+    if isinstance(text, ast.FormattedValue):
+        return f"`{ast.unparse(text.value)}`"
+    return str(ast.literal_eval(text))
 
 
 def _sections(thing: griffe.Object) -> Iterator[str]:

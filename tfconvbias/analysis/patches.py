@@ -8,7 +8,9 @@ import numpy as np
 
 Array = np.ndarray
 Kind = Literal["patches", "random", "shuffled", "images"]
+"""Which points an image gives; see `ImagePoints`."""
 Normalization = Literal["none", "unit", "contrast"]
+"""How each point is normalized; see `ImagePoints`."""
 
 _IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff"})
 

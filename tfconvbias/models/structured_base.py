@@ -25,6 +25,7 @@ BASES: dict[str, tuple[tuple[int, int], ...]] = {
     "cifar20": (*((16, 3),) * 7, *((32, 3),) * 6, *((64, 3),) * 6),
     "cifar20_square": ((64, 5),) * 19,
 }
+"""Name of a base → filters and kernel size of each convolution."""
 
 # Where the image is halved. He et al. do it where the width doubles; the square architecture has
 # one width, so it halves where `cifar20` does.
@@ -35,6 +36,7 @@ BASE_STRIDES: dict[str, tuple[int, ...]] = {
     "cifar20": (*(1,) * 7, *((2, 1, 1, 1, 1, 1) * 2)),
     "cifar20_square": (*(1,) * 7, *((2, 1, 1, 1, 1, 1) * 2)),
 }
+"""Name of a base → stride of each convolution."""
 
 
 @ModelFamily

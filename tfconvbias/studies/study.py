@@ -35,6 +35,7 @@ class Cell(NamedTuple):
 
 
 Results = Mapping[Cell, Sequence[RunResult]]
+"""Cell → its finished runs, one for each seed."""
 
 
 class Findings(NamedTuple):

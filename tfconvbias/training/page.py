@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Tables = Mapping[str, Sequence[Mapping[str, str]]]
+"""Heading → rows of a table, each from column to text."""
 Figures = dict[str, tuple[str, "Figure"]]
 """Name → caption and figure."""
 
