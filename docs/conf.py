@@ -12,9 +12,10 @@ html_title = "tfconvbias"
 html_theme = "furo"
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 
 # The first two write pages, before Sphinx looks for them.
-extensions = ["reference_pages", "repository_pages", "mathml", "myst_parser"]
+extensions = ["reference_pages", "repository_pages", "code_links", "mathml", "myst_parser"]
 myst_enable_extensions = ["dollarmath", "colon_fence"]
 myst_heading_anchors = 4
 html_math_renderer = "mathml"

@@ -63,9 +63,13 @@ def exported(package: griffe.Module) -> list[str]:
 
 def find(package: griffe.Module, name: str) -> griffe.Object:
     """What a public name stands for, also where the package imports it only when it is used."""
-    member = package.members.get(name)
-    if member is not None:
-        return member.final_target if member.is_alias else member
+    # Not `package.members`: there a module hides the function of its name, `surgery.prune` say.
+    path = package.imports.get(name)
+    if path is not None:
+        found = package.modules_collection[path]
+        return found.final_target if found.is_alias else found
+    if name in package.members:
+        return package.members[name]
     for module in package.modules.values():
         inner = module.members.get(name)
         if inner is not None and not inner.is_alias:
