@@ -67,6 +67,6 @@ bench: $(READY)
 
 docs: $(READY)
 	$(BIN)/pip install --quiet -e '.[docs]'
-	$(BIN)/python docs/gallery.py
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python docs/gallery.py
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --doctree-dir build/doctrees docs build/docs
 	$(BIN)/python docs/check_links.py build/docs

@@ -9,6 +9,7 @@ import ast
 import inspect
 import logging
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,11 +49,7 @@ def load() -> griffe.Module:
         search_paths=[ROOT],
         allow_inspection=False,
         docstring_parser="google",
-        docstring_options={
-            "warnings": False,
-            "returns_multiple_items": False,
-            "returns_named_value": False,
-        },
+        docstring_options={"warnings": False},
     )
 
 
@@ -212,6 +209,9 @@ def _sections(thing: griffe.Object) -> Iterator[str]:
             for part, text in section.value:
                 yield ""
                 yield from _fence(text) if part.value == "examples" else _text(text)
+        elif kind in ("returns", "yields"):
+            # As it is written: Griffe would take the words before a colon for a type.
+            yield from (f"**{titles[kind]}**", "", *_text(_indented(thing, titles[kind])))
         else:
             yield f"**{titles[kind]}**"
             for item in section.value:
@@ -219,12 +219,16 @@ def _sections(thing: griffe.Object) -> Iterator[str]:
                 yield from _item(kind, item)
 
 
+def _indented(thing: griffe.Object, title: str) -> str:
+    """The lines of a docstring's section, which are indented under its title."""
+    found = re.search(rf"^{title}:\n((?:[ ]+.*\n|\n)*)", _docstring(thing) + "\n", re.MULTILINE)
+    assert found is not None, f"{thing.path}: {title}"
+    return textwrap.dedent(found.group(1)).strip()
+
+
 def _item(kind: str, item) -> Iterator[str]:
     label = str(item.annotation) if kind in ("raises", "warns") else getattr(item, "name", "")
     lines = list(_text(item.description))
-    if kind in ("returns", "yields") and not label:
-        yield from lines
-        return
     yield f"- `{label}` – {lines[0] if lines else ''}"
     yield from ("  " + line if line else "" for line in lines[1:])
 
