@@ -283,7 +283,7 @@ def test_cache_serves_until_a_file_changes(folder, tmp_path, monkeypatch):
     (cache,) = cache_dir.iterdir()
     assert cache.suffix == ".npz"
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_decode", lambda *_: "decoded again")
+        patch.setattr(module, "decode_image", lambda *_: "decoded again")
         second = load(folder, cache_dir=cache_dir)
         for split in ("train", "validation", "test"):
             assert (second.split(split)[0] == first.split(split)[0]).all()

@@ -9,7 +9,9 @@ from tfconvbias.data.image_dataset import (
     permute_pixels,
     pixel_permutation,
 )
+from tfconvbias.data.image_files import ImageFiles
 from tfconvbias.data.image_folder import ImageFolderError
+from tfconvbias.data.loaders import Loaders
 from tfconvbias.data.loading import DATASET_NAMES, load
 from tfconvbias.data.motifs import make_motifs
 from tfconvbias.data.named import DatasetUnavailableError
@@ -24,6 +26,7 @@ from tfconvbias.data.preprocessing import (
     preprocessing,
 )
 from tfconvbias.data.sphere import product_of_spheres, sphere_regression, uniform_sphere
+from tfconvbias.data.streamed_dataset import STREAM_ABOVE, StreamedDataset
 from tfconvbias.data.teacher import (
     ConvTeacher,
     TeacherRegression,
@@ -39,18 +42,22 @@ __all__ = [
     "OPERATIONS",
     "PUBLISHED_POLICIES",
     "PUBLISHED_STATISTICS",
+    "STREAM_ABOVE",
     "AugmentationLayers",
     "ConvTeacher",
     "Cutout",
     "DatasetUnavailableError",
     "FastAutoAugment",
     "ImageDataset",
+    "ImageFiles",
     "ImageFolderError",
     "ImageOperation",
+    "Loaders",
     "Normalize",
     "PadCrop",
     "PermutePixels",
     "Preprocessing",
+    "StreamedDataset",
     "TeacherRegression",
     "augmentation",
     "channel_statistics",

@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from tfconvbias.data.normalize import channel_statistics
 from tfconvbias.data.random_order import random_order, stratified_choice, stratified_counts
 
 SPLITS = ("train", "validation", "test")
@@ -99,11 +100,28 @@ class ImageDataset:
                 found.update(np.ascontiguousarray(array).data)
         return found.hexdigest()[:16]
 
+    @functools.cached_property
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each channel over all training images, on the scale 0…1."""
+        return channel_statistics(self.x_train)
+
     def split(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns images and labels of the split `"train"`, `"validation"` or `"test"`."""
         if name not in SPLITS:
             raise ValueError(f"`name` must be one of {', '.join(SPLITS)}. Received: name={name!r}")
         return getattr(self, f"x_{name}"), getattr(self, f"y_{name}")
+
+    def has(self, split: str) -> bool:
+        """Whether a split has images."""
+        return len(self.split(split)[0]) > 0
+
+    def num_train(self, batch_size: int) -> int:
+        """Training images, which do not depend on the size of the batches."""
+        return len(self.x_train)
+
+    def num_batches(self, batch_size: int) -> int:
+        """Full training batches in an epoch."""
+        return len(self.x_train) // batch_size
 
     def limit(
         self,

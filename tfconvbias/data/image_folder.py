@@ -44,7 +44,9 @@ class ImageFolderError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class _Split:
+class ImageSplit:
+    """The files of a split, and their labels."""
+
     files: list[str]
     labels: np.ndarray
 
@@ -70,13 +72,7 @@ def read_image_folder(
             `color_mode` is `None`, is a pipe or device, or is a link that leads out of the folder.
     """
     folder = Path(folder)
-    class_names, splits = _scan(folder)
-    if classes is not None and classes != len(class_names):
-        raise ImageFolderError(
-            f"Expected {classes} classes, but {str(_layout(folder)['train'])!r} has "
-            f"{len(class_names)} "
-            f"class folders: {_listing(class_names)}."
-        )
+    class_names, splits = scan_folder(folder, classes)
     images: dict[str, np.ndarray] | None = None
     cache = None
     if cache_dir is not None:
@@ -92,13 +88,19 @@ def read_image_folder(
     return arrays
 
 
-def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
-    """Lists the classes and the files of every split, both sorted."""
+def scan_folder(
+    folder: Path, classes: int | None = None
+) -> tuple[list[str], dict[str, ImageSplit]]:
+    """Lists the classes and the files of every split, both sorted; opens no file.
+
+    Raises:
+        ImageFolderError: If the layout is not as expected, or there are not so many `classes`.
+    """
     root = folder.resolve()
     class_names: list[str] = []
     splits = {}
     for name, place in _layout(folder).items():
-        _check_link(place, root)
+        check_link(place, root)
         files, folders = _entries(place, root)
         if files:
             raise ImageFolderError(
@@ -123,6 +125,11 @@ def _scan(folder: Path) -> tuple[list[str], dict[str, _Split]]:
                 f"{'; '.join(differences)}."
             )
         splits[name] = _scan_split(place, class_names, root)
+    if classes is not None and classes != len(class_names):
+        raise ImageFolderError(
+            f"Expected {classes} classes, but {str(_layout(folder)['train'])!r} has "
+            f"{len(class_names)} class folders: {_listing(class_names)}."
+        )
     return class_names, splits
 
 
@@ -159,7 +166,7 @@ def _holds_folders(folder: Path) -> bool:
     return any(path.is_dir() and not path.name.startswith(".") for path in folder.iterdir())
 
 
-def _scan_split(folder: Path, class_names: Sequence[str], root: Path) -> _Split:
+def _scan_split(folder: Path, class_names: Sequence[str], root: Path) -> ImageSplit:
     all_files: list[str] = []
     labels = []
     for label, class_name in enumerate(class_names):
@@ -180,7 +187,7 @@ def _scan_split(folder: Path, class_names: Sequence[str], root: Path) -> _Split:
         # Strings, as 60,000 Path objects take a second to make and to sort.
         all_files += [f"{folder / class_name}{os.sep}{file}" for file in files]
         labels += [label] * len(files)
-    return _Split(all_files, np.array(labels, np.int32))
+    return ImageSplit(all_files, np.array(labels, np.int32))
 
 
 def _extension(file: str) -> str:
@@ -197,7 +204,7 @@ def _entries(folder: Path, root: Path) -> tuple[list[str], list[str]]:
             if entry.name.startswith("."):
                 continue
             if entry.is_symlink():
-                _check_link(Path(entry.path), root)
+                check_link(Path(entry.path), root)
             if entry.is_dir():
                 folders.append(entry.name)
             elif entry.is_file():
@@ -210,7 +217,7 @@ def _entries(folder: Path, root: Path) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(folders)
 
 
-def _check_link(path: Path, root: Path) -> None:
+def check_link(path: Path, root: Path) -> None:
     if not path.resolve().is_relative_to(root):
         raise ImageFolderError(
             f"{str(path)!r} is a link that leads out of {str(root)!r}. A folder of images must "
@@ -218,10 +225,10 @@ def _check_link(path: Path, root: Path) -> None:
         )
 
 
-def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[str, np.ndarray]:
+def _decode_splits(splits: dict[str, ImageSplit], image_size, color_mode) -> dict[str, np.ndarray]:
     total = sum(len(split.files) for split in splits.values())
-    shape = _first_shape(splits, image_size, color_mode)
-    _check_memory(total, shape)
+    shape = first_shape(splits, image_size, color_mode)
+    check_memory(total, shape)
     problems: list[str] = []
     images = {}
     with (
@@ -236,22 +243,30 @@ def _decode_splits(splits: dict[str, _Split], image_size, color_mode) -> dict[st
                 return stop - start, [
                     problem
                     for index in range(start, stop)
-                    if (problem := _decode(files[index], target[index], image_size, color_mode))
+                    if (
+                        problem := decode_image(files[index], target[index], image_size, color_mode)
+                    )
                 ]
 
             for count, found in pool.map(decode, range(0, len(split.files), _CHUNK)):
                 problems += found
                 bar(count)
             images[name] = target
+    raise_problems(problems)
+    return images
+
+
+def raise_problems(problems: Sequence[str]) -> None:
+    """Raises an `ImageFolderError` that names the first files of which something is wrong."""
     if problems:
         more = len(problems) - _SHOWN
         raise ImageFolderError(
             "\n".join(problems[:_SHOWN]) + (f"\nand {more:,} files more." if more > 0 else "")
         )
-    return images
 
 
-def _check_memory(num_images: int, shape: tuple[int, int, int]) -> None:
+def check_memory(num_images: int, shape: tuple[int, int, int]) -> None:
+    """Raises an `ImageFolderError` where so many images do not fit into memory."""
     needed, left = num_images * math.prod(shape), available_bytes()
     if left is not None and needed > left:
         height, width, channels = shape
@@ -276,7 +291,7 @@ def _open(path: str):
     return image
 
 
-def _first_shape(splits, image_size, color_mode) -> tuple[int, int, int]:
+def first_shape(splits, image_size, color_mode) -> tuple[int, int, int]:
     """Returns the shape that all images must have: that of the first one that can be read."""
     channels = 1 if color_mode == "grayscale" else 3
     if image_size is not None:
@@ -292,7 +307,7 @@ def _first_shape(splits, image_size, color_mode) -> tuple[int, int, int]:
     return (1, 1, channels)
 
 
-def _decode(path: str, target: np.ndarray, image_size, color_mode) -> str | None:
+def decode_image(path: str, target: np.ndarray, image_size, color_mode) -> str | None:
     """Decodes one file into `target`, or returns what is wrong with it."""
     from PIL import Image
 
@@ -325,7 +340,7 @@ def _decode(path: str, target: np.ndarray, image_size, color_mode) -> str | None
     return None
 
 
-def _fingerprint(folder: Path, splits: dict[str, _Split], image_size, color_mode) -> str:
+def _fingerprint(folder: Path, splits: dict[str, ImageSplit], image_size, color_mode) -> str:
     digest = hashlib.sha256(repr((_CACHE_VERSION, image_size, color_mode)).encode())
     for split in splits.values():
         for path in split.files:
@@ -336,7 +351,7 @@ def _fingerprint(folder: Path, splits: dict[str, _Split], image_size, color_mode
     return digest.hexdigest()[:32]
 
 
-def _read_cache(cache: Path, splits: dict[str, _Split]) -> dict[str, np.ndarray] | None:
+def _read_cache(cache: Path, splits: dict[str, ImageSplit]) -> dict[str, np.ndarray] | None:
     if not cache.exists():
         return None
     try:

@@ -14,6 +14,11 @@ from tfconvbias.data.image_folder import read_image_folder
 from tfconvbias.data.motifs import make_motifs
 from tfconvbias.data.named import TFDS_NAMES, load_tfds
 from tfconvbias.data.random_order import stratified_choice
+from tfconvbias.data.streamed_dataset import (
+    STREAM_ABOVE,
+    StreamedDataset,
+    stream_image_folder,
+)
 
 MOTIFS = {"motifs10": (10, 6.0), "motifs100": (100, 13.0)}
 """Classes and amplitude of the embedded data sets."""
@@ -34,8 +39,9 @@ def load(
     classes: int | None = None,
     cache_dir: str | os.PathLike | None = None,
     include_extra: bool = False,
+    stream: Literal["off", "auto", "on"] = "off",
 ) -> ImageDataset:
-    """Loads images and labels into memory, as uint8 arrays on which every backend can train.
+    """Loads images and labels as uint8 arrays on which every backend can train.
 
     - `"cifar10"`, `"cifar100"`, `"svhn"`, `"mnist"`: through TensorFlow Datasets, which downloads
       them once. MNIST has one channel.
@@ -71,11 +77,17 @@ def load(
             images only and raises an error for others.
         classes: Expected number of classes, checked if given.
         cache_dir: For folders: where to keep the decoded arrays. They are read again as long as
-            names, sizes and times of the files stay the same. If `None`, nothing is kept.
+            names, sizes and times of the files stay the same. If `None`, nothing is kept. For
+            folders that are streamed: where digest and statistics are kept, by default in
+            `~/.cache/tfconvbias` (or below `XDG_CACHE_HOME`).
         include_extra: For svhn: whether the 531,131 extra images join the training images.
+        stream: For folders: `"on"` leaves the images in their files, from which each batch is
+            read when its turn comes; `"off"` reads them into memory; `"auto"` streams where they
+            would take more than a quarter (`STREAM_ABOVE`) of the memory left. Named data sets are
+            always in memory.
 
     Returns:
-        An `ImageDataset`.
+        An `ImageDataset`; a `StreamedDataset` where the images stay in their files.
 
     Raises:
         DatasetUnavailableError: If a named data set is not available, with the cause.
@@ -94,14 +106,18 @@ def load(
           test        2,000 images, 200–200 per class
     """
     _check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
-    _check_arguments(seed, image_size, color_mode)
+    _check_arguments(seed, image_size, color_mode, stream)
     name = name_or_path if isinstance(name_or_path, str) else None
     if include_extra and name != "svhn":
         raise ValueError(
             f"`include_extra` is for svhn only. Received: name_or_path={name_or_path!r}"
         )
     if name in DATASET_NAMES:
-        for argument, value in (("color_mode", color_mode), ("cache_dir", cache_dir)):
+        for argument, value in (
+            ("color_mode", color_mode),
+            ("cache_dir", cache_dir),
+            ("stream", "on" if stream == "on" else None),
+        ):
             if value is not None:
                 raise ValueError(
                     f"`{argument}` is for folders of images only. "
@@ -116,19 +132,26 @@ def load(
         )
     else:
         folder = _existing_folder(name_or_path)
-        arrays = read_image_folder(
-            folder,
-            image_size=image_size,
-            color_mode=color_mode,
-            classes=classes,
-            cache_dir=cache_dir,
-        )
+        options: dict[str, Any] = {
+            "image_size": image_size,
+            "color_mode": color_mode,
+            "classes": classes,
+        }
+        streamed = None
+        if stream != "off":
+            above = STREAM_ABOVE if stream == "auto" else None
+            streamed = stream_image_folder(folder, above=above, **options)
+        arrays = streamed or read_image_folder(folder, cache_dir=cache_dir, **options)
         if "x_test" not in arrays:
             # Another draw than that of the validation split, which stays what it has always been.
             arrays = _with_split(arrays, "test", test_fraction, seed, 1)
             arrays["source"] += f", {test_fraction:g} of each class drawn as test images"
         arrays = _with_split(arrays, "validation", validation_fraction, seed)
-        dataset = ImageDataset(name=folder.resolve().name, **arrays)
+        arrays["name"] = folder.resolve().name
+        if streamed:
+            dataset = StreamedDataset(cache_dir=cache_dir, **arrays)
+        else:
+            dataset = ImageDataset(**arrays)
     if classes is not None and classes != dataset.num_classes:
         raise ValueError(
             f"Expected {classes} classes, but {dataset.name!r} has {dataset.num_classes}."
@@ -144,7 +167,9 @@ def _check_fractions(**fractions: float) -> None:
             raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={fraction}")
 
 
-def _check_arguments(seed, image_size, color_mode) -> None:
+def _check_arguments(seed, image_size, color_mode, stream) -> None:
+    if stream not in ("off", "auto", "on"):
+        raise ValueError(f"`stream` must be 'off', 'auto' or 'on'. Received: stream={stream!r}")
     if not isinstance(seed, int | np.integer) or seed < 0:
         raise ValueError(f"`seed` must be a non-negative integer. Received: seed={seed!r}")
     if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):

@@ -111,20 +111,41 @@ def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, .
         raise ValueError(
             f"`x` must be a non-empty uint8 array. Received: dtype={x.dtype}, shape={x.shape}"
         )
-    values = np.arange(256) / 255
-    means, deviations = [], []
+    return statistics_from_histograms(histograms(x))
+
+
+def histograms(x: np.ndarray) -> np.ndarray:
+    """Returns how often each value occurs in each channel of uint8 images, `(channels, 256)`."""
+    counts = np.zeros((x.shape[-1], 256), np.int64)
     for channel in range(x.shape[-1]):
         # In parts, as bincount copies its input to int64.
         flat = x[..., channel].reshape(-1)
-        histogram = sum(
-            np.bincount(flat[start : start + 2**20], minlength=256)
-            for start in range(0, len(flat), 2**20)
-        )
-        mean = np.dot(histogram, values) / len(flat)
-        variance = np.dot(histogram, (values - mean) ** 2) / len(flat)
+        for start in range(0, len(flat), 2**20):
+            counts[channel] += np.bincount(flat[start : start + 2**20], minlength=256)
+    return counts
+
+
+def statistics_from_histograms(
+    counts: np.ndarray,
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Returns mean and standard deviation of channels, on the scale 0…1.
+
+    Args:
+        counts: From `histograms`.
+
+    Raises:
+        ValueError: If a channel is constant.
+    """
+    values = np.arange(256) / 255
+    means, deviations = [], []
+    for channel, histogram in enumerate(counts):
+        num = histogram.sum()
+        mean = np.dot(histogram, values) / num
+        variance = np.dot(histogram, (values - mean) ** 2) / num
         if variance == 0:
             raise ValueError(
-                f"Channel {channel} of `x` is constant ({flat[0]}) and cannot be normalised."
+                f"Channel {channel} of `x` is constant ({histogram.argmax()}) and cannot be "
+                "normalised."
             )
         means.append(float(mean))
         deviations.append(float(variance**0.5))

@@ -277,7 +277,7 @@ def preprocessing(
             )
         normalize = Normalize(*PUBLISHED_STATISTICS[statistics])
     elif isinstance(statistics, ImageDataset):
-        normalize = Normalize.from_data(statistics.x_train)
+        normalize = Normalize(*statistics.channel_statistics)
         options = {"dataset": statistics.name, **options}
     elif isinstance(statistics, Normalize):
         normalize = statistics

@@ -1,10 +1,17 @@
 """Batches whose order depends on the seed and the epoch alone."""
 
+from __future__ import annotations
+
+import itertools
 from collections.abc import Generator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tfconvbias.training.errors import ConfigError
+
+if TYPE_CHECKING:
+    from tfconvbias.data import ImageFiles
 
 
 def check_batch_size(batch_size: int, num_train: int) -> None:
@@ -30,8 +37,10 @@ class ShuffledBatches:
     model.fit(batches.stream(), steps_per_epoch=batches.num_batches, shuffle=False)
     ```
 
+    Images in files are read two batches ahead, in threads.
+
     Args:
-        x: `(samples, …)` inputs.
+        x: `(samples, …)` inputs: an array, or `data.ImageFiles`.
         y: `(samples, …)` targets.
         batch_size: samples a batch.
         seed: seed of the orders.
@@ -42,7 +51,13 @@ class ShuffledBatches:
     """
 
     def __init__(
-        self, x: np.ndarray, y: np.ndarray, batch_size: int, seed: int, *, shuffle: bool = True
+        self,
+        x: np.ndarray | ImageFiles,
+        y: np.ndarray,
+        batch_size: int,
+        seed: int,
+        *,
+        shuffle: bool = True,
     ):
         check_batch_size(batch_size, len(x))
         self.x = x
@@ -50,6 +65,8 @@ class ShuffledBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self.fault: Exception | None = None
+        """What went wrong in reading a batch; backends report it as an error of their own."""
 
     @property
     def num_batches(self) -> int:
@@ -73,8 +90,19 @@ class ShuffledBatches:
             first_epoch: The first epoch.
             rows: The rows of each batch that are wanted, where processes share a batch.
         """
-        epoch = first_epoch
-        while True:
-            for chosen in self.order(epoch):
-                yield self.x[chosen[rows]], self.y[chosen[rows]]
-            epoch += 1
+        wanted = (
+            chosen[rows] for epoch in itertools.count(first_epoch) for chosen in self.order(epoch)
+        )
+        if isinstance(self.x, np.ndarray):
+            yield from map(self._batch, wanted)
+        else:
+            from tfconvbias.data.image_files import read_ahead
+
+            yield from read_ahead(self._batch, wanted)
+
+    def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        try:
+            return np.asarray(self.x[chosen]), self.y[chosen]
+        except Exception as error:
+            self.fault = error
+            raise

@@ -14,26 +14,18 @@ CONV_LAYERS = r"(^|/)(conv\d+|stage\d+_block\d+_(conv\d|shortcut))/"
 """The layers that stand for convolutions in every family, by variable path."""
 
 
-def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
+def build_model(config: RunConfig, dataset: data.ImageDataset | data.Loaders) -> keras.Model:
     """Build the configured network on raw uint8 images, its preprocessing inside.
+
+    For loaders without statistics it is a network on float images, without preprocessing.
 
     Raises:
         ConfigError: If the augmentation is unknown, or the network would not fit into memory.
     """
-    try:
-        preprocessing = data.preprocessing(
-            dataset,
-            augment=config.augment,
-            seed=config.seed,
-            permute_pixels=config.permute_pixels,
-            cutout_length=config.cutout_length,
-        )
-    except ValueError as error:
-        raise ConfigError(f"augment: {error}") from error
     arguments: dict[str, Any] = {
         "input_shape": dataset.image_shape,
         "classes": dataset.num_classes,
-        "preprocessing": preprocessing,
+        "preprocessing": _preprocessing(config, dataset),
         "kernel_regularizer": (
             keras.regularizers.L2(config.weight_decay / 2) if config.weight_decay else None
         ),
@@ -42,6 +34,27 @@ def build_model(config: RunConfig, dataset: data.ImageDataset) -> keras.Model:
         return _network(config, arguments)
     except MemoryError as error:
         raise ConfigError(str(error)) from error
+
+
+def _preprocessing(
+    config: RunConfig, dataset: data.ImageDataset | data.Loaders
+) -> keras.layers.Layer | None:
+    statistics: Any = dataset
+    if isinstance(dataset, data.Loaders):
+        if dataset.statistics is None:
+            return None
+        statistics = dataset.statistics
+    try:
+        return data.preprocessing(
+            statistics,
+            augment=config.augment,
+            seed=config.seed,
+            permute_pixels=config.permute_pixels,
+            dataset=dataset.name,
+            cutout_length=config.cutout_length,
+        )
+    except ValueError as error:
+        raise ConfigError(f"augment: {error}") from error
 
 
 def _network(config: RunConfig, arguments: dict[str, Any]) -> keras.Model:

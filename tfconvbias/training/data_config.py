@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from tfconvbias.lazy import data
 from tfconvbias.training.config import Config, option
@@ -58,12 +59,16 @@ class DataConfig(Config):
         """The seed of the subsets."""
         return self.seed if self.subset_seed is None else self.subset_seed
 
+    @property
+    def streaming(self) -> Literal["off", "auto", "on"]:
+        """Whether the images of a folder may stay in their files; never where arrays are needed."""
+        return "off"
+
 
 def build_dataset(config: DataConfig) -> data.ImageDataset:
     """Load the configured data set: resized and cut to subsets as asked for.
 
     Pixels are permuted by the model, see `data.preprocessing`.
-
 
     Raises:
         ConfigError: If there is no such data set, it has fewer images than asked for, or a folder
@@ -77,6 +82,7 @@ def build_dataset(config: DataConfig) -> data.ImageDataset:
             data_dir=config.data_dir,
             image_size=None if side is None else (side, side),
             include_extra=config.include_extra,
+            stream=config.streaming,
         )
         dataset = dataset.limit(config.num_train, num_test=config.num_test, seed=config.drawn_with)
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:

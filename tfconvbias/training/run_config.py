@@ -66,6 +66,12 @@ class RunConfig(DataConfig, Execution):
         "float32",
     )
     jit_compile: Literal["auto", "on", "off"] = option("auto", "compile the step with XLA")
+    stream: Literal["auto", "on", "off"] = option(
+        "auto",
+        "read the images of a folder from their files batch by batch, instead of all into memory; "
+        "auto: where they would take more than a quarter of the memory left",
+        decides=False,
+    )
     tensorboard: bool = option(True, "write TensorBoard logs into the run folder", decides=False)
 
     def __post_init__(self):
@@ -101,6 +107,11 @@ class RunConfig(DataConfig, Execution):
     def width(self) -> int:
         """Base channels, or hidden units for 3-FC."""
         return self.hidden_units if self.family == "three_fc" else self.base_channels
+
+    @property
+    def streaming(self) -> Literal["off", "auto", "on"]:
+        """`stream`: a run takes its images in batches."""
+        return self.stream
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result, with the content of an augmentation's file."""

@@ -14,6 +14,7 @@ from tfconvbias.training.devices import Devices, distribute
 from tfconvbias.training.environment import environment, hardware
 from tfconvbias.training.errors import ConfigError, RunFolderError
 from tfconvbias.training.execution import Deadline
+from tfconvbias.training.feeds import check_loaders
 from tfconvbias.training.layouts import layout_of
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, RunFolder
@@ -31,7 +32,7 @@ class RunResult:
 
 def run(
     config: RunConfig,
-    dataset: data.ImageDataset | None = None,
+    dataset: data.ImageDataset | data.Loaders | None = None,
     deadline: Deadline | None = None,
     *,
     is_trial: bool = False,
@@ -44,7 +45,7 @@ def run(
     Args:
         config: What to run, and where to keep it (`runs/<name>` when `run_dir` is `None`).
         dataset: The configured data set where the caller has loaded it already, its validation
-            images still apart.
+            images still apart; or the caller's own, as `data.ImageDataset` or `data.Loaders`.
         deadline: When to stop; by default `config.max_minutes` from now on.
         is_trial: Whether the run is one of a search, judged on validation images alone. Its row
             says nothing of the test images, and its folder holds no model.
@@ -74,7 +75,7 @@ def run(
 
 def _run(
     config: RunConfig,
-    dataset: data.ImageDataset | None,
+    dataset: data.ImageDataset | data.Loaders | None,
     deadline: Deadline,
     is_trial: bool,
     devices: Devices,
@@ -82,8 +83,11 @@ def _run(
     config = with_precision(config)
     if dataset is None:
         dataset = build_dataset(config)
-    if config.train_on_all:
+    if isinstance(dataset, data.Loaders):
+        check_loaders(config, dataset)
+    elif config.train_on_all:
         dataset = dataset.join_validation()
+    num_train, num_batches = _checked_sizes(config, dataset)
     folder = RunFolder(config.run_dir or f"runs/{config.default_run_name()}")
     _check_folder(folder, config, dataset, devices)
     finished = folder.result()
@@ -94,14 +98,13 @@ def _run(
     keras.config.set_dtype_policy(config.precision)
     try:
         keras.utils.set_random_seed(config.seed)
-        check_batch_size(config.batch_size, len(dataset.x_train))
-        if not len(dataset.x_validation) and not config.train_on_all:
+        check_batch_size(config.batch_size, num_train)
+        if not dataset.has("validation") and not config.train_on_all:
             raise ConfigError(f"Data set {dataset.name} has no validation images.")
-        if not len(dataset.x_test) and not is_trial:
+        if not dataset.has("test") and not is_trial:
             raise ConfigError(f"Data set {dataset.name} has no test images.")
         model = build_model(config, dataset)
-        steps = config.epochs * (len(dataset.x_train) // config.batch_size)
-        compile_model(config, model, steps)
+        compile_model(config, model, config.epochs * num_batches)
         # Only now, so that a configuration that cannot be built leaves no folder behind.
         folder = devices.work_folder(folder, config, dataset)
         folder.claim(config, dataset)
@@ -120,7 +123,7 @@ def _run(
             deadline=deadline,
             devices=devices,
         )
-        row = _row(config, dataset, model, history)
+        row = _row(config, dataset, model, history, num_train)
         if not is_trial:
             folder.save_model(model, folder.last_model)
             row |= _test(dataset, folder, model, row, devices)
@@ -131,8 +134,26 @@ def _run(
     return RunResult(folder, row, history)
 
 
+def _checked_sizes(config: RunConfig, dataset: data.ImageDataset | data.Loaders) -> tuple[int, int]:
+    """Training images and batches in an epoch, once all images in files have been read.
+
+    Raises:
+        ConfigError: If a file cannot be read, or loaders have other batches.
+    """
+    try:
+        num_batches = dataset.num_batches(config.batch_size)
+        # Of images in files the digest takes reading each of them.
+        dataset.digest  # noqa: B018
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return dataset.num_train(config.batch_size), num_batches
+
+
 def _check_folder(
-    folder: RunFolder, config: RunConfig, dataset: data.ImageDataset, devices: Devices
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: data.ImageDataset | data.Loaders,
+    devices: Devices,
 ) -> None:
     """The chief's check of the folder, in which the other processes take part."""
     fault = None
@@ -149,7 +170,11 @@ def _check_folder(
 
 
 def _row(
-    config: RunConfig, dataset: data.ImageDataset, model: keras.Model, history: History
+    config: RunConfig,
+    dataset: data.ImageDataset | data.Loaders,
+    model: keras.Model,
+    history: History,
+    num_train: int,
 ) -> dict[str, Any]:
     """The results row without test figures."""
     validation = history.get("val_accuracy")
@@ -159,7 +184,7 @@ def _row(
         "optimizer": config.optimizer,
         "dataset": dataset.name
         + ("" if config.permute_pixels is None else f"-permuted{config.permute_pixels}"),
-        "num_train": len(dataset.x_train),
+        "num_train": num_train,
         "epochs": config.epochs,
         "batch_size": config.batch_size,
         "seed": config.seed,
@@ -178,7 +203,7 @@ def _row(
 
 
 def _test(
-    dataset: data.ImageDataset,
+    dataset: data.ImageDataset | data.Loaders,
     folder: RunFolder,
     model: keras.Model,
     row: dict[str, Any],

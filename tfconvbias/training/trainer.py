@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib.util
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from tfconvbias.lazy import callbacks, data, keras
 from tfconvbias.terminal import bars
-from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.devices import Devices
-from tfconvbias.training.environment import accelerators
 from tfconvbias.training.errors import ConfigError
 from tfconvbias.training.execution import Deadline, Execution
+from tfconvbias.training.feeds import feed_of, measured_batches
 from tfconvbias.training.run_folder import History, RunFolder
 
 _PREFIXES = {"train": "", "validation": "val_", "test": "test_"}
@@ -20,7 +20,7 @@ _PREFIXES = {"train": "", "validation": "val_", "test": "test_"}
 
 def fit(
     model: keras.Model,
-    dataset: data.ImageDataset,
+    dataset: data.ImageDataset | data.Loaders,
     folder: RunFolder,
     *,
     epochs: int,
@@ -45,7 +45,8 @@ def fit(
 
     Args:
         model: A built model, compiled with a metric named `accuracy`.
-        dataset: What to train on and to measure on.
+        dataset: What to train on and to measure on: images in memory or in files, or loaders,
+            whose order is their own.
         folder: Where history and checkpoints are kept.
         epochs: Epochs in all.
         batch_size: Images per step; the last, partial batch of an epoch is dropped.
@@ -65,7 +66,8 @@ def fit(
         The history, from the folder.
 
     Raises:
-        ConfigError: If there are fewer images than one batch, or none to measure on.
+        ConfigError: If there are fewer images than one batch, none to measure on, one that cannot
+            be read, or loaders that do not fit the options.
         RunFolderError: If another process is at work in the folder, or it cannot be written.
         RunPausedError: If the time was over before the last epoch.
         TrainingDivergedError: If the loss became NaN or infinite.
@@ -78,14 +80,20 @@ def fit(
     devices = devices or Devices()
     devices.check(batch_size, device_epochs=execution.device_epochs == "on")
     prefix = _PREFIXES[measured_on]
-    measured = dataset.split(measured_on)
-    if not len(measured[0]):
+    if not dataset.has(measured_on):
         raise ConfigError(f"Data set {dataset.name} has no {measured_on} images to measure on.")
-    batches = ShuffledBatches(dataset.x_train, dataset.y_train, batch_size, seed, shuffle=shuffle)
+    feed = feed_of(
+        dataset,
+        batch_size=batch_size,
+        seed=seed,
+        shuffle=shuffle,
+        devices=devices,
+        execution=execution,
+    )
     devices.prepare(model)
     # `fit` builds the metrics from the first batch, which on PyTorch it then leaves out; and
     # without the optimizer's variables their state in a checkpoint would be skipped.
-    model.test_on_batch(*(part[:batch_size] for part in measured))
+    model.test_on_batch(*feed.example(measured_on))
     model.reset_metrics()
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
@@ -103,30 +111,20 @@ def fit(
 
         recorder = Recorder(folder, epochs, prefix, keep_best, execution, deadline, devices)
         if first < epochs:
-            stream = devices.stream(batches, first)
-            steps = batches.num_batches
-            if execution.device_epochs == "on" or (
-                execution.device_epochs == "auto" and devices.strategy == "none" and accelerators()
-            ):
-                from tfconvbias.training.device_epochs import DeviceEpochs
-
-                on_device = DeviceEpochs(batches)
-                on_device.attach(model)
-                stream, steps = on_device.stream(first), 1
-                measured = tuple(map(keras.ops.convert_to_tensor, measured))
-            measured, measured_batch = devices.evaluation(measured)
+            stream, steps = feed.train(model, first)
+            measured = feed.measured(measured_on)
             shown = EpochProgress(execution, first, epochs, prefix)
             watchers = [callbacks.EpochSeeds(seed), *watchers, recorder, shown]
             if execution.tensorboard:
                 watchers += _tensorboard(folder, execution)
             bars.leave_out(first)
-            with bars.open(folder.path.name, epochs, done=first, show=shown.style == "bar"):
+            show = shown.style == "bar"
+            with feed.faults(), bars.open(folder.path.name, epochs, done=first, show=show):
                 model.fit(
                     stream,
                     steps_per_epoch=steps,
                     shuffle=False,
-                    validation_data=measured,
-                    validation_batch_size=measured_batch,
+                    **measured,
                     initial_epoch=first,
                     epochs=epochs,
                     callbacks=watchers,
@@ -145,16 +143,23 @@ def _tensorboard(folder: RunFolder, execution: Execution) -> list[keras.callback
 
 
 def evaluate(
-    model: keras.Model, images_and_labels: tuple, devices: Devices | None = None
+    model: keras.Model, images_and_labels: Any, devices: Devices | None = None
 ) -> dict[str, float]:
-    """Loss and accuracy of a compiled classifier, on the devices on which it was built."""
-    images_and_labels, size = (devices or Devices()).evaluation(images_and_labels)
-    return model.evaluate(*images_and_labels, batch_size=size, return_dict=True, verbose=0)
+    """Loss and accuracy of a compiled classifier, on the devices on which it was built.
+
+    Args:
+        model: The classifier.
+        images_and_labels: A split of a data set: a pair, or a loader.
+        devices: By default one device.
+    """
+    given, size = measured_batches(images_and_labels, devices or Devices())
+    arrays = given if isinstance(given, tuple) else (given,)
+    return model.evaluate(*arrays, batch_size=size, return_dict=True, verbose=0)
 
 
 def _start_row(
     model: keras.Model,
-    dataset: data.ImageDataset,
+    dataset: data.ImageDataset | data.Loaders,
     measured_on: str,
     watchers: Sequence[keras.callbacks.Callback],
     devices: Devices,
