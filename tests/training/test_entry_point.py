@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tfconvbias import training
+from tfconvbias import data, training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,6 +125,18 @@ def test_errors_of_writers_that_are_ours_keep_their_traceback(tmp_path):
 def test_an_error_of_other_writers_is_one_line_too(monkeypatch, capsys):
     assert status_of(full_disk, monkeypatch) == 1
     assert "error: results.csv cannot be written (No space left" in capsys.readouterr().err
+
+
+def test_an_image_that_cannot_be_read_is_one_line(capsys):
+    def work():
+        raise data.ImageFolderError("'3.png' is corrupt.")
+
+    with pytest.raises(SystemExit) as exit_info:
+        training.guarded(work)
+    assert exit_info.value.code == 1
+    assert capsys.readouterr().err == "error: '3.png' is corrupt.\n"
+    with pytest.raises(ValueError, match="a bug"):
+        training.guarded(lambda: int("a bug"))
 
 
 def test_a_file_that_is_not_there_is_not_called_unwritable(tmp_path):

@@ -354,7 +354,12 @@ def test_sizes_and_extra_images_reach_the_loader_and_one_draw_serves_all_seeds(
         dataset="svhn", image_size=16, include_extra=True, num_train=20, subset_seed=5
     )
     one, two = (training.build_dataset(dataclasses.replace(config, seed=seed)) for seed in (0, 1))
-    assert asked[0] == {"data_dir": None, "image_size": (16, 16), "include_extra": True}
+    assert asked[0] == {
+        "data_dir": None,
+        "image_size": (16, 16),
+        "include_extra": True,
+        "stream": "auto",
+    }
     assert one.digest == two.digest
     other = training.build_dataset(dataclasses.replace(config, subset_seed=None, seed=1))
     assert other.digest != one.digest

@@ -218,6 +218,7 @@ def _entries(folder: Path, root: Path) -> tuple[list[str], list[str]]:
 
 
 def check_link(path: Path, root: Path) -> None:
+    """Raises an `ImageFolderError` where a link leads out of `root`, a resolved path."""
     if not path.resolve().is_relative_to(root):
         raise ImageFolderError(
             f"{str(path)!r} is a link that leads out of {str(root)!r}. A folder of images must "

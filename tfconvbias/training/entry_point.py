@@ -102,6 +102,11 @@ def guarded(work: Callable[[], object]) -> None:
             f"  {program} --demo\n"
             f"  {program} --dataset FOLDER   (images as train/<class>/*, test/<class>/*)"
         )
+    except ValueError as error:
+        # Of images in files, one that cannot be read is found when all are read.
+        if not isinstance(error, data.ImageFolderError):
+            raise
+        _leave(str(error))
     except OSError as error:
         number = system_error_number(error)
         if number not in _WRITE_ERRORS:

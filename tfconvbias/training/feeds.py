@@ -46,16 +46,11 @@ class Feed:
         self.batches = ShuffledBatches(
             dataset.x_train, dataset.y_train, batch_size, seed, shuffle=shuffle
         )
-        streams = isinstance(dataset, data.StreamedDataset)
-        if streams and execution.device_epochs == "on":
-            raise ConfigError(
-                "device_epochs='on' holds the images on the device, stream leaves them in their "
-                "files. Received: both"
-            )
+        check_execution(dataset, devices, execution)
         self.is_on_device = execution.device_epochs == "on" or (
             execution.device_epochs == "auto"
             and devices.strategy == "none"
-            and not streams
+            and not isinstance(dataset, data.StreamedDataset)
             and bool(accelerators())
         )
 
@@ -114,16 +109,7 @@ class LoaderFeed:
     def __init__(
         self, loaders: data.Loaders, batch_size: int, devices: Devices, execution: Execution
     ):
-        if devices.strategy != "none":
-            raise ConfigError(
-                "Loaders are for one device; several take an image folder or a named data set. "
-                f"Received: strategy={devices.strategy!r}"
-            )
-        if execution.device_epochs == "on":
-            raise ConfigError(
-                "device_epochs='on' holds the images on the device, which loaders do not. "
-                "Received: both"
-            )
+        check_execution(loaders, devices, execution)
         self.loaders = loaders
         self._fault: Exception | None = None
         with _as_config_error():
@@ -200,12 +186,34 @@ def measured_batches(images_and_labels: Any, devices: Devices) -> tuple[Any, int
     return FileBatches(images, labels, size), None
 
 
-def check_loaders(config: RunConfig, loaders: data.Loaders) -> None:
-    """Refuse what a configuration asks of images that come from loaders.
+def check_execution(
+    dataset: data.ImageDataset | data.Loaders, devices: Devices, execution: Execution
+) -> None:
+    """Refuse what cannot be done with images that are not in memory.
 
     Raises:
-        ConfigError: If it asks for something that is the loaders' business, or the network is to
-            change images that it does not normalize.
+        ConfigError: If they were to be held on the device, or loaders spread over devices.
+    """
+    is_loader = isinstance(dataset, data.Loaders)
+    if execution.device_epochs == "on" and (is_loader or isinstance(dataset, data.StreamedDataset)):
+        kind = "come from loaders" if is_loader else "stay in their files (stream)"
+        raise ConfigError(
+            f"device_epochs='on' holds the images on the device. Received: images that {kind}"
+        )
+    if is_loader and devices.strategy != "none":
+        raise ConfigError(
+            "Loaders are for one device; several take an image folder or a named data set. "
+            f"Received: strategy={devices.strategy!r}"
+        )
+
+
+def check_loaders(config: RunConfig, loaders: data.Loaders) -> None:
+    """Refuse what does not fit together, before a run folder is made.
+
+    Raises:
+        ConfigError: If the configuration asks for something that is the loaders' business, the
+            network is to change images that it does not normalize, or the first batch that is
+            measured is not as it should be.
     """
     plain = RunConfig()
     own = ["image_size", "include_extra", "num_train", "num_test", "subset_seed", "train_on_all"]
@@ -225,6 +233,10 @@ def check_loaders(config: RunConfig, loaders: data.Loaders) -> None:
             "The network augments and permutes uint8 images only: give the loaders `statistics`. "
             f"Received: augment={config.augment!r}, permute_pixels={config.permute_pixels}"
         )
+    with _as_config_error():
+        for split in ("validation", "test"):
+            if loaders.has(split):
+                loaders.example(split)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from tfconvbias.training.devices import Devices, distribute
 from tfconvbias.training.environment import environment, hardware
 from tfconvbias.training.errors import ConfigError, RunFolderError
 from tfconvbias.training.execution import Deadline
-from tfconvbias.training.feeds import check_loaders
+from tfconvbias.training.feeds import check_execution, check_loaders
 from tfconvbias.training.layouts import layout_of
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, RunFolder
@@ -83,8 +83,11 @@ def _run(
     config = with_precision(config)
     if dataset is None:
         dataset = build_dataset(config)
+    check_execution(dataset, devices, config)
     if isinstance(dataset, data.Loaders):
         check_loaders(config, dataset)
+        # The folder's name shall not tell of the configuration's data set.
+        config = config.replace(dataset=dataset.name)
     elif config.train_on_all:
         dataset = dataset.join_validation()
     num_train, num_batches = _checked_sizes(config, dataset)

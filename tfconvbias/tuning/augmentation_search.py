@@ -99,7 +99,8 @@ def search_augmentation(
         Lim et al., "Fast AutoAugment", 2019, section 3.
     """
     if dataset is None:
-        dataset = build_dataset(config.run)
+        # Policies are judged on arrays.
+        dataset = build_dataset(config.run.replace(stream="off"))
     if dataset.image_shape[-1] != 3:
         raise ConfigError(
             f"Policies work on RGB images. Received: images of shape {dataset.image_shape}"
