@@ -11,7 +11,7 @@ from PIL import Image
 
 from tfconvbias.data import ImageFiles, ImageFolderError, StreamedDataset, load
 from tfconvbias.data import streamed_dataset as module
-from tfconvbias.data.image_files import read_ahead
+from tfconvbias.data.image_files import ReadAhead
 
 
 @pytest.fixture
@@ -156,18 +156,19 @@ def test_reading_ahead_keeps_the_order_and_stops():
             raise OSError("six")
         return number
 
-    numbers = read_ahead(read, itertools.count())
+    before = set(threading.enumerate())
+    numbers = ReadAhead(read, itertools.count())
     assert [next(numbers) for _ in range(4)] == [0, 1, 2, 3]
     numbers.close()
     assert max(begun) <= 6
-    assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
+    assert not set(threading.enumerate()) - before
     with pytest.raises(OSError, match="six"):
-        list(read_ahead(read, range(5, 9)))
-    assert list(read_ahead(read, [])) == []
+        list(ReadAhead(read, range(5, 9)))
+    assert list(ReadAhead(read, [])) == []
 
 
 def test_the_next_parts_are_read_meanwhile():
-    numbers = read_ahead(lambda number: time.sleep(0.02) or number, range(6))
+    numbers = ReadAhead(lambda number: time.sleep(0.02) or number, range(6))
     next(numbers)
     time.sleep(0.1)
     started = time.perf_counter()

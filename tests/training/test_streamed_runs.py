@@ -1,6 +1,7 @@
 """Runs on images in files: the same history as in memory, on every backend."""
 
 import dataclasses
+import threading
 
 import keras
 import numpy as np
@@ -50,6 +51,9 @@ def test_a_streamed_run_is_the_resident_run(config, tmp_path):
         np.testing.assert_array_equal(
             keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other)
         )
+    # No thread goes on reading, though TensorFlow keeps the generator of the batches.
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if "ThreadPool" in name]
     # It is the same run, so that either continues the other.
     assert streamed.folder.config() == resident.folder.config()
 

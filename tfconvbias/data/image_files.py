@@ -5,10 +5,10 @@ import itertools
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -140,8 +140,8 @@ class ImageFiles:
         return decode_image(path, target, self.image_size, self.color_mode)
 
 
-def read_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Iterator[Read]:
-    """Yields what `read` returns for each of `wanted`, in order, and reads the next two meanwhile.
+class ReadAhead(Generic[Wanted, Read]):
+    """Iterates over what `read` returns for each of `wanted`, reading the next two meanwhile.
 
     Args:
         read: What takes long; it runs in a thread of its own.
@@ -149,21 +149,40 @@ def read_ahead(read: Callable[[Wanted], Read], wanted: Iterable[Wanted]) -> Iter
 
     Example:
         >>> import itertools
-        >>> squares = read_ahead(lambda number: number**2, itertools.count())
+        >>> squares = ReadAhead(lambda number: number**2, itertools.count())
         >>> [next(squares) for _ in range(4)]
         [0, 1, 4, 9]
+        >>> squares.close()
     """
-    with ThreadPoolExecutor(1) as pool:
-        arguments = iter(wanted)
-        waiting: collections.deque[Future[Read]] = collections.deque(
-            pool.submit(read, argument) for argument in itertools.islice(arguments, _AHEAD)
-        )
+
+    def __init__(self, read: Callable[[Wanted], Read], wanted: Iterable[Wanted]):
+        self._read = read
+        self._wanted = iter(wanted)
+        self._pool = ThreadPoolExecutor(1)
+        self._waiting: collections.deque[Future[Read]] = collections.deque()
+        self._begin(_AHEAD)
+
+    def __iter__(self) -> "ReadAhead[Wanted, Read]":
+        return self
+
+    def __next__(self) -> Read:
+        if not self._waiting:
+            self.close()
+            raise StopIteration
         try:
-            while waiting:
-                found = waiting.popleft().result()
-                for argument in itertools.islice(arguments, 1):
-                    waiting.append(pool.submit(read, argument))
-                yield found
-        finally:
-            for future in waiting:
-                future.cancel()
+            found = self._waiting.popleft().result()
+        except BaseException:
+            self.close()
+            raise
+        self._begin(1)
+        return found
+
+    def close(self) -> None:
+        """End the thread, once it has read what it is at, and drop what was read."""
+        while self._waiting:
+            self._waiting.popleft().cancel()
+        self._pool.shutdown()
+
+    def _begin(self, number: int) -> None:
+        for argument in itertools.islice(self._wanted, number):
+            self._waiting.append(self._pool.submit(self._read, argument))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from tfconvbias.data.image_dataset import SPLITS, ImageDataset
-from tfconvbias.data.image_files import ImageFiles, read_ahead
+from tfconvbias.data.image_files import ImageFiles, ReadAhead
 from tfconvbias.data.image_folder import first_shape, scan_folder
 from tfconvbias.data.normalize import histograms, statistics_from_histograms
 from tfconvbias.memory import available_bytes
@@ -189,7 +189,7 @@ def _parts(x: ImageFiles) -> Iterator[np.ndarray]:
     """All images, as arrays of a few megabytes, the next of which are being read."""
     size = max(1, _PART_BYTES // math.prod(x.image_shape))
     starts = range(0, len(x), size)
-    return read_ahead(lambda start: np.asarray(x[start : start + size]), starts)
+    return ReadAhead(lambda start: np.asarray(x[start : start + size]), starts)
 
 
 def _user_cache() -> Path:

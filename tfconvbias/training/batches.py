@@ -12,6 +12,7 @@ from tfconvbias.training.errors import ConfigError
 
 if TYPE_CHECKING:
     from tfconvbias.data import ImageFiles
+    from tfconvbias.data.image_files import ReadAhead
 
 
 def check_batch_size(batch_size: int, num_train: int) -> None:
@@ -65,6 +66,7 @@ class ShuffledBatches:
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
+        self._readings: list[ReadAhead] = []
         self.fault: Exception | None = None
         """What went wrong in reading a batch; backends report it as an error of their own."""
 
@@ -96,9 +98,16 @@ class ShuffledBatches:
         if isinstance(self.x, np.ndarray):
             yield from map(self._batch, wanted)
         else:
-            from tfconvbias.data.image_files import read_ahead
+            from tfconvbias.data.image_files import ReadAhead
 
-            yield from read_ahead(self._batch, wanted)
+            reading = ReadAhead(self._batch, wanted)
+            self._readings.append(reading)
+            yield from reading
+
+    def close(self) -> None:
+        """End all streams that read from files: backends may hold on to their generators."""
+        while self._readings:
+            self._readings.pop().close()
 
     def _batch(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:

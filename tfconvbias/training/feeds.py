@@ -78,8 +78,10 @@ class Feed:
         return {"validation_data": given, "validation_batch_size": size}
 
     @contextlib.contextmanager
-    def faults(self) -> Iterator[None]:
-        """Raise what went wrong in reading as it was, and not as a backend reports it.
+    def reading(self) -> Iterator[None]:
+        """Raise what went wrong in reading as it was, and end the reading in the end.
+
+        Backends report an error of a stream as one of their own.
 
         Raises:
             ConfigError: If an image could not be read.
@@ -91,6 +93,8 @@ class Feed:
             if fault is None:
                 raise
             raise ConfigError(str(fault)) from error
+        finally:
+            self.batches.close()
 
 
 class LoaderFeed:
@@ -138,8 +142,12 @@ class LoaderFeed:
             raise
 
     @contextlib.contextmanager
-    def faults(self) -> Iterator[None]:
-        """Raise what is wrong with the batches as it is, and not as a backend reports it."""
+    def reading(self) -> Iterator[None]:
+        """Raise what is wrong with the batches as it is, and not as a backend reports it.
+
+        Raises:
+            ConfigError: If the epochs are not equally long.
+        """
         try:
             yield
         except Exception as error:

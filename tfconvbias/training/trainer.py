@@ -119,7 +119,7 @@ def fit(
                 watchers += _tensorboard(folder, execution)
             bars.leave_out(first)
             show = shown.style == "bar"
-            with feed.faults(), bars.open(folder.path.name, epochs, done=first, show=show):
+            with feed.reading(), bars.open(folder.path.name, epochs, done=first, show=show):
                 model.fit(
                     stream,
                     steps_per_epoch=steps,
