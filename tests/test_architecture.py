@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "tfconvbias"
 RECIPES = sorted((PACKAGE.parent / "recipes").glob("*.py"))
 FLOORS = {
+    "arguments": -2,
     "registration": -2,
     "memory": -1,
     "optional": -1,

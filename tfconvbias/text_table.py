@@ -2,7 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from tfconvbias.arguments import checked
 
+
+@checked
 def format_table(rows: Sequence[Mapping[str, str]], *, markdown: bool = True) -> str:
     """A table whose columns line up in a terminal.
 

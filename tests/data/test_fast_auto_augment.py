@@ -379,7 +379,7 @@ def test_policies_are_part_of_the_package_with_their_licence():
         ([[["Rotate", 0.5]]], "step 0 must be \\[operation, probability, level\\]"),
         ([["Rotate", 0.5, 0.5]], "step 0 must be \\[operation, probability, level\\]"),
         ([], "must be a list of sub-policies. Received: \\[\\]"),
-        ({"ops": []}, "must be a list of sub-policies"),
+        ({"ops": []}, "`policy` must be a string, or a path, or a sequence"),
         ([[[["Rotate"], 0.5, 0.5]]], "must name one of"),
     ],
 )

@@ -131,11 +131,11 @@ def test_paths_that_lead_nowhere(tmp_path):
     [
         ({"validation_fraction": 1.0}, r"`validation_fraction` must lie in \[0, 1\).*=1.0"),
         ({"validation_fraction": -0.1}, "Received: validation_fraction=-0.1"),
-        ({"seed": -1}, "`seed` must be a non-negative integer. Received: seed=-1"),
+        ({"seed": -1}, "`seed` must be a whole number at least 0. Received: seed=-1"),
         ({"seed": 1.5}, "Received: seed=1.5"),
         ({"image_size": (0, 3)}, r"`image_size` must be two positive.*\(0, 3\)"),
         ({"image_size": (3,)}, r"Received: image_size=\(3,\)"),
-        ({"color_mode": "bgr"}, "`color_mode` must be None, 'rgb' or 'grayscale'.*'bgr'"),
+        ({"color_mode": "bgr"}, "`color_mode` must be one of 'rgb', 'grayscale', or None.*'bgr'"),
         ({"color_mode": "rgb"}, "`color_mode` is for folders.*'motifs10', color_mode='rgb'"),
         ({"cache_dir": "x"}, "`cache_dir` is for folders.*'motifs10', cache_dir='x'"),
     ],

@@ -95,7 +95,7 @@ def test_no_pixel_is_clipped_even_at_the_largest_amplitude():
         ({"num_train": 9}, "`num_train` must be at least 10 for 10 classes. Received: num_train=9"),
         ({"num_test": -1}, "`num_test` must be at least 10"),
         ({"num_validation": -1}, "`num_validation` must be at least 0"),
-        ({"seed": -1}, "`seed` must be a non-negative integer. Received: seed=-1"),
+        ({"seed": -1}, "`seed` must be a whole number at least 0. Received: seed=-1"),
         ({"amplitude": -1.0}, "`amplitude` must be non-negative"),
     ],
 )

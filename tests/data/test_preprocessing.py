@@ -176,7 +176,7 @@ def test_rand_augment_trains():
 def test_errors():
     with pytest.raises(ValueError, match=r"`policy` must be one of none, flip, .*policy='flop'"):
         augmentation("flop")
-    with pytest.raises(TypeError, match=r"a name or a Keras layer. Received: policy=3"):
+    with pytest.raises(ValueError, match=r"a string, or a `Layer`. Received: policy=3"):
         augmentation(3)
     with pytest.raises(ValueError, match=r"at least one layer. Received: layers=\[\]"):
         Preprocessing([])

@@ -139,7 +139,7 @@ def test_large_folders_are_streamed_by_themselves(folder, monkeypatch):
 def test_what_does_not_stream(folder):
     with pytest.raises(ValueError, match=r"`stream` is for folders of images only\."):
         load("motifs10", stream="on")
-    with pytest.raises(ValueError, match="`stream` must be 'off', 'auto' or 'on'"):
+    with pytest.raises(ValueError, match="`stream` must be one of 'off', 'auto', 'on'"):
         load(folder, stream="yes")
     arrays = {f"x_{split}": load(folder).split(split)[0] for split in ("train", "test")}
     streamed = vars(load(folder, stream="on"))

@@ -297,7 +297,7 @@ def test_chosen_layers_and_unknown_ones():
     assert isinstance(embedded.get_layer("second"), EmbeddedDense)
     with pytest.raises(ValueError, match=r"unknown: \['third'\]"):
         embed(model, layers=["first", "third"])
-    with pytest.raises(ValueError, match="sequence of names"):
+    with pytest.raises(ValueError, match="`layers` must be a sequence"):
         embed(model, layers="first")
 
 

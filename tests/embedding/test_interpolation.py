@@ -177,7 +177,7 @@ def test_errors():
         wider = keras.Sequential([keras.Input((5, 5, 1)), L.Conv2D(3, 3), L.Flatten(), L.Dense(3)])
         interpolate(a, embed(wider), data)
     for option in ({"num_epochs": -1}, {"tolerance": -0.1}, {"string_batch_size": 0}):
-        with pytest.raises(ValueError, match="num_epochs"):
+        with pytest.raises(ValueError, match=next(iter(option))):
             interpolate(a, a, data, "string", **option)
     with pytest.raises(ValueError, match="stiffness"):
         relax_string(np.zeros((3, 1)), lambda x, _: x, -1.0, 0.1, 1)

@@ -67,7 +67,7 @@ def test_an_unknown_input_shape_names_the_layer():
     [
         ({"kernel_shape": (3, 3, 5, 2)}, "kernel is for 5 input channels"),
         ({"kernel_shape": (3, 4, 2)}, "one axis more"),
-        ({"input_shape": (None, 4, 4)}, "fully defined"),
+        ({"input_shape": (None, 4, 4)}, "`input_shape` must be"),
         ({"kind": "strange"}, "`kind` must be one of"),
         ({"data_format": "last"}, "data_format"),
         ({"kind": "transposed", "padding": "causal"}, "padding 'valid' or 'same'"),

@@ -297,7 +297,7 @@ def test_a_cut_that_contradicts_its_layer_is_refused():
     model = keras.Sequential([keras.Input((3,)), layers.Dense(4), Wrong(1, name="wrong")])
     with pytest.raises(ValueError, match="'wrong' counts 1 channels of its space 'channels'"):
         channel_groups(model)
-    with pytest.raises(ValueError, match="`layer` must be a class of layers"):
+    with pytest.raises(ValueError, match="`layer` must be a class"):
         register_cut("Wrong", lambda layer: None)
     with pytest.raises(ValueError, match="`role` must be one of"):
         Axis(None, 0, "channels", "kernel")

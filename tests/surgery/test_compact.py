@@ -349,7 +349,7 @@ def test_a_subclassed_model_is_an_error():
         def call(self, inputs):
             return inputs
 
-    with pytest.raises(ValueError, match=r"functional `keras.Model` or a built"):
+    with pytest.raises(ValueError, match=r"must be a functional model"):
         compact(Own())
 
 

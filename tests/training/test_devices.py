@@ -149,7 +149,7 @@ def test_no_replica_is_left_without_an_image(num):
         ({"strategy": "mirrored", "device_epochs": "on"}, "holds the images on one device"),
         ({"strategy": "mirrored", "jit_compile": "on"}, "does not run inside of XLA"),
         ({"num_shards": 2}, "num_shards is for strategy='model_parallel'"),
-        ({"strategy": "replicated"}, "strategy must be one of 'none', 'mirrored'"),
+        ({"strategy": "replicated"}, "strategy` must be one of 'none', 'mirrored'"),
     ],
 )
 def test_what_would_not_spread_the_run_is_refused(changes, message, run):
@@ -174,15 +174,15 @@ def test_a_model_that_would_train_on_one_device_is_refused():
 @pytest.mark.parametrize(
     ("family", "build", "arguments"),
     [
-        ("s", models.SConv, (4, "dense")),
-        ("d", models.DConv, (1, "dense")),
-        ("three_fc", models.ThreeFC, (8,)),
-        ("resnet18", models.ResNet18, (3, "dense", 2)),
+        ("s", models.SConv, {"base_channels": 4, "connectivity": "dense"}),
+        ("d", models.DConv, {"base_channels": 1, "connectivity": "dense"}),
+        ("three_fc", models.ThreeFC, {"hidden_units": 8}),
+        ("resnet18", models.ResNet18, {"base_channels": 2, "connectivity": "dense"}),
     ],
 )
 def test_all_dense_kernels_but_the_classifiers_are_cut(family, build, arguments):
     layout = training.LAYOUTS[family]
-    model = build(*arguments, input_shape=(8, 8, 3))
+    model = build(**arguments, input_shape=(8, 8, 3))
     *kernels, classifier = [v for v in model.weights if v.path.endswith("/kernel")]
     for kernel in kernels:
         cuts = [axes for pattern, axes in layout.items() if re.search(pattern, kernel.path)]

@@ -21,7 +21,9 @@ def test_tune_prints_a_command_that_trains_the_best(monkeypatch, tmp_path, capsy
     run_recipe(monkeypatch, "tune", *argv, "--l1-values", "1e-4", "--verbose", "silent")
     output = capsys.readouterr().out
     assert output.count("completed") == 2
-    command = shlex.split(output.splitlines()[-1])
+    *_, line, page = output.splitlines()
+    assert page.startswith("Report: ")
+    command = shlex.split(line)
     assert command[:2] == ["python", "recipes/train.py"]
     more = ["--run-dir", str(tmp_path / "run"), "--no-tensorboard", "--verbose", "silent"]
     run_recipe(monkeypatch, "train", *command[2:], *more)

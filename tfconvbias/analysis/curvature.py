@@ -21,10 +21,12 @@ from tfconvbias.analysis.hessian_trace import (
 )
 from tfconvbias.analysis.loss_derivatives import CURVATURES, Curvature, LossDerivatives
 from tfconvbias.analysis.spectral_density import SpectralDensity, lanczos_quadrature
+from tfconvbias.arguments import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
 
 Array = np.ndarray
 
 
+@checked
 def gradient_norm(
     model: keras.Model | LossDerivatives, x: Any = None, y: Any = None, loss: Any = None,
     **options: Any,
@@ -43,6 +45,7 @@ def gradient_norm(
     return float(np.linalg.norm(as_derivatives(model, x, y, loss, options).gradient()))
 
 
+@checked
 def hessian_vector_product(
     model: keras.Model | LossDerivatives,
     x: Any = None,
@@ -81,16 +84,17 @@ def hessian_vector_product(
     return derivatives.split(derivatives.product(flat, curvature))
 
 
+@checked
 def hessian_trace(
     model: keras.Model | LossDerivatives,
     x: Any = None,
     y: Any = None,
     loss: Any = None,
     *,
-    num_products: int = 100,
+    num_products: PositiveInt = 100,
     method: TraceMethod = "hutchinson",
     curvature: Curvature = "hessian",
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     **options: Any,
 ) -> TraceEstimate:
     r"""The trace of the Hessian of the loss over a whole set, estimated from random products.
@@ -141,16 +145,17 @@ def hessian_trace(
     )
 
 
+@checked
 def spectral_density(
     model: keras.Model | LossDerivatives,
     x: Any = None,
     y: Any = None,
     loss: Any = None,
     *,
-    num_steps: int = 50,
-    num_probes: int = 3,
+    num_steps: PositiveInt = 50,
+    num_probes: PositiveInt = 3,
     curvature: Curvature = "hessian",
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     **options: Any,
 ) -> SpectralDensity:
     """The density of the Hessian's eigenvalues, by stochastic Lanczos quadrature.
@@ -193,13 +198,14 @@ def spectral_density(
     )
 
 
+@checked
 def sam_sharpness(
     model: keras.Model | LossDerivatives,
     x: Any = None,
     y: Any = None,
     loss: Any = None,
     *,
-    radius: float = 0.05,
+    radius: NonNegativeFloat = 0.05,
     adaptive: bool = False,
     **options: Any,
 ) -> float:

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from tfconvbias.analysis.equivalent_matrix import Entries, entries
+from tfconvbias.arguments import OpenShare, PositiveInt, checked
 from tfconvbias.graph import read_graph
 from tfconvbias.graph.calls import is_functional
 from tfconvbias.optimizers import is_kernel
@@ -92,6 +93,7 @@ class DescriptionLength:
         return numbers | {"sharing_bits": self.sharing_bits, "bits": self.bits}
 
 
+@checked
 def sharing_bits(num_nonzeros: int, num_values: int, num_weights: int) -> float:
     """Bits that tell which weights are not zero and which parameter each of them takes.
 
@@ -125,11 +127,12 @@ def sharing_bits(num_nonzeros: int, num_values: int, num_weights: int) -> float:
     return num_nonzeros * index + 2 * math.log2(num_weights)
 
 
+@checked
 def generalization_bound(
     train_loss: float,
     bits: float,
-    num_samples: int,
-    delta: float = 0.05,
+    num_samples: PositiveInt,
+    delta: OpenShare = 0.05,
     *,
     num_weights: int | None = None,
 ) -> float:
@@ -178,6 +181,7 @@ def generalization_bound(
     return train_loss + math.sqrt((bits + confidence) / (2 * num_samples))
 
 
+@checked
 def description_length(
     model: keras.Model,
     weight_sharing: WeightSharing = "layers",

@@ -1,17 +1,20 @@
 """The input weights of first-layer units as images."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, check, checked
 from tfconvbias.connectivity import patch_indices
 
 
+@checked
 def input_weight_images(
     kernel: np.ndarray,
     units: Sequence[int] | np.ndarray,
     input_shape: tuple[int, int, int],
-    strides: int | tuple[int, ...] = 1,
+    strides: PositiveInt | tuple[PositiveInt, ...] = 1,
     padding: str = "same",
 ) -> np.ndarray:
     """Lay out what chosen units see, each on the image that it looks at.
@@ -34,6 +37,7 @@ def input_weight_images(
     Raises:
         ValueError: If the kernel has another rank.
     """
+    check("padding", padding, Literal["valid", "same"])
     chosen = np.asarray(units, dtype=int)
     if kernel.ndim == 2:
         return kernel[:, chosen].T.reshape(len(chosen), *input_shape)
@@ -54,6 +58,7 @@ def input_weight_images(
     return images[:, :num_pixels].reshape(len(chosen), *input_shape)
 
 
+@checked
 def num_units(kernel: np.ndarray) -> int:
     """Units with input weights of their own: columns, positions × filters, or filters."""
     if kernel.ndim == 6:
@@ -61,6 +66,7 @@ def num_units(kernel: np.ndarray) -> int:
     return kernel.shape[-1]
 
 
+@checked
 def nonzeros_per_unit(kernel: np.ndarray) -> np.ndarray:
     """Count each unit's non-zero input weights.
 
@@ -75,8 +81,9 @@ def nonzeros_per_unit(kernel: np.ndarray) -> np.ndarray:
     return np.count_nonzero(kernel.reshape(-1, kernel.shape[-1]), axis=0)
 
 
+@checked
 def random_units(
-    kernel: np.ndarray, num: int, *, min_nonzeros: int = 20, seed: int = 0
+    kernel: np.ndarray, num: int, *, min_nonzeros: int = 20, seed: NonNegativeInt = 0
 ) -> np.ndarray:
     """Draw units at random among those with enough non-zero weights.
 

@@ -10,6 +10,7 @@ from tfconvbias.analysis.arguments import one_of, positive_number, whole_number
 from tfconvbias.analysis.curvature_products import as_derivatives, finite_products
 from tfconvbias.analysis.eigenpairs import largest_eigenpairs
 from tfconvbias.analysis.loss_derivatives import CURVATURES, Curvature, LossDerivatives
+from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
 
 Array = np.ndarray
 Which = Literal["largest", "smallest"]
@@ -34,6 +35,7 @@ class HessianEigenvalues:
     converged: bool
 
 
+@checked
 def top_hessian_eigenvalues(
     model: keras.Model | LossDerivatives,
     x: Any = None,
@@ -43,10 +45,10 @@ def top_hessian_eigenvalues(
     k: int = 1,
     which: Which = "largest",
     curvature: Curvature = "hessian",
-    tolerance: float = 1e-4,
+    tolerance: NonNegativeFloat = 1e-4,
     start: Array | HessianEigenvalues | None = None,
-    max_products: int = 1000,
-    num_lanczos: int | None = None,
+    max_products: PositiveInt = 1000,
+    num_lanczos: PositiveInt | None = None,
     verbose: int = 0,
     **options: Any,
 ) -> HessianEigenvalues:
@@ -113,6 +115,7 @@ def top_hessian_eigenvalues(
     )
 
 
+@checked
 def layer_sharpness(
     model: keras.Model | LossDerivatives,
     x: Any = None,
@@ -120,10 +123,10 @@ def layer_sharpness(
     loss: Any = None,
     *,
     curvature: Curvature = "hessian",
-    tolerance: float = 1e-3,
+    tolerance: NonNegativeFloat = 1e-3,
     start: dict[str, HessianEigenvalues] | None = None,
-    max_products: int = 1000,
-    num_lanczos: int | None = None,
+    max_products: PositiveInt = 1000,
+    num_lanczos: PositiveInt | None = None,
     **options: Any,
 ) -> dict[str, HessianEigenvalues]:
     """The largest eigenvalue of each layer's own block of the Hessian, the other layers fixed.

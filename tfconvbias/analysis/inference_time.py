@@ -7,7 +7,10 @@ from collections.abc import Mapping
 import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 
+
+@checked
 def inference_times(
     models: Mapping[str, keras.Model], images: np.ndarray, turns: int = 7
 ) -> dict[str, list[float]]:
@@ -44,6 +47,7 @@ def inference_times(
     return times
 
 
+@checked
 def time_ratio(own: list[float], other: list[float]) -> float:
     """Median over turns of one model's time divided by another's.
 

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 
 from tfconvbias.analysis.sparsity import kernels
+from tfconvbias.arguments import checked
 
 
+@checked
 def pairwise_correlation(kernel: np.ndarray) -> float:
     r"""Mean absolute correlation of the pairs of live kernels of a layer.
 
@@ -40,6 +42,7 @@ def pairwise_correlation(kernel: np.ndarray) -> float:
     return float(np.minimum(pairs, 1.0).mean())
 
 
+@checked
 def kernel_correlation(model: keras.Model) -> dict[str, float]:
     """`pairwise_correlation` of each convolution's kernels.
 

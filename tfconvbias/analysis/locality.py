@@ -2,12 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Literal
 
 import keras
 import numpy as np
 
 from tfconvbias.analysis.filters import input_weight_images, nonzeros_per_unit, num_units
 from tfconvbias.analysis.sparsity import kernels
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, check, checked
 from tfconvbias.graph.windows import window_of
 
 _MOST_VALUES = 1 << 22
@@ -57,6 +59,7 @@ class Locality:
         }
 
 
+@checked
 def spatial_spread(images: np.ndarray) -> np.ndarray:
     """The mean distance of each image's mass from its centroid, in pixels.
 
@@ -81,7 +84,8 @@ def spatial_spread(images: np.ndarray) -> np.ndarray:
     return _spread(_mass(images))
 
 
-def window_share(images: np.ndarray, window: int) -> np.ndarray:
+@checked
+def window_share(images: np.ndarray, window: PositiveInt) -> np.ndarray:
     """The largest share of each image's mass that one window covers.
 
     Args:
@@ -105,17 +109,18 @@ def window_share(images: np.ndarray, window: int) -> np.ndarray:
     return _best_window(mass, window)
 
 
+@checked
 def locality(
     kernel: np.ndarray,
     input_shape: tuple[int, int, int],
-    strides: int | tuple[int, ...] = 1,
+    strides: PositiveInt | tuple[PositiveInt, ...] = 1,
     padding: str = "same",
     *,
-    window: int = 9,
+    window: PositiveInt = 9,
     min_nonzeros: int = 20,
-    max_units: int | None = None,
-    num_permutations: int = 8,
-    seed: int = 0,
+    max_units: PositiveInt | None = None,
+    num_permutations: PositiveInt = 8,
+    seed: NonNegativeInt = 0,
 ) -> Locality:
     """Measure how local a layer's units are, beside the same weights with the pixels permuted.
 
@@ -166,6 +171,7 @@ def locality(
         )
     if max_units is not None and max_units < 1:
         raise ValueError(f"`max_units` must be at least 1. Received: max_units={max_units}")
+    check("padding", padding, Literal["valid", "same"])
     canvas = _canvas(kernel, input_shape)
     _check_window(window, canvas)
     generator = np.random.default_rng(seed)
@@ -198,6 +204,7 @@ def locality(
     )
 
 
+@checked
 def layer_locality(
     model: keras.Model,
     layer_name: str | None = None,

@@ -16,12 +16,14 @@ from tfconvbias.analysis import backend_derivatives
 from tfconvbias.analysis.arguments import one_of
 from tfconvbias.analysis.loss_batches import Batch, LossBatches
 from tfconvbias.analysis.output_losses import OutputLosses
+from tfconvbias.arguments import PositiveInt, checked
 
 Array = np.ndarray
 Curvature = Literal["hessian", "ggn", "fisher"]
 CURVATURES = ("hessian", "ggn", "fisher")
 
 
+@checked
 class LossDerivatives:
     r"""The loss of a model on a data set, as a function of its weights, with derivatives.
 
@@ -75,7 +77,7 @@ class LossDerivatives:
         *,
         loss_weights: Any = None,
         sample_weight: Any = None,
-        batch_size: int | None = None,
+        batch_size: PositiveInt | None = None,
         training: bool = False,
         include_penalties: bool = True,
         variables: Sequence[keras.Variable] | None = None,

@@ -6,6 +6,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
+
 Array = np.ndarray
 Kind = Literal["patches", "random", "shuffled", "images"]
 """Which points an image gives; see `ImagePoints`."""
@@ -15,7 +17,8 @@ Normalization = Literal["none", "unit", "contrast"]
 _IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff"})
 
 
-def image_patches(images: Array, patch_size: int = 4, strides: int = 2) -> Array:
+@checked
+def image_patches(images: Array, patch_size: PositiveInt = 4, strides: PositiveInt = 2) -> Array:
     """All square patches of a batch of images, flattened as (row, column, channel).
 
     Args:
@@ -45,6 +48,7 @@ def image_patches(images: Array, patch_size: int = 4, strides: int = 2) -> Array
     return windows.reshape(-1, patch_size**2 * images.shape[3])
 
 
+@checked
 def image_tiles(image: Array, size: int) -> Array:
     """An image cut into square tiles side by side; a rest at the lower and right edge is left out.
 
@@ -67,6 +71,7 @@ def image_tiles(image: Array, size: int) -> Array:
     return cut.transpose(0, 2, 1, 3, 4).reshape(rows * cols, size, size, -1)
 
 
+@checked
 class ImageTiles:
     """The images of files or of a folder, as batches of equally large RGB tiles, read when needed.
 
@@ -87,8 +92,8 @@ class ImageTiles:
         source: str | Path | Sequence[str | Path],
         size: int = 32,
         *,
-        max_images: int | None = None,
-        seed: int = 0,
+        max_images: PositiveInt | None = None,
+        seed: NonNegativeInt = 0,
     ):
         paths = [Path(p) for p in ([source] if isinstance(source, str | Path) else source)]
         files = []
@@ -125,6 +130,7 @@ class ImageTiles:
             yield np.concatenate(waiting)
 
 
+@checked
 class ImagePoints:
     """The points that images give, in batches: an iterable for `point_geometry`.
 
@@ -150,10 +156,10 @@ class ImagePoints:
         images: Array | Iterable[Array],
         kind: Kind = "patches",
         *,
-        patch_size: int = 4,
-        strides: int = 2,
+        patch_size: PositiveInt = 4,
+        strides: PositiveInt = 2,
         normalize: Normalization = "none",
-        seed: int = 0,
+        seed: NonNegativeInt = 0,
     ):
         if kind not in (kinds := get_args(Kind)):
             raise ValueError(f"`kind` must be one of {kinds}. Received: kind={kind!r}")

@@ -8,9 +8,12 @@ import math
 
 import numpy as np
 
+from tfconvbias.arguments import Measured, NonNegativeFloat, checked
+
 Array = np.ndarray
 
 
+@checked
 def active_share(inputs: Array, kernel: Array, bias: Array) -> float:
     """The share of hidden units that are positive on at least one input (or one of its patches).
 
@@ -31,6 +34,7 @@ def active_share(inputs: Array, kernel: Array, bias: Array) -> float:
     return float(np.mean(activation_rates(inputs, kernel, bias) > 0))
 
 
+@checked
 def activation_rates(inputs: Array, kernel: Array, bias: Array) -> Array:
     """For each hidden unit, the share of the inputs (or of their patches) that activate it.
 
@@ -55,6 +59,7 @@ def activation_rates(inputs: Array, kernel: Array, bias: Array) -> Array:
     )
 
 
+@checked
 def unit_path_norms(kernel: Array, outgoing: Array) -> Array:
     r"""For each hidden unit, $|v_k|\,\|w_k\|$: how much it can contribute, whatever it sees.
 
@@ -77,6 +82,7 @@ def unit_path_norms(kernel: Array, outgoing: Array) -> Array:
     return np.ravel(np.linalg.norm(kernel, axis=-2) * outgoing / positions)
 
 
+@checked
 def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Array) -> float:
     r"""The data-weighted path norm, which the sharpness bounds.
 
@@ -113,7 +119,8 @@ def weighted_path_norm(inputs: Array, kernel: Array, bias: Array, outgoing: Arra
     return total
 
 
-def path_norm_bound(sharpness: float, loss: float, radius: float) -> float:
+@checked
+def path_norm_bound(sharpness: Measured, loss: Measured, radius: NonNegativeFloat) -> float:
     r"""The bound $(\lambda_{\max} - 1 + \sqrt{R^2 + 1}\,\sqrt{2 L}) / 2$ on `weighted_path_norm`.
 
     It holds at every point in weight space with a trained output bias. The top eigenvalue of the

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
+
 Array = np.ndarray
 
 _CHUNK = 8192
@@ -38,14 +40,15 @@ class PointGeometry:
     resolution: float
 
 
+@checked
 def point_geometry(
     points: Array | Iterable[Array],
     *,
     variance_share: float = 0.9,
-    num_directions: int = 512,
-    num_bins: int = 8192,
-    num_thresholds: int = 101,
-    seed: int = 0,
+    num_directions: PositiveInt = 512,
+    num_bins: PositiveInt = 8192,
+    num_thresholds: PositiveInt = 101,
+    seed: NonNegativeInt = 0,
 ) -> PointGeometry:
     r"""How many directions a cloud of points fills, and how deep its points lie in it.
 

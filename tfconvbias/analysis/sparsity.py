@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.optimizers import is_kernel
 
 
+@checked
 def kernels(model: keras.Model) -> dict[str, keras.Variable]:
     """The kernels of a built model by layer, in the model's order.
 
@@ -33,6 +35,7 @@ def kernels(model: keras.Model) -> dict[str, keras.Variable]:
     }
 
 
+@checked
 def num_nonzeros(model: keras.Model) -> dict[str, int]:
     """Count the entries of each kernel that are not exactly zero.
 

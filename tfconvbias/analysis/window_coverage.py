@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from tfconvbias.analysis.sparsity import kernels
+from tfconvbias.arguments import PositiveInt, checked
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,8 +28,9 @@ class WindowCoverage:
     num_weights: int
 
 
+@checked
 def best_windows(
-    kernel: np.ndarray, input_shape: tuple[int, int, int], window: int
+    kernel: np.ndarray, input_shape: tuple[int, int, int], window: PositiveInt
 ) -> tuple[np.ndarray, np.ndarray]:
     """Where the window lies that holds most of each unit's non-zero weights.
 
@@ -72,6 +74,7 @@ def best_windows(
     return np.stack(np.divmod(best, held.shape[1]), axis=1), flat.max(axis=0)
 
 
+@checked
 def window_coverage(
     kernel: np.ndarray,
     input_shape: tuple[int, int, int],
@@ -115,6 +118,7 @@ def window_coverage(
     return found
 
 
+@checked
 def layer_window_coverage(
     model: keras.Model,
     layer_name: str | None = None,

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.callbacks.certified_kernel import CertifiedKernel, StepCounts
 from tfconvbias.callbacks.certified_limits import check_run, find_layers
 from tfconvbias.callbacks.certified_step import CertifiedStep, train_function
@@ -55,6 +56,7 @@ class LayerEpoch:
     dense_bytes: int = 0
 
 
+@checked
 class CertifiedSparsity(keras.callbacks.Callback):
     """Train dense layers with β-LASSO at the cost of their non-zero weights, exactly.
 
@@ -141,7 +143,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self,
         layers: str | None = None,
         choose: str = "measured",
-        batch_size: int = 128,
+        batch_size: PositiveInt = 128,
         verbose: int = 1,
     ):
         super().__init__()

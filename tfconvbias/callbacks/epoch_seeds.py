@@ -3,7 +3,10 @@
 import keras
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, checked
 
+
+@checked
 class EpochSeeds(keras.callbacks.Callback):
     """Set every seed generator of the model at the start of an epoch from `(seed, epoch)`.
 
@@ -14,7 +17,7 @@ class EpochSeeds(keras.callbacks.Callback):
         seed: Non-negative integer.
     """
 
-    def __init__(self, seed: int):
+    def __init__(self, seed: NonNegativeInt):
         super().__init__()
         self.seed = seed
         self.epoch = 0

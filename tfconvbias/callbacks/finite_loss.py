@@ -4,7 +4,10 @@ import math
 
 import keras
 
+from tfconvbias.arguments import checked
 
+
+@checked
 class StopOnNonFiniteLoss(keras.callbacks.Callback):
     """Stop training after an epoch whose loss is NaN or infinite, and say so in `diverged`.
 

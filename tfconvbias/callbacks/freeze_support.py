@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.analysis import LossDerivatives
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
 from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.optimizers import BetaLasso, is_kernel
 
@@ -30,6 +31,7 @@ class FreezeAudit(NamedTuple):
     limit: float
 
 
+@checked
 class FreezeSupport(Measurement):
     """Keep every weight that is zero when training begins at zero, and count what that misses.
 
@@ -93,9 +95,9 @@ class FreezeSupport(Measurement):
         layers: str | None = None,
         limit: float | None = None,
         *,
-        every: int = 1,
-        batch_size: int = 128,
-        seed: int = 0,
+        every: PositiveInt = 1,
+        batch_size: PositiveInt = 128,
+        seed: NonNegativeInt = 0,
     ):
         super().__init__(every)
         if limit is not None and not limit > 0:

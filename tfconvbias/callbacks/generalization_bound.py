@@ -4,8 +4,10 @@ import keras
 
 from tfconvbias.analysis import description_length, generalization_bound
 from tfconvbias.analysis.description_length import Include, WeightSharing
+from tfconvbias.arguments import OpenShare, PositiveInt, checked
 
 
+@checked
 class GeneralizationBound(keras.callbacks.Callback):
     """Add description lengths and, where the accuracy is known, both bounds to every epoch's logs.
 
@@ -37,8 +39,8 @@ class GeneralizationBound(keras.callbacks.Callback):
 
     def __init__(
         self,
-        num_samples: int,
-        delta: float = 0.05,
+        num_samples: PositiveInt,
+        delta: OpenShare = 0.05,
         weight_sharing: WeightSharing = "layers",
         include: Include = "weights",
         bits_per_parameter: int | None = None,

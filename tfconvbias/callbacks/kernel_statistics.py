@@ -4,10 +4,12 @@ import keras
 import numpy as np
 
 from tfconvbias import analysis
+from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
 from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.regularizers import KernelNumber, StructuredSparsity
 
 
+@checked
 class LiveKernels(Measurement):
     """Add `live_kernels` to the logs: convolution kernels with a norm above a threshold.
 
@@ -28,9 +30,9 @@ class LiveKernels(Measurement):
     def __init__(
         self,
         penalty: StructuredSparsity | None = None,
-        tau: float = 0.0,
+        tau: NonNegativeFloat = 0.0,
         relative: bool = False,
-        every: int = 1,
+        every: PositiveInt = 1,
     ):
         super().__init__(every)
         self.penalty = penalty or KernelNumber(0.0)

@@ -3,10 +3,12 @@
 import keras
 
 from tfconvbias.analysis import layer_locality
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
 
 _LOGGED = ("spread", "spread_ratio", "window_share", "window_share_ratio")
 
 
+@checked
 class LocalityScore(keras.callbacks.Callback):
     """Add `locality/<number>` of one layer to the logs of every epoch.
 
@@ -35,11 +37,11 @@ class LocalityScore(keras.callbacks.Callback):
         self,
         layer_name: str | None = None,
         input_shape: tuple[int, int, int] | None = None,
-        window: int = 9,
+        window: PositiveInt = 9,
         min_nonzeros: int = 20,
-        max_units: int | None = 512,
-        num_permutations: int = 4,
-        seed: int = 0,
+        max_units: PositiveInt | None = 512,
+        num_permutations: PositiveInt = 4,
+        seed: NonNegativeInt = 0,
     ):
         super().__init__()
         self.layer_name = layer_name

@@ -2,7 +2,10 @@
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 
+
+@checked
 class Measurement(keras.callbacks.Callback):
     """Add the numbers of `measure` to the logs every `every` epochs.
 
@@ -18,7 +21,7 @@ class Measurement(keras.callbacks.Callback):
 
     names: tuple[str, ...] = ()
 
-    def __init__(self, every: int = 1):
+    def __init__(self, every: PositiveInt = 1):
         super().__init__()
         if every < 1:
             raise ValueError(f"`every` must be at least 1. Received: every={every}")

@@ -7,11 +7,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.callbacks.sparsity_schedule import SparsitySchedule
 from tfconvbias.graph import facts_of, leaf_layers
 from tfconvbias.optimizers import choose_penalized
 
 
+@checked
 class PruneDuringFit(keras.callbacks.Callback):
     r"""Zeroes the smallest weights while the model learns, ever more of them, and holds the zeros.
 

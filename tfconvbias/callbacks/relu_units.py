@@ -12,10 +12,12 @@ from tfconvbias.analysis import (
     path_norm_bound,
     weighted_path_norm,
 )
+from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
 from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.data import EVALUATION_BATCH_SIZE
 
 
+@checked
 class ActiveUnits(Measurement):
     """Log `active_share`: the share of a layer's units that at least one input activates.
 
@@ -30,7 +32,7 @@ class ActiveUnits(Measurement):
 
     names = ("active_share",)
 
-    def __init__(self, x: Any, layer: str = "hidden", *, every: int = 1):
+    def __init__(self, x: Any, layer: str = "hidden", *, every: PositiveInt = 1):
         super().__init__(every)
         self.x, self.layer = x, layer
 
@@ -39,6 +41,7 @@ class ActiveUnits(Measurement):
         return {"active_share": active_share(*_hidden_layer(self.model, self.layer, self.x))}
 
 
+@checked
 class PathNorm(Measurement):
     r"""Log the data-weighted `path_norm` of a two-layer ReLU network and its `path_norm_bound`.
 
@@ -67,7 +70,7 @@ class PathNorm(Measurement):
         hidden: str = "hidden",
         output: str = "output",
         *,
-        every: int = 1,
+        every: PositiveInt = 1,
         sharpness_scale: float = 1.0,
     ):
         super().__init__(every)
@@ -97,6 +100,7 @@ class PathNorm(Measurement):
         return {"path_norm": norm, "path_norm_bound": bound}
 
 
+@checked
 class GeneralizationGap(Measurement):
     r"""Log `train_error`, `excess_risk` and `gap` of a regression with known noise.
 
@@ -123,10 +127,10 @@ class GeneralizationGap(Measurement):
         y_train: Any,
         x_test: Any,
         y_test: Any,
-        noise: float,
+        noise: NonNegativeFloat,
         *,
-        every: int = 1,
-        batch_size: int = EVALUATION_BATCH_SIZE,
+        every: PositiveInt = 1,
+        batch_size: PositiveInt = EVALUATION_BATCH_SIZE,
     ):
         super().__init__(every)
         self.train, self.test = (x_train, y_train), (x_test, y_test)

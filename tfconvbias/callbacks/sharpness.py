@@ -11,9 +11,11 @@ from tfconvbias.analysis import (
     top_hessian_eigenvalues,
 )
 from tfconvbias.analysis.arguments import positive_number, whole_number
+from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
 from tfconvbias.callbacks.measurement import Measurement
 
 
+@checked
 class Sharpness(Measurement):
     r"""Log the top Hessian eigenvalue `sharpness` and, for SGD, the `edge` of stability.
 
@@ -78,11 +80,11 @@ class Sharpness(Measurement):
         loss: Any = None,
         *,
         k: int = 1,
-        every: int = 1,
+        every: PositiveInt = 1,
         every_steps: int | None = None,
         include_edge: bool = True,
         include_gradient_norm: bool = False,
-        tolerance: float = 1e-3,
+        tolerance: NonNegativeFloat = 1e-3,
         **options: Any,
     ):
         super().__init__(every)

@@ -6,8 +6,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from tfconvbias.arguments import PositiveInt, checked
 
-def log_spaced_epochs(epochs: int, num: int = 20) -> tuple[int, ...]:
+
+@checked
+def log_spaced_epochs(epochs: PositiveInt, num: int = 20) -> tuple[int, ...]:
     """Epochs 0, 1 and on to the last, spaced evenly on a logarithmic axis.
 
     They are 0, the distinct integer parts of `num` points from 1 to `epochs`, and `epochs` itself.
@@ -38,6 +41,7 @@ def log_spaced_epochs(epochs: int, num: int = 20) -> tuple[int, ...]:
     return tuple(sorted({0, *(int(point) for point in points), epochs}))
 
 
+@checked
 class Snapshots(keras.callbacks.Callback):
     """Write the model's weights to `folder/epoch-N.weights.h5` after chosen epochs.
 

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from tfconvbias.arguments import checked
 
+
+@checked
 @dataclass(frozen=True)
 class SparsitySchedule:
     r"""A share of zeros that grows from one step to another, fast at first.

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.connectivity.shapes import (
     Ints,
     Padding,
@@ -13,6 +14,7 @@ from tfconvbias.connectivity.shapes import (
 )
 
 
+@checked
 def axis_indices(
     spatial_shape: Sequence[int],
     kernel_size: Ints,
@@ -61,6 +63,7 @@ def axis_indices(
     return tuple(tables)
 
 
+@checked
 def patch_indices(
     spatial_shape: Sequence[int],
     kernel_size: Ints,
@@ -105,6 +108,7 @@ def patch_indices(
     return np.where(inside, flat, -1).reshape(num_positions, -1)
 
 
+@checked
 def tap_counts(
     spatial_shape: Sequence[int],
     kernel_size: Ints,

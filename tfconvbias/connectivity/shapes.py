@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from operator import index
 from typing import TypeAlias
 
+from tfconvbias.arguments import checked
+
 Ints: TypeAlias = int | Sequence[int]
 Padding: TypeAlias = str | Sequence[Sequence[int]]
 
@@ -41,6 +43,7 @@ def as_tuple(value: Ints, rank: int, name: str, allow_zero: bool = False) -> tup
     return result
 
 
+@checked
 def explicit_padding(
     spatial_shape: Sequence[int],
     kernel_size: Ints,
@@ -109,6 +112,7 @@ def explicit_padding(
     )
 
 
+@checked
 def conv_output_shape(
     spatial_shape: Sequence[int],
     kernel_size: Ints,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.connectivity.patches import patch_indices
 from tfconvbias.connectivity.shapes import Ints, Padding, as_tuple, conv_output_shape
 
@@ -150,15 +151,16 @@ class LocalSupport:
         return (leading[:, None] * per_tap + np.arange(per_tap)).ravel()
 
 
+@checked
 def local_support(
     spatial_shape: Sequence[int],
     kernel_size: Ints,
-    in_channels: int,
-    filters: int,
+    in_channels: PositiveInt,
+    filters: PositiveInt,
     strides: Ints = 1,
     padding: Padding = "valid",
     dilation_rate: Ints = 1,
-    groups: int = 1,
+    groups: PositiveInt = 1,
     data_format: str = "channels_last",
 ) -> LocalSupport:
     """Local support of a convolution of any rank.

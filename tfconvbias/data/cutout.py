@@ -3,7 +3,10 @@
 import keras
 from keras import ops
 
+from tfconvbias.arguments import NonNegativeInt, checked
 
+
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class Cutout(keras.layers.Layer):
     """Sets a square at a random place of each image to zero.
@@ -40,7 +43,7 @@ class Cutout(keras.layers.Layer):
         Cutout", section 3.2; their code is defined for an even `length` only.
     """
 
-    def __init__(self, length: int = 16, seed: int | None = None, **kwargs):
+    def __init__(self, length: int = 16, seed: NonNegativeInt | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not isinstance(length, int) or length < 0:
             raise ValueError(

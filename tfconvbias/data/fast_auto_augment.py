@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.data.augmentation_policy import Policy, read_policy
 from tfconvbias.data.image_operations import apply_operations
 from tfconvbias.data.operation_tables import operation_tables
@@ -15,6 +16,7 @@ from tfconvbias.data.operation_tables import operation_tables
 _DRAWS = 4  # kept or not, sign, place of Cutout (2)
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class FastAutoAugment(keras.layers.Layer):
     """Applies to each image one sub-policy of a policy, drawn at random; active in training only.
@@ -71,7 +73,10 @@ class FastAutoAugment(keras.layers.Layer):
     """
 
     def __init__(
-        self, policy: str | os.PathLike | Sequence, seed: int | None = None, **kwargs: Any
+        self,
+        policy: str | os.PathLike | Sequence,
+        seed: NonNegativeInt | None = None,
+        **kwargs: Any,
     ):
         super().__init__(autocast=False, **kwargs)
         self.policy: Policy = read_policy(policy)
@@ -153,6 +158,7 @@ class FastAutoAugment(keras.layers.Layer):
         return super().from_config(config)
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class ImageOperation(FastAutoAugment):
     """Applies one operation of `FastAutoAugment` to each image, with a given probability.
@@ -189,7 +195,7 @@ class ImageOperation(FastAutoAugment):
         operation: str,
         level: float,
         probability: float = 1.0,
-        seed: int | None = None,
+        seed: NonNegativeInt | None = None,
         **kwargs: Any,
     ):
         super().__init__([[[operation, probability, level]]], seed=seed, **kwargs)

@@ -7,6 +7,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
 from tfconvbias.data.normalize import channel_statistics
 from tfconvbias.data.random_order import random_order, stratified_choice, stratified_counts
 
@@ -16,6 +17,7 @@ EVALUATION_BATCH_SIZE = 500
 """Images per batch wherever a model is evaluated, not trained. Results do not depend on it."""
 
 
+@checked
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ImageDataset:
     """A classification data set of images in memory, in three splits.
@@ -203,7 +205,8 @@ class ImageDataset:
         return "\n".join(lines)
 
 
-def pixel_permutation(height: int, width: int, seed: int) -> np.ndarray:
+@checked
+def pixel_permutation(height: PositiveInt, width: PositiveInt, seed: NonNegativeInt) -> np.ndarray:
     """Returns the permutation of positions that `permute_pixels` applies, shape `(height·width,)`.
 
     Entry `i` is the flat position (row-major) from which output position `i` is taken.
@@ -217,6 +220,7 @@ def permute_pixels(data: ImageDataset, seed: int, *, inverse: bool = ...) -> Ima
 def permute_pixels(data: np.ndarray, seed: int, *, inverse: bool = ...) -> np.ndarray: ...
 
 
+@checked
 def permute_pixels(data, seed, *, inverse=False):
     """Shuffles the positions of the pixels, in the same way in every image.
 

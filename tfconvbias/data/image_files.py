@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.data.image_folder import (
     check_link,
     check_memory,
@@ -32,6 +33,7 @@ Read = TypeVar("Read")
 Wanted = TypeVar("Wanted")
 
 
+@checked
 class ImageFiles:
     """Images in files, as an array `(n, height, width, channels)` of uint8 that is read in parts.
 

@@ -9,7 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 
+
+@checked
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loaders:
     """A classification data set in `tf.data`, `keras.utils.PyDataset` or torch `DataLoader`.

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
 from tfconvbias.data.image_dataset import ImageDataset
 from tfconvbias.data.image_folder import read_image_folder
 from tfconvbias.data.motifs import make_motifs
@@ -27,16 +28,17 @@ DATASET_NAMES = (*TFDS_NAMES, *MOTIFS)
 """The names that `load` knows."""
 
 
+@checked
 def load(
     name_or_path: str | os.PathLike,
     data_dir: str | os.PathLike | None = None,
     *,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     image_size: tuple[int, int] | None = None,
     color_mode: Literal["rgb", "grayscale"] | None = None,
-    classes: int | None = None,
+    classes: PositiveInt | None = None,
     cache_dir: str | os.PathLike | None = None,
     include_extra: bool = False,
     stream: Literal["off", "auto", "on"] = "off",

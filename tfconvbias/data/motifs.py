@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.data.image_dataset import ImageDataset
 from tfconvbias.data.random_order import random_order, random_words
 
@@ -87,6 +88,7 @@ def _render(labels: np.ndarray, codes: np.ndarray, cells: np.ndarray, *key: int)
     return images
 
 
+@checked
 def make_motifs(
     num_classes: int = 10,
     *,
@@ -94,7 +96,7 @@ def make_motifs(
     num_validation: int = 1000,
     num_test: int = 2000,
     amplitude: float = 6.0,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
 ) -> ImageDataset:
     """Generates the embedded data set `motifs10` or one like it, in about a second.
 

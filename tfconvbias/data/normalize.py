@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
+
 PUBLISHED_STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "cifar100": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
@@ -19,6 +21,7 @@ all pixels is (0.2470, 0.2435, 0.2616).
 """
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class Normalize(keras.layers.Layer):
     """Scales pixel values from 0…255 to 0…1 and standardises each channel.
@@ -105,6 +108,7 @@ class Normalize(keras.layers.Layer):
         return {**super().get_config(), "mean": list(self.mean), "std": list(self.std)}
 
 
+@checked
 def channel_statistics(x: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Returns mean and standard deviation of each channel of uint8 images, on the scale 0…1."""
     if x.dtype != np.uint8 or x.size == 0:

@@ -3,7 +3,10 @@
 import keras
 from keras import ops
 
+from tfconvbias.arguments import NonNegativeInt, checked
 
+
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class PadCrop(keras.layers.Layer):
     """Pads images with zeros on all sides and crops a window of the original size at random.
@@ -37,7 +40,7 @@ class PadCrop(keras.layers.Layer):
         (2, 32, 32, 3)
     """
 
-    def __init__(self, padding: int = 4, seed: int | None = None, **kwargs):
+    def __init__(self, padding: int = 4, seed: NonNegativeInt | None = None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         if not isinstance(padding, int) or padding < 0:
             raise ValueError(

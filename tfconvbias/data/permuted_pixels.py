@@ -3,9 +3,11 @@
 import keras
 from keras import ops
 
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.data.image_dataset import pixel_permutation
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class PermutePixels(keras.layers.Layer):
     """Shuffles the positions of the pixels, in the same way in every image, also at inference.
@@ -32,7 +34,7 @@ class PermutePixels(keras.layers.Layer):
         True
     """
 
-    def __init__(self, seed: int, **kwargs):
+    def __init__(self, seed: NonNegativeInt, **kwargs):
         super().__init__(**kwargs)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise ValueError(f"`seed` must be a non-negative integer. Received: seed={seed!r}")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.data.augmentation_policy import PUBLISHED_POLICIES
 from tfconvbias.data.cutout import Cutout
 from tfconvbias.data.fast_auto_augment import FastAutoAugment
@@ -90,15 +91,16 @@ CUTOUT_LENGTHS = {"cifar10": 16, "svhn": 20}
 """Side of Cutout's square that was published with each policy."""
 
 
+@checked
 def augmentation(
     policy: str | keras.layers.Layer = "flip_crop",
     *,
     dataset: str = "cifar10",
     padding: int = 4,
     cutout_length: int | None = None,
-    num_operations: int = 2,
+    num_operations: NonNegativeInt = 2,
     factor: float = 0.5,
-    seed: int | None = None,
+    seed: NonNegativeInt | None = None,
 ) -> AugmentationLayers:
     """Makes the layers of an augmentation: policy, crop, flip and, after normalisation, cutout.
 
@@ -163,6 +165,7 @@ def augmentation(
     return AugmentationLayers((*first, *before), tuple(after))
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class Preprocessing(keras.layers.Layer):
     """Runs a sequence of layers on images: augmentation in training, normalisation always.
@@ -226,11 +229,12 @@ class Preprocessing(keras.layers.Layer):
         return cls(layers, **config)
 
 
+@checked
 def preprocessing(
     statistics: str | ImageDataset | Normalize | tuple[Sequence[float], Sequence[float]],
     augment: str | keras.layers.Layer = "none",
     *,
-    seed: int | None = None,
+    seed: NonNegativeInt | None = None,
     permute_pixels: int | None = None,
     name: str = "preprocessing",
     **options,

@@ -8,13 +8,17 @@ from typing import Literal
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
 from tfconvbias.data.teacher import TeacherRegression, conv_teacher, teacher_regression
 from tfconvbias.data.views import View, patch_views
 
 Array = np.ndarray
 
 
-def uniform_sphere(n: int, dimension: int, *, radius: float = 1.0, seed: int = 0) -> Array:
+@checked
+def uniform_sphere(
+    n: int, dimension: int, *, radius: NonNegativeFloat = 1.0, seed: NonNegativeInt = 0
+) -> Array:
     """Points drawn uniformly from the sphere of a radius.
 
     Args:
@@ -36,8 +40,14 @@ def uniform_sphere(n: int, dimension: int, *, radius: float = 1.0, seed: int = 0
     return points.astype("float32")
 
 
+@checked
 def product_of_spheres(
-    n: int, num_patches: int, patch_size: int, *, radius: float = 1.0, seed: int = 0
+    n: int,
+    num_patches: int,
+    patch_size: PositiveInt,
+    *,
+    radius: NonNegativeFloat = 1.0,
+    seed: NonNegativeInt = 0,
 ) -> Array:
     r"""Points whose patches are each uniform on a sphere: $(S^{m-1})^J \subset \mathbb R^{Jm}$.
 
@@ -56,19 +66,20 @@ def product_of_spheres(
     return patches.reshape(n, num_patches * patch_size)
 
 
+@checked
 def sphere_regression(
     n: int,
     dimension: int = 40,
-    patch_size: int = 4,
+    patch_size: PositiveInt = 4,
     *,
-    noise: float = 1.0,
+    noise: NonNegativeFloat = 1.0,
     num_test: int = 4000,
     teacher_width: int = 20,
-    num_standardize: int = 20_000,
+    num_standardize: PositiveInt = 20_000,
     inputs: Literal["sphere", "product"] = "sphere",
-    radius: float | None = None,
+    radius: NonNegativeFloat | None = None,
     views: View = "blocks",
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
 ) -> TeacherRegression:
     r"""Points $x = \sqrt J\,\mathrm{Unif}(S^{d-1})$ with noisy targets of a convolutional teacher.
 

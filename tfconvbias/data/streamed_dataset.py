@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.data.image_dataset import SPLITS, ImageDataset
 from tfconvbias.data.image_files import ImageFiles, ReadAhead
 from tfconvbias.data.image_folder import first_shape, scan_folder
@@ -33,6 +34,7 @@ _BAR_FROM = 5000
 _CACHE_VERSION = 1
 
 
+@checked
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamedDataset(ImageDataset):
     """A data set of which only names, sizes and times of the files and the labels are in memory.

@@ -4,11 +4,14 @@ import dataclasses
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+
 Array = np.ndarray
 
 _CHUNK = 256
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ConvTeacher:
     r"""A random two-layer ReLU network over patches, whose outputs are the targets.
@@ -62,8 +65,14 @@ class ConvTeacher:
         return targets
 
 
+@checked
 def conv_teacher(
-    patch_size: int, width: int, sample: Array, *, views: Array | None = None, seed: int = 0
+    patch_size: PositiveInt,
+    width: PositiveInt,
+    sample: Array,
+    *,
+    views: Array | None = None,
+    seed: NonNegativeInt = 0,
 ) -> ConvTeacher:
     """Draws a teacher and standardises its outputs to mean 0 and variance 1 on a sample.
 
@@ -98,6 +107,7 @@ def conv_teacher(
     )
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class TeacherRegression:
     """Noisy training targets and clean test targets of one teacher.
@@ -115,12 +125,18 @@ class TeacherRegression:
     y_train: Array
     x_test: Array
     y_test: Array
-    noise: float
+    noise: NonNegativeFloat
     teacher: ConvTeacher
 
 
+@checked
 def teacher_regression(
-    x_train: Array, x_test: Array, teacher: ConvTeacher, *, noise: float = 1.0, seed: int = 0
+    x_train: Array,
+    x_test: Array,
+    teacher: ConvTeacher,
+    *,
+    noise: NonNegativeFloat = 1.0,
+    seed: NonNegativeInt = 0,
 ) -> TeacherRegression:
     """Points with targets of a teacher; the training targets have Gaussian noise.
 

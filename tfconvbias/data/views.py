@@ -4,11 +4,16 @@ from typing import Literal
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
+
 Array = np.ndarray
 View = Literal["blocks", "strided", "random", "identical"]
 
 
-def patch_views(kind: View, dimension: int, patch_size: int, *, seed: int = 0) -> Array:
+@checked
+def patch_views(
+    kind: View, dimension: int, patch_size: PositiveInt, *, seed: NonNegativeInt = 0
+) -> Array:
     """J = d / m views of m inputs each, for networks whose patches need not lie side by side.
 
     `x[:, patch_views(...)]` are the patches `(n, J, m)` of points `(n, d)`.

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.plan import margins
@@ -38,6 +39,7 @@ class Deviation:
     layers: dict[str, "Deviation"] = dataclasses.field(default_factory=dict)
 
 
+@checked
 def deviation(
     model: keras.Model,
     *,
@@ -103,6 +105,7 @@ def deviation(
     return dataclasses.replace(_ratios(parts, rest), layers=layers)
 
 
+@checked
 def embedded_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The embedded dense, locally connected and wide layers of a model and of those inside it.
 

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import (
     EmbeddedDense,
@@ -45,15 +46,16 @@ class EmbeddedSize:
     layers: dict[str, int]
 
 
+@checked
 def embed(
     model: keras.Model,
     target: str = "dense",
     padding: str = "folded",
     layers: Sequence[str] | None = None,
     *,
-    kernel_size: int | Sequence[int] | None = None,
+    kernel_size: PositiveInt | Sequence[PositiveInt] | None = None,
     fold_normalization: bool = False,
-    max_bytes: int | None = None,
+    max_bytes: NonNegativeInt | None = None,
 ) -> keras.Model:
     r"""The same function with fewer constraints: a CNN as an LCN or an FCN, $\Phi$ of the paper.
 
@@ -155,13 +157,14 @@ def embed(
     return _Embedding(plan).model()
 
 
+@checked
 def embedded_size(
     model: keras.Model,
     target: str = "dense",
     padding: str = "folded",
     layers: Sequence[str] | None = None,
     *,
-    kernel_size: int | Sequence[int] | None = None,
+    kernel_size: PositiveInt | Sequence[PositiveInt] | None = None,
 ) -> EmbeddedSize:
     """How large `embed` would make a model, without making it.
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.embedding import kernels
 from tfconvbias.graph import ConvGeometry, LayerFacts, register
 
@@ -15,6 +16,7 @@ _INDEX_SIZE = 8
 """Bytes of the two numbers that say where an entry of the matrix stands."""
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class EmbeddedDense(keras.layers.Dense):
     """`keras.layers.Dense` between two flattened volumes, with the geometry of a convolution.

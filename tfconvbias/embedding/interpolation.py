@@ -14,6 +14,13 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.analysis import LossDerivatives
+from tfconvbias.arguments import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    checked,
+)
 from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embed import embed
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
@@ -47,21 +54,22 @@ class Interpolation:
     residuals: np.ndarray | None = None
 
 
+@checked
 def interpolate(
     a: keras.Model,
     b: keras.Model,
     datasets: Mapping[str, tuple[np.ndarray, np.ndarray]],
     method: str = "linear",
-    num_points: int = 11,
+    num_points: PositiveInt = 11,
     *,
     loss: keras.losses.Loss | None = None,
-    batch_size: int = 500,
+    batch_size: PositiveInt = 500,
     stiffness: float = 1.0,
-    learning_rate: float = 0.1,
-    num_epochs: int = 3,
+    learning_rate: PositiveFloat = 0.1,
+    num_epochs: PositiveInt = 3,
     string_batch_size: int | None = 250,
-    tolerance: float = 0.0,
-    seed: int = 0,
+    tolerance: NonNegativeFloat = 0.0,
+    seed: NonNegativeInt = 0,
     string_data: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> Interpolation:
     r"""Loss and accuracy on a path from one classifier to another.
@@ -179,12 +187,13 @@ def interpolate(
     )
 
 
+@checked
 def relax_string(
     points: np.ndarray,
     gradient: Callable[[np.ndarray, int], np.ndarray],
     stiffness: float,
-    learning_rate: float,
-    num_steps: int,
+    learning_rate: PositiveFloat,
+    num_steps: PositiveInt,
 ) -> np.ndarray:
     r"""Gradient descent of the interior points of a path, with springs between neighbours.
 
@@ -243,6 +252,7 @@ def relax_string(
     return points
 
 
+@checked
 def string_residual(
     points: np.ndarray, gradient: Callable[[np.ndarray, int], np.ndarray], stiffness: float
 ) -> float:

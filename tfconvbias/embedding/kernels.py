@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.connectivity.shapes import Ints, Padding
 from tfconvbias.graph.geometry import ConvGeometry, conv_geometry
 
@@ -17,6 +18,7 @@ _ALIGNMENT = 64
 _BLOCK = 1 << 22
 
 
+@checked
 def conv_to_dense(
     kernel: np.ndarray,
     input_shape: tuple[int, ...],
@@ -24,7 +26,7 @@ def conv_to_dense(
     strides: Ints = 1,
     padding: Padding = "valid",
     dilation_rate: Ints = 1,
-    groups: int = 1,
+    groups: PositiveInt = 1,
     data_format: str = "channels_last",
     kind: str = "conv",
     output_padding: Ints | None = None,
@@ -80,6 +82,7 @@ def conv_to_dense(
     return dense_from_conv(kernel, geometry)
 
 
+@checked
 def conv_to_local(
     kernel: np.ndarray,
     input_shape: tuple[int, ...],
@@ -87,7 +90,7 @@ def conv_to_local(
     strides: Ints = 1,
     padding: Padding = "valid",
     dilation_rate: Ints = 1,
-    groups: int = 1,
+    groups: PositiveInt = 1,
     data_format: str = "channels_last",
     kind: str = "conv",
 ) -> np.ndarray:
@@ -160,6 +163,7 @@ def local_from_dense(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     return kernel
 
 
+@checked
 def orbit_sums(matrix: np.ndarray, geometry: ConvGeometry) -> np.ndarray:
     """Sums of a dense matrix over the entries that share one weight, as a float64 conv kernel.
 

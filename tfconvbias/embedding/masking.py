@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
@@ -17,6 +18,7 @@ PARTS = ("local", "off_local")
 
 
 @contextmanager
+@checked
 def masked(model: keras.Model, keep: str) -> Iterator[keras.Model]:
     """Set one part of the embedded kernels to zero within a `with` block.
 
@@ -56,8 +58,9 @@ def masked(model: keras.Model, keep: str) -> Iterator[keras.Model]:
             variable.assign(value)
 
 
+@checked
 def evaluate_parts(
-    model: keras.Model, x: Any, y: Any, batch_size: int = 500
+    model: keras.Model, x: Any, y: Any, batch_size: PositiveInt = 500
 ) -> dict[str, dict[str, float]]:
     """Evaluate a model whole, with its local weights alone and with its off-local weights alone.
 

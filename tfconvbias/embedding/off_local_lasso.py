@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.deviation import embedded_layers
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
@@ -18,6 +19,7 @@ from tfconvbias.optimizers import BetaLasso
 from tfconvbias.optimizers.beta_lasso import hard_threshold_step, soft_threshold_step
 
 
+@checked
 def off_local_mask(layer: keras.layers.Layer) -> np.ndarray:
     """For each entry of an embedded layer's kernel, whether the convolution did not have it.
 
@@ -41,6 +43,7 @@ def off_local_mask(layer: keras.layers.Layer) -> np.ndarray:
     return mask
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class OffLocalBetaLasso(BetaLasso):
     r"""β-LASSO that penalizes the off-local entries of embedded kernels and nothing else.
@@ -131,6 +134,7 @@ class _Masks:
         self.of: dict[int, np.ndarray] = {}
 
 
+@checked
 def penalized_layers(model: keras.Model) -> dict[str, dict]:
     """Path of each embedded kernel of a model → its layer's geometry, for `OffLocalBetaLasso`.
 

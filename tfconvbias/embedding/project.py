@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.embedding import kernels
 from tfconvbias.embedding.embedded_dense import EmbeddedDense, build_with
 from tfconvbias.embedding.plan import activation_call, margins
@@ -17,6 +18,7 @@ from tfconvbias.graph.geometry import Pairs
 from tfconvbias.graph.windows import layer_geometries
 
 
+@checked
 def project(model: keras.Model, onto: str = "conv") -> keras.Model:
     r"""Project an embedded model orthogonally onto convolutional or local weights.
 

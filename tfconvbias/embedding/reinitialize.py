@@ -5,6 +5,7 @@ from typing import Literal
 
 import keras
 
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.embedding.embedded_dense import EmbeddedDense
 from tfconvbias.embedding.stages import padded_shape
 from tfconvbias.graph import facts_of, leaf_layers
@@ -18,8 +19,12 @@ _WITH_OWN_INITIALIZERS = (
 )
 
 
+@checked
 def reinitialize(
-    model: keras.Model, seed: int = 0, *, fan_in: Literal["explicit", "folded"] = "explicit"
+    model: keras.Model,
+    seed: NonNegativeInt = 0,
+    *,
+    fan_in: Literal["explicit", "folded"] = "explicit",
 ) -> None:
     r"""Draw every kernel and bias anew from PyTorch's default, $U(\pm 1/\sqrt{\text{fan in}})$.
 

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.connectivity import explicit_padding
 from tfconvbias.connectivity.shapes import as_tuple
 from tfconvbias.graph import ConvGeometry, LayerFacts, register
@@ -77,6 +78,7 @@ def widened(
     return wide, tuple(befores)
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class EmbeddedConv(keras.layers.Layer):
     r"""A convolution whose kernel is larger than that of the convolution which it stands for.
@@ -117,7 +119,7 @@ class EmbeddedConv(keras.layers.Layer):
     def __init__(
         self,
         geometry: ConvGeometry | dict,
-        kernel_size: int | Sequence[int] | None = None,
+        kernel_size: PositiveInt | Sequence[PositiveInt] | None = None,
         use_bias: bool = True,
         kernel_initializer: Any = "glorot_uniform",
         bias_initializer: Any = "zeros",

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from tfconvbias.arguments import checked
+
 
 class TensorRef(NamedTuple):
     """Output number `output` of the call number `call` of a graph."""
@@ -129,7 +131,8 @@ def is_functional(operation) -> bool:
     return isinstance(operation, keras.Model) and isinstance(operation, keras.Function)
 
 
-def read_graph(model) -> LayerGraph:
+@checked
+def read_graph(model: keras.Model) -> LayerGraph:
     """Reads the graph of calls of a functional or sequential model.
 
     Args:

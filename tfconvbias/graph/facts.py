@@ -9,7 +9,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 
+
+@checked
 @dataclasses.dataclass(frozen=True)
 class Kernel:
     """One of a layer's kernels.
@@ -62,6 +65,7 @@ _KINDS: dict[str, tuple[bool, str]] = {
 }
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class LayerFacts:
     """What `embed`, `compact`, `threshold`, `Complexity` and the analyses ask about a layer.
@@ -159,6 +163,7 @@ _CLASSES: dict[tuple[str, int | None], type] = {}
 _OWN_LAYER = LayerFacts("mixing")
 
 
+@checked
 def register(layer: Any, facts: Facts) -> None:
     """Says what a layer class does, so that `embed`, `compact` and `Complexity` take it.
 
@@ -211,6 +216,7 @@ def register_operation(name: str, facts: LayerFacts) -> None:
     _OPERATIONS[name] = facts
 
 
+@checked
 def facts_of(layer: Any) -> LayerFacts | None:
     """What is known of a layer, of an operation in a graph or of an activation function.
 

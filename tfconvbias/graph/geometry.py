@@ -3,10 +3,11 @@
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tfconvbias.arguments import PositiveInt, check, checked
 from tfconvbias.connectivity import (
     LocalSupport,
     conv_output_shape,
@@ -18,9 +19,12 @@ from tfconvbias.connectivity.shapes import Ints, Padding, as_tuple
 
 Pairs = tuple[tuple[int, int], ...]
 
-KINDS = ("conv", "depthwise", "transposed")
+Kind = Literal["conv", "depthwise", "transposed"]
+DataFormat = Literal["channels_last", "channels_first"]
+KINDS = get_args(Kind)
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class ConvGeometry:
     """What a convolution connects, on inputs of one fixed shape.
@@ -42,19 +46,21 @@ class ConvGeometry:
     """
 
     spatial_shape: tuple[int, ...]
-    in_channels: int
-    filters: int
+    in_channels: PositiveInt
+    filters: PositiveInt
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]
     padding: str | Pairs = "valid"
     dilation_rate: tuple[int, ...] = ()
-    groups: int = 1
+    groups: PositiveInt = 1
     data_format: str = "channels_last"
     kind: str = "conv"
     output_padding: tuple[int, ...] | None = None
     margin: Pairs = ()
 
     def __post_init__(self):
+        check("kind", self.kind, Kind)
+        check("data_format", self.data_format, DataFormat)
         # Lists come from JSON; tuples make the geometry hashable and comparable.
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
@@ -199,13 +205,14 @@ class ConvGeometry:
         return axes
 
 
+@checked
 def conv_geometry(
     input_shape: Sequence[int],
     kernel_shape: Sequence[int],
     strides: Ints = 1,
     padding: Padding = "valid",
     dilation_rate: Ints = 1,
-    groups: int = 1,
+    groups: PositiveInt = 1,
     data_format: str = "channels_last",
     kind: str = "conv",
     output_padding: Ints | None = None,

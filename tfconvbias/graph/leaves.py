@@ -4,7 +4,10 @@ from collections.abc import Iterator
 
 import keras
 
+from tfconvbias.arguments import checked
 
+
+@checked
 def leaf_layers(model: keras.Model) -> Iterator[keras.layers.Layer]:
     """The layers that a model and the models inside it are made of, each once.
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph.calls import Call, LayerGraph, TensorRef, read_graph
 from tfconvbias.graph.facts import channel_axis, is_linear_layer, kind_of, known_facts
 from tfconvbias.graph.rebuild import Rebuilder
@@ -57,6 +58,7 @@ def scale_outputs(kernel: Any, scale: Any, output_axes: tuple[int, ...]) -> Any:
     return kernel * reshape(scale, [size if axis in output_axes else 1 for axis, size in last])
 
 
+@checked
 def fold_normalization(model: keras.Model, keep: tuple[Any, ...] = ()) -> keras.Model:
     r"""Fold each BatchNormalization into the linear layer in front of it, for inference.
 

@@ -5,11 +5,13 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph.calls import Call, LayerGraph, TensorRef, map_tensors
 
 _INITIALIZERS = ("kernel_initializer", "depthwise_initializer", "pointwise_initializer")
 
 
+@checked
 class Rebuilder:
     """Makes the calls of a graph again, in their order; a subclass says in `make` what becomes of
     each.

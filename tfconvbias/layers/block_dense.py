@@ -7,9 +7,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.layers.sparse_dense import SparseDense
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class BlockDense(keras.layers.Layer):
     """A dense layer whose units share their inputs in groups: one small dense product for each.

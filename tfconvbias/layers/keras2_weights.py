@@ -10,6 +10,7 @@ import h5py
 import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import leaf_layers, read_graph
 from tfconvbias.graph.calls import is_functional
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
@@ -21,6 +22,7 @@ from tfconvbias.layers.keras2_kernel import (
 )
 
 
+@checked
 def load_keras2_weights(model: keras.Model, path: str | Path, by_name: bool = False) -> list[str]:
     """Loads a weight file of Keras 2 into a model with `LocallyConnected1D` and `2D` layers.
 

@@ -2,11 +2,13 @@
 
 import keras
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import LayerFacts, register
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
 from tfconvbias.layers.keras2_kernel import check_implementation
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class LocallyConnected2D(BaseLocallyConnected):
     """2D convolution without weight sharing: each output position has its own kernel.

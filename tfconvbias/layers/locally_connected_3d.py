@@ -2,10 +2,12 @@
 
 import keras
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import LayerFacts, register
 from tfconvbias.layers.base_locally_connected import BaseLocallyConnected
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class LocallyConnected3D(BaseLocallyConnected):
     """3D convolution without weight sharing: each output position has its own kernel.

@@ -6,10 +6,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.layers.sparse_call import compressed, sparse_call
 from tfconvbias.layers.sparse_products import units_of
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class SparseDense(keras.layers.Layer):
     """A dense layer that stores and multiplies its non-zero weights only.
@@ -81,7 +83,7 @@ class SparseDense(keras.layers.Layer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
-        seed: int | None = None,
+        seed: NonNegativeInt | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

@@ -2,6 +2,7 @@
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.models import blocks, vanilla_cnn
 from tfconvbias.models.model_family import ModelFamily
 
@@ -16,10 +17,11 @@ _LAYERS = (
 
 
 @ModelFamily
+@checked
 def AlexNet(
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 100,
+    classes: PositiveInt = 100,
     units: int = 512,
     dropout_rate: float = 0.5,
     initialization: str = "torch",

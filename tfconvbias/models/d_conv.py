@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.models import blocks
 from tfconvbias.models.layer_tables import CHANNELS_AND_STRIDES
 from tfconvbias.models.model_family import ModelFamily
@@ -11,14 +12,15 @@ from tfconvbias.models.parameter_counts import check_memory
 
 
 @ModelFamily
+@checked
 def DConv(
-    base_channels: int,
+    base_channels: PositiveInt,
     *,
     connectivity: str = "conv",
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
+    classes: PositiveInt = 10,
     dropout_rate: float = 0.0,
-    kernel_size: int = 3,
+    kernel_size: PositiveInt = 3,
     preprocessing: keras.layers.Layer | None = None,
     kernel_initializer: Any = "glorot_uniform",
     kernel_regularizer: Any = None,

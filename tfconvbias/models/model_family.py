@@ -6,11 +6,13 @@ from typing import Generic, ParamSpec
 
 import keras
 
+from tfconvbias.arguments import checked
 from tfconvbias.models.preset_files import PresetCard, load_preset, presets
 
 Arguments = ParamSpec("Arguments")
 
 
+@checked
 class ModelFamily(Generic[Arguments]):
     """A function that builds models, with `from_preset` for those that come trained.
 

@@ -2,13 +2,15 @@
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.graph import leaf_layers
 
 _WINDOWS = 10
 """Parts into which a training is cut: the statistics average over about one of them."""
 
 
-def match_statistics_momentum(model: keras.Model, steps: int) -> None:
+@checked
+def match_statistics_momentum(model: keras.Model, steps: PositiveInt) -> None:
     """Let the moving statistics of normalizations average over a tenth of a training at most.
 
     A BatchNormalization evaluates with moving averages of its batches' mean and variance, which

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.memory import available_bytes, readable
 from tfconvbias.models.blocks import check_positive
 from tfconvbias.models.layer_tables import CHANNELS_AND_STRIDES, STAGES
@@ -27,13 +28,14 @@ _SUFFIX_CONNECTIVITY = {"conv": "conv", "local": "local", "fc": "dense", "dense"
 _Shape = tuple[int, int, int]
 
 
+@checked
 def num_kernel_parameters(
     family: str,
-    width: int,
+    width: PositiveInt,
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
-    kernel_size: int | None = None,
+    classes: PositiveInt = 10,
+    kernel_size: PositiveInt | None = None,
     hidden_ratio: int = 24,
 ) -> int:
     """Count the entries of a family's kernels, without biases and BatchNorm.
@@ -140,13 +142,14 @@ def _connection(
     return per_position * (out[0] * out[1] if connectivity == "local" else 1), out
 
 
+@checked
 def base_channels_for_budget(
     family: str,
-    num_params: int,
+    num_params: PositiveInt,
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
-    kernel_size: int | None = None,
+    classes: PositiveInt = 10,
+    kernel_size: PositiveInt | None = None,
 ) -> int:
     """The width whose kernel parameter count comes nearest to a budget.
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import checked
+
 MANIFEST = "manifest.json"
 """The file that lists the models of a folder, one card each."""
 
@@ -96,6 +98,7 @@ class PresetCard:
         return "\n".join([*lines, *(f"  {name:<9} {text}" for name, text in rows.items())])
 
 
+@checked
 def presets(family: str | None = None) -> dict[str, PresetCard]:
     """The trained models that come with the package: name → card.
 
@@ -114,6 +117,7 @@ def presets(family: str | None = None) -> dict[str, PresetCard]:
     }
 
 
+@checked
 def load_preset(name: str, family: str | None = None) -> keras.Model:
     """Load a trained model once its file has been checked against the manifest's SHA-256.
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.models import blocks
 from tfconvbias.models.layer_tables import STAGES
 from tfconvbias.models.model_family import ModelFamily
@@ -11,13 +12,14 @@ from tfconvbias.models.parameter_counts import check_memory
 
 
 @ModelFamily
+@checked
 def ResNet18(
-    base_channels: int = 64,
+    base_channels: PositiveInt = 64,
     *,
-    kernel_size: int = 3,
+    kernel_size: PositiveInt = 3,
     connectivity: str = "conv",
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
+    classes: PositiveInt = 10,
     preprocessing: keras.layers.Layer | None = None,
     kernel_initializer: Any = "he_normal",
     kernel_regularizer: Any = None,

@@ -4,20 +4,22 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.models import blocks
 from tfconvbias.models.model_family import ModelFamily
 from tfconvbias.models.parameter_counts import check_memory
 
 
 @ModelFamily
+@checked
 def SConv(
-    base_channels: int,
+    base_channels: PositiveInt,
     *,
     connectivity: str = "conv",
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
+    classes: PositiveInt = 10,
     dropout_rate: float = 0.0,
-    kernel_size: int = 9,
+    kernel_size: PositiveInt = 9,
     hidden_ratio: int = 24,
     preprocessing: keras.layers.Layer | None = None,
     kernel_initializer: Any = "glorot_uniform",

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.models import blocks
 from tfconvbias.models.model_family import ModelFamily
 
@@ -40,13 +41,14 @@ BASE_STRIDES: dict[str, tuple[int, ...]] = {
 
 
 @ModelFamily
+@checked
 def StructuredBase(
     base: str | Sequence[tuple[int, int]] = "cifar20",
     *,
     residual: bool = True,
     strides: Sequence[int] | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    classes: int | None = None,
+    classes: PositiveInt | None = None,
     use_max_pooling: bool | None = None,
     preprocessing: keras.layers.Layer | None = None,
     kernel_initializer: Any = "he_normal",

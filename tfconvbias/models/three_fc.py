@@ -4,17 +4,19 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.models import blocks
 from tfconvbias.models.model_family import ModelFamily
 from tfconvbias.models.parameter_counts import check_memory
 
 
 @ModelFamily
+@checked
 def ThreeFC(
     hidden_units: int,
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
+    classes: PositiveInt = 10,
     dropout_rate: float = 0.0,
     preprocessing: keras.layers.Layer | None = None,
     kernel_initializer: Any = "glorot_uniform",

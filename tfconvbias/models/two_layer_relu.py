@@ -6,16 +6,19 @@ import keras
 from keras import layers
 from keras.initializers import RandomNormal
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
+
 Connectivity = Literal["dense", "local", "conv"]
 
 
+@checked
 def TwoLayerReLU(
-    width: int,
+    width: PositiveInt,
     *,
     connectivity: Connectivity,
     dimension: int,
-    patch_size: int | None = None,
-    seed: int | None = None,
+    patch_size: PositiveInt | None = None,
+    seed: NonNegativeInt | None = None,
     name: str | None = None,
 ) -> keras.Model:
     r"""A two-layer ReLU network on $x \in \mathbb R^d$, seen as J patches of size m, d = J m.

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.models import blocks
 from tfconvbias.models.model_family import ModelFamily
 
@@ -17,11 +18,12 @@ _LAYERS = ((4, 2, 2), (5, 1, 2), (3, 1, 1))
 
 
 @ModelFamily
+@checked
 def VanillaCNN(
-    filters: int = 64,
+    filters: PositiveInt = 64,
     *,
     input_shape: tuple[int, int, int] = (32, 32, 3),
-    classes: int = 10,
+    classes: PositiveInt = 10,
     initialization: str = "torch",
     preprocessing: keras.layers.Layer | None = None,
     name: str = "vanilla_cnn",
@@ -75,6 +77,7 @@ def VanillaCNN(
     return blocks.image_model(inputs, logits, name=name)
 
 
+@checked
 def load_channels_first_weights(
     model: keras.Model, weights: Mapping[str, Any] | Iterable[Any]
 ) -> None:

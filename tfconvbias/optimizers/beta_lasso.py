@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.optimizers import hyperparameter
 from tfconvbias.optimizers.fused import apply_elementwise
 from tfconvbias.optimizers.hyperparameter import Hyperparameter
@@ -64,6 +65,7 @@ def soft_threshold_step(weights, direction, rate, pull, cutoff):
 _STEPS: dict[str, Callable] = {"hard": hard_threshold_step, "soft": soft_threshold_step}
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class BetaLasso(keras.optimizers.SGD):
     """β-LASSO: gradient descent with an ℓ1 penalty and an aggressive threshold.

@@ -4,6 +4,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tfconvbias.arguments import checked
+
 
 def variable_path(variable) -> str:
     """The path of a Keras variable, or the name of a backend's own variable."""
@@ -11,6 +13,7 @@ def variable_path(variable) -> str:
     return path if path is not None else variable.name.removesuffix(":0")
 
 
+@checked
 def is_kernel(variable) -> bool:
     """Whether a variable is the kernel of a layer.
 
@@ -56,6 +59,7 @@ def check_penalized(penalized) -> None:
         check_pattern("penalized", penalized)
 
 
+@checked
 def choose_penalized(
     variables: Sequence[Any], penalized: str | Callable[[Any], bool] | None = None
 ) -> list[bool]:

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.optimizers import hyperparameter
 from tfconvbias.optimizers.hyperparameter import Hyperparameter
 from tfconvbias.optimizers.penalized import (
@@ -32,6 +33,7 @@ class _Gammas:
         self.of_kernel: dict[int, keras.Variable] = {}
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class Proximal(keras.optimizers.Optimizer):
     r"""Any optimizer, followed by the proximal step of a structured sparsity penalty.

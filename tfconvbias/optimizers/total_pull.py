@@ -4,6 +4,8 @@ from typing import Any, NamedTuple
 
 from keras import ops
 
+from tfconvbias.arguments import PositiveInt, checked
+
 _MOST_POINTS = 100
 
 
@@ -14,7 +16,8 @@ class BetaLassoSettings(NamedTuple):
     beta: float
 
 
-def total_learning_rate(learning_rate: Any, steps: int) -> float:
+@checked
+def total_learning_rate(learning_rate: Any, steps: PositiveInt) -> float:
     """Sum of the learning rate over a run's steps, Σ η.
 
     Args:
@@ -40,8 +43,9 @@ def total_learning_rate(learning_rate: Any, steps: int) -> float:
     return steps * sum(rates) / points
 
 
+@checked
 def beta_lasso_settings(
-    pull: float, cutoff: float, learning_rate: Any, steps: int
+    pull: float, cutoff: float, learning_rate: Any, steps: PositiveInt
 ) -> BetaLassoSettings:
     """λ and β of a run of so many steps from its total pull and its cutoff.
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import legend_below, panels, whole_numbers, within_percent
 
 _STYLES: Mapping[str, Mapping[str, Any]] = {
@@ -34,6 +35,7 @@ class Series(NamedTuple):
     notes: Sequence[str] = ()
 
 
+@checked
 def accuracy_frontier(
     series: Sequence[Series], title: str | None = None, accuracy: str = "test accuracy, %"
 ) -> Figure:
@@ -81,6 +83,7 @@ def accuracy_frontier(
     return figure
 
 
+@checked
 def width_snakes(
     base: Sequence[int], widths: Mapping[str, Sequence[int]], title: str | None = None
 ) -> Figure:
@@ -124,6 +127,7 @@ def width_snakes(
     return figure
 
 
+@checked
 def kernel_size_histograms(
     sizes: Mapping[str, Sequence[Mapping[int, int]]], title: str | None = None
 ) -> Figure:
@@ -155,6 +159,7 @@ def kernel_size_histograms(
     return figure
 
 
+@checked
 def path_curves(
     stages: Mapping[str, Mapping[str, Sequence[float]]], columns: Mapping[str, str]
 ) -> Figure:

@@ -6,9 +6,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias.analysis import PointGeometry
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import panels
 
 
+@checked
 def depth_and_spectrum(found: Mapping[str, PointGeometry]) -> Figure:
     """P(depth ≥ t), and the cumulative share of variance of the principal components.
 

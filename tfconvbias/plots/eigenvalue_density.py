@@ -6,11 +6,15 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias.analysis import SpectralDensity
+from tfconvbias.arguments import PositiveFloat, PositiveInt, checked
 from tfconvbias.plots.figure import panels
 
 
+@checked
 def eigenvalue_density(
-    densities: Mapping[str, SpectralDensity], width: float | None = None, num_points: int = 1000
+    densities: Mapping[str, SpectralDensity],
+    width: PositiveFloat | None = None,
+    num_points: PositiveInt = 1000,
 ) -> Figure:
     """The smoothed density of eigenvalues on a logarithmic axis.
 

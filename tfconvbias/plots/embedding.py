@@ -8,6 +8,7 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import curve_style, legend_below, panels, within_percent
 
 History = Mapping[str, Sequence[float]]
@@ -15,6 +16,7 @@ History = Mapping[str, Sequence[float]]
 _CNN, _FCN = "black", "tab:red"
 
 
+@checked
 def switch_time_curves(
     cnn: History,
     fcn: History,
@@ -78,8 +80,9 @@ def switch_time_curves(
     return figure
 
 
+@checked
 def against_switch_time(
-    rows: Mapping[int, Mapping[str, float]],
+    rows: Mapping[int, Mapping[str, Any]],
     baselines: Mapping[str, float],
     *,
     label: str = "eFCN",
@@ -147,9 +150,10 @@ def _draw_spread(
         axis.errorbar(times, values, bars, fmt="none", ecolor=axis.lines[-1].get_color(), capsize=2)
 
 
+@checked
 def deviation_panels(
-    rows: Mapping[int, Mapping[str, float]],
-    baseline: Mapping[str, float] | None = None,
+    rows: Mapping[int, Mapping[str, Any]],
+    baseline: Mapping[str, Any] | None = None,
     *,
     column: str = "off_local",
     baseline_label: str = "FCN",
@@ -193,7 +197,8 @@ def deviation_panels(
     return figure
 
 
-def masked_accuracy(rows: Mapping[int, Mapping[str, float]]) -> Figure:
+@checked
+def masked_accuracy(rows: Mapping[int, Mapping[str, Any]]) -> Figure:
     """Test accuracy with all weights, the local and the off-local ones alone (Figures 7, 11).
 
     Args:
@@ -217,6 +222,7 @@ def masked_accuracy(rows: Mapping[int, Mapping[str, float]]) -> Figure:
     return figure
 
 
+@checked
 def log_weight_images(
     images: Sequence[Sequence[np.ndarray]], rows: Sequence[str], columns: Sequence[str]
 ) -> Figure:
@@ -246,6 +252,7 @@ def log_weight_images(
     return figure
 
 
+@checked
 def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> Figure:
     """Loss and accuracy along paths between two solutions (Figure 12).
 

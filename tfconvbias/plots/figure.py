@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
+from tfconvbias.arguments import checked
+
 _LINE_STYLES = ("-", "--", "-.", ":")
 _MOST_LETTERS = 50
 
@@ -56,6 +58,7 @@ def whole_numbers() -> MaxNLocator:
     return MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True)
 
 
+@checked
 def show_names_as_they_are(figure: Figure) -> None:
     """Make titles, labels, legends and notes show any name: of a folder, a class, a row.
 

@@ -5,9 +5,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.lib.stride_tricks import sliding_window_view
 
+from tfconvbias.arguments import PositiveInt, checked
 
+
+@checked
 def filter_images(
-    images: np.ndarray, title: str | None = None, columns: int = 8, window: int | None = None
+    images: np.ndarray,
+    title: str | None = None,
+    columns: int = 8,
+    window: PositiveInt | None = None,
 ) -> Figure:
     """Draw filters side by side in frames, each scaled by its own largest weight.
 

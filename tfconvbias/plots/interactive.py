@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import has_named_ticks, shortened
 
 _DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashdot"}
@@ -33,11 +34,13 @@ _MARKERS = {
 _COLORBAR = "<colorbar>"
 
 
+@checked
 def has_bokeh() -> bool:
     """Whether Bokeh, which draws the interactive figures, is installed."""
     return importlib.util.find_spec("bokeh") is not None
 
 
+@checked
 def bokeh_script() -> Path:
     """The script that a page needs to show interactive figures, from the installed Bokeh.
 
@@ -49,6 +52,7 @@ def bokeh_script() -> Path:
     return Path(bokeh.__file__).parent / "server" / "static" / "js" / "bokeh.min.js"
 
 
+@checked
 def interactive(figure: Figure) -> list[dict[str, Any]] | None:
     """The panels of a figure for Bokeh's `embed_item`, one for each panel.
 

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import legend_below, panels
 
 
+@checked
 def group_supports(supports: Mapping[str, np.ndarray]) -> Figure:
     """The positions of a kernel that each of its nested groups holds, as coloured squares.
 
@@ -33,6 +35,7 @@ def group_supports(supports: Mapping[str, np.ndarray]) -> Figure:
     return figure
 
 
+@checked
 def size_snakes(
     base: Sequence[Mapping[int, int]], sizes: Mapping[str, Sequence[Mapping[int, int]]]
 ) -> Figure:

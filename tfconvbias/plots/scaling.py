@@ -4,11 +4,13 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import curve_style, panels, within_percent
 
 Point = tuple[float, float]
 
 
+@checked
 def parameter_curves(
     counts: Mapping[str, Mapping[int, Mapping[str, tuple[float, float]]]],
 ) -> Figure:
@@ -38,6 +40,7 @@ def parameter_curves(
     return figure
 
 
+@checked
 def accuracy_against_parameters(
     train: Mapping[str, Sequence[Point]],
     test: Mapping[str, Sequence[Point]],
@@ -99,6 +102,7 @@ def accuracy_against_parameters(
     return figure
 
 
+@checked
 def accuracy_against_kernel_size(
     measured: Mapping[str, Mapping[str, Mapping[int, float]]],
     published: Mapping[str, Mapping[str, Mapping[int, float]]],
@@ -136,6 +140,7 @@ def accuracy_against_kernel_size(
     return figure
 
 
+@checked
 def accuracy_pairs(
     measured: Mapping[str, tuple[float, float]], labels: tuple[str, str], title: str | None = None
 ) -> Figure:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import panels
 
 
+@checked
 def spread_curves(
     measured: Mapping[str, Mapping[str, Mapping[int, tuple[float, float]]]],
     title: str | None = None,

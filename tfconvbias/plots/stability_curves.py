@@ -9,9 +9,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import curve_style, panels
 
 
+@checked
 def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Sharpness with the edge, errors and weighted path norm over steps.
 
@@ -43,6 +45,7 @@ def sharpness_curves(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> 
     return figure
 
 
+@checked
 def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Sharpness with the edge, and training and test accuracy of classifiers over steps.
 
@@ -71,6 +74,7 @@ def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]
     return figure
 
 
+@checked
 def gap_curves(
     gaps: Mapping[str, Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]]],
 ) -> Figure:
@@ -99,6 +103,7 @@ def gap_curves(
     return figure
 
 
+@checked
 def gap_against(
     name: str,
     gaps: Mapping[str, Mapping[int, Sequence[float]]],
@@ -126,6 +131,7 @@ def gap_against(
     return figure
 
 
+@checked
 def units_of_networks(
     units: Mapping[str, Sequence[tuple[str, Sequence[float], Sequence[float]]]],
 ) -> Figure:
@@ -156,6 +162,7 @@ def units_of_networks(
     return figure
 
 
+@checked
 def gaps_by_group(gaps: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     """Generalization gap of several networks under several conditions that have no order.
 
@@ -178,6 +185,7 @@ def gaps_by_group(gaps: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure:
     return figure
 
 
+@checked
 def against_patch_size(
     train_errors: Mapping[float, Sequence[float]], gaps: Mapping[float, Sequence[float]]
 ) -> Figure:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
 
+from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import (
     curve_style,
     legend_below,
@@ -18,6 +19,7 @@ NONZEROS = "nonzeros/"
 _LEGEND_COLUMNS = 4
 
 
+@checked
 def accuracy_curves(histories: Mapping[str, History], title: str | None = None) -> Figure:
     """Training loss, training accuracy and validation accuracy of several runs.
 
@@ -54,6 +56,7 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
     return figure
 
 
+@checked
 def nonzero_curves(
     histories: Mapping[str, History],
     sizes: Mapping[str, Mapping[str, int]],

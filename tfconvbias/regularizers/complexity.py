@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import LayerGraph, TensorRef, facts_of, read_graph
 from tfconvbias.graph.facts import channel_axis
 from tfconvbias.graph.normalization import folded_scale, following_normalization, scale_outputs
@@ -29,7 +30,8 @@ def kernel_axes_of(layer) -> tuple[int, ...] | None:
     return facts.kernels[0].output_axes
 
 
-def following_gammas(model) -> dict[str, str]:
+@checked
+def following_gammas(model: keras.Model) -> dict[str, str]:
     """Path of each kernel that a BatchNormalization alone follows → path of that one's γ.
 
     For `tfconvbias.optimizers.Proximal(gammas=…)`. A kernel that several calls share is left out,
@@ -85,6 +87,7 @@ class _Target:
         return scale_outputs(kernel * fixed, folded_scale(self.normalization), axes)
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class Complexity(PenaltyWeight, keras.Model):
     r"""A model that adds a penalty on its architecture's complexity to the training loss.

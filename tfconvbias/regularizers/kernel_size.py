@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.regularizers.group_norms import (
     group_weight,
     magnitude,
@@ -17,6 +18,7 @@ from tfconvbias.regularizers.nested_groups import STRATEGIES, increments, member
 from tfconvbias.regularizers.structured_sparsity import StructuredSparsity
 
 
+@checked
 @keras.saving.register_keras_serializable(package="tfconvbias")
 class KernelSize(StructuredSparsity):
     r"""Penalty on the size of every kernel: nested groups that grow from the outside in.

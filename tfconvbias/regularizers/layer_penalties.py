@@ -4,6 +4,7 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import Kernel, facts_of, read_graph
 from tfconvbias.optimizers import Proximal
 from tfconvbias.regularizers.complexity import following_gammas
@@ -30,6 +31,7 @@ def penalty_for(
     return fitted
 
 
+@checked
 def layer_penalties(model: keras.Model, penalty: StructuredSparsity) -> dict[str, Any]:
     """Path of each kernel of a model → the penalty as it stands for that kernel.
 
@@ -60,6 +62,7 @@ def layer_penalties(model: keras.Model, penalty: StructuredSparsity) -> dict[str
     return found
 
 
+@checked
 def proximal_optimizer(
     model: keras.Model,
     inner_optimizer: keras.optimizers.Optimizer | str,

@@ -6,6 +6,7 @@ from numbers import Real
 import keras
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph.facts import KERNEL_ARGUMENTS
 from tfconvbias.regularizers.group_norms import NORMS
 
@@ -43,6 +44,7 @@ class PenaltyWeight:
         return float(ops.convert_to_numpy(self._alpha))
 
 
+@checked
 class StructuredSparsity(PenaltyWeight, keras.layers.Layer, keras.regularizers.Regularizer):
     """Base of the regularizers that act on groups of kernel weights.
 
@@ -145,7 +147,8 @@ class StructuredSparsity(PenaltyWeight, keras.layers.Layer, keras.regularizers.R
         return cls(**config)
 
 
-def set_alpha(model, alpha) -> int:
+@checked
+def set_alpha(model: keras.Model, alpha) -> int:
     """Sets the penalty weight α of every structured sparsity regularizer in a model.
 
     A step that is already compiled obeys; under JAX from the start of the next epoch, as it does

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
+from tfconvbias.arguments import checked
 from tfconvbias.training import (
     ConfigError,
     Figures,
@@ -108,6 +109,7 @@ class Study(ManyRuns):
         }
 
 
+@checked
 def report_study(study: Study) -> None:
     """Run what is not on disk yet, print the tables and write the report.
 

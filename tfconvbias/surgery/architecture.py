@@ -5,8 +5,10 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import TensorRef
 from tfconvbias.graph.windows import window_of
 from tfconvbias.regularizers import KernelSize
@@ -155,7 +157,8 @@ _HEAD = (
 )
 
 
-def architecture(model, opaque: tuple[Any, ...] = ()) -> Architecture:
+@checked
+def architecture(model: keras.Model, opaque: tuple[Any, ...] = ()) -> Architecture:
     """Measures the architecture that a model has learned.
 
     Args:

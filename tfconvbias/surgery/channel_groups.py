@@ -4,8 +4,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import Call, LayerGraph, TensorRef, facts_of, read_graph
 from tfconvbias.graph.normalization import is_chosen
 from tfconvbias.surgery.cuts_of_kinds import cut_of
@@ -161,7 +163,8 @@ def _space(call: Call, number: int, name: str) -> LayerSpace:
     return LayerSpace(owner, name)
 
 
-def channel_groups(model, ignore: Iterable[Any] = ()) -> ChannelGroups:
+@checked
+def channel_groups(model: keras.Model, ignore: Iterable[Any] = ()) -> ChannelGroups:
     """Finds which channels of a model can only be cut together.
 
     Channels are tied by sums and products, by layers that keep channels apart (depthwise

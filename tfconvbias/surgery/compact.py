@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import Call, Rebuilder
 from tfconvbias.graph import fold_normalization as folded
 from tfconvbias.surgery.kernel_layers import to_numpy
@@ -14,8 +15,9 @@ from tfconvbias.surgery.plan import Plan, make_plan, warn_of_last_kernels
 _OWN_PREFIX = "tfconvbias>"
 
 
+@checked
 def compact(
-    model,
+    model: keras.Model,
     opaque: tuple[Any, ...] = (),
     fold_normalization: bool = False,
     approximate_borders: Any = None,

@@ -4,12 +4,14 @@ from typing import Any
 
 import keras
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import Call, Rebuilder, read_graph
 from tfconvbias.layers import BlockDense, SparseDense
 from tfconvbias.surgery.kernel_layers import to_numpy
 
 
-def densify(model) -> keras.Model:
+@checked
+def densify(model: keras.Model) -> keras.Model:
     """Returns a model of Keras' own layers in place of `SparseDense` and `BlockDense`.
 
     It computes the same, and holds all zeros again: what `sparsify` makes smaller grows back to

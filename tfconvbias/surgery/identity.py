@@ -1,12 +1,19 @@
 """Kernels that pass one input channel on unchanged (eq. 24)."""
 
+from typing import Any
+
+import keras
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeFloat, checked
 from tfconvbias.surgery.kernel_rule import KernelRule
 from tfconvbias.surgery.plan import make_plan
 
 
-def identity_kernels(model, tolerance=1e-3, opaque=()) -> dict[str, int]:
+@checked
+def identity_kernels(
+    model: keras.Model, tolerance: NonNegativeFloat = 1e-3, opaque: tuple[Any, ...] = ()
+) -> dict[str, int]:
     r"""Counts, per layer, the kernels that do nothing but hand one channel on.
 
     ```

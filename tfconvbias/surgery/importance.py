@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.analysis import LossDerivatives
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.graph import Rebuilder, TensorRef
 from tfconvbias.surgery.channel_groups import ChannelGroup, ChannelGroups, Slice
 from tfconvbias.surgery.kernel_layers import to_numpy
@@ -25,13 +26,14 @@ NAMES = (
 _BATCH = 32
 
 
+@checked
 def channel_scores(
-    model,
+    model: keras.Model,
     groups: ChannelGroups,
     importance: Importance = "magnitude",
     dataset: Any = None,
     loss: Any = None,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
 ) -> dict[str, np.ndarray]:
     r"""Scores every channel of the groups that may be cut.
 

@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import Call, LayerGraph, TensorRef
 
 ROLES = ("reads", "writes", "filters", "scales", "shifts", "other")
@@ -21,6 +22,7 @@ ROLES = ("reads", "writes", "filters", "scales", "shifts", "other")
 Kept = Mapping[str, np.ndarray]
 
 
+@checked
 @dataclass(frozen=True)
 class Axis:
     """An axis of a weight that counts the channels of a space.
@@ -44,6 +46,7 @@ class Axis:
             raise ValueError(f"`role` must be one of {ROLES}. Received: role={self.role!r}")
 
 
+@checked
 @dataclass(frozen=True)
 class Tie:
     """Channels of two spaces of a layer that stay or go together, pairwise."""
@@ -54,6 +57,7 @@ class Tie:
     second_channels: np.ndarray
 
 
+@checked
 @dataclass(frozen=True)
 class LayerCut:
     """How one call of a layer can be cut.
@@ -168,6 +172,7 @@ def places_of(shape: tuple, axis: int = -1) -> int | None:
 _OWN: dict[type, Callable[[Any], LayerCut]] = {}
 
 
+@checked
 def register_cut(layer: type, cut: Callable[[Any], LayerCut]) -> None:
     """Says how the layers of a class are cut by `prune`, where `graph.register` cannot say it.
 

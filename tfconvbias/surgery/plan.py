@@ -4,8 +4,10 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import keras
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import LayerGraph, TensorRef, read_graph
 from tfconvbias.surgery.joins import ConcatenateRule
 from tfconvbias.surgery.kernel_rule import KernelRule
@@ -48,7 +50,10 @@ class Plan:
         )
 
 
-def make_plan(model, opaque: tuple[Any, ...] = (), ignore_borders: bool = False) -> Plan:
+@checked
+def make_plan(
+    model: keras.Model, opaque: tuple[Any, ...] = (), ignore_borders: bool = False
+) -> Plan:
     """Walks a model's graph and decides which channels a compact model keeps.
 
     Args:

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfconvbias.analysis import inference_times, time_ratio
+from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.graph.calls import map_tensors
 from tfconvbias.surgery.channel_choice import (
     ChannelChoice,
@@ -87,8 +88,9 @@ class Pruned(NamedTuple):
     report: PruningReport
 
 
+@checked
 def prune(
-    model,
+    model: keras.Model,
     ratio: float | None = None,
     multiply_adds: float | None = None,
     parameters: float | None = None,
@@ -99,7 +101,7 @@ def prune(
     round_to: int = 8,
     dataset: Any = None,
     loss: Any = None,
-    seed: int = 0,
+    seed: NonNegativeInt = 0,
     compensate: bool = False,
 ) -> Pruned:
     """Returns a smaller model without the channels that matter least, ready to be trained on.

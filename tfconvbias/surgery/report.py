@@ -5,6 +5,9 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import keras
+
+from tfconvbias.arguments import checked
 from tfconvbias.surgery.architecture import Architecture, architecture
 from tfconvbias.text_table import format_table
 
@@ -60,7 +63,8 @@ class Report:
         return json.dumps(asdict(self), indent=2)
 
 
-def report(before, after, opaque: tuple[Any, ...] = ()) -> Report:
+@checked
+def report(before: keras.Model, after: keras.Model, opaque: tuple[Any, ...] = ()) -> Report:
     """Compares a model with what `compact` made of it.
 
     Args:

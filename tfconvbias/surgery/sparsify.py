@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.graph import Call, Rebuilder, facts_of, leaf_layers, read_graph
 from tfconvbias.graph import fold_normalization as folded
 from tfconvbias.surgery.compact import compact as compacted
@@ -29,9 +30,10 @@ class Sparsified(NamedTuple):
     report: SparsityReport
 
 
+@checked
 def sparsify(
-    model,
-    batch_size: int = 1,
+    model: keras.Model,
+    batch_size: PositiveInt = 1,
     choose: str = "measured",
     kinds: Collection[str] = KINDS,
     max_density: float = 0.5,

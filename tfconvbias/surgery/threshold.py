@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.arguments import checked
 from tfconvbias.graph import LayerGraph, TensorRef, facts_of, read_graph
 from tfconvbias.graph.facts import channel_axis, keeps_zero, kind_of
 from tfconvbias.graph.normalization import folded_scale, following_normalization, is_chosen
@@ -21,8 +22,9 @@ from tfconvbias.regularizers.structured_sparsity import regularizers_of
 from tfconvbias.surgery.kernel_layers import check_weights, to_numpy
 
 
+@checked
 def threshold(
-    model,
+    model: keras.Model,
     tau=0.0,
     relative=False,
     regularizer=None,

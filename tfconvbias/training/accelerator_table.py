@@ -3,6 +3,7 @@
 import time
 from typing import NamedTuple
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import keras
 from tfconvbias.memory import available_bytes
 from tfconvbias.training.errors import ConfigError
@@ -49,6 +50,7 @@ ACCELERATORS = {
 """Name → accelerator."""
 
 
+@checked
 def accelerator(name: str) -> Accelerator:
     """The accelerator of a name; `"here"` measures this machine in a few seconds.
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
+from tfconvbias.lazy import data
 from tfconvbias.training.errors import ConfigError
 
 if TYPE_CHECKING:
-    from tfconvbias.data import ImageFiles
     from tfconvbias.data.image_files import ReadAhead
 
 
@@ -24,6 +25,7 @@ def check_batch_size(batch_size: int, num_train: int) -> None:
         )
 
 
+@checked
 class ShuffledBatches:
     """Full batches of arrays in an order that is a function of `(seed, epoch)`.
 
@@ -53,10 +55,10 @@ class ShuffledBatches:
 
     def __init__(
         self,
-        x: np.ndarray | ImageFiles,
+        x: np.ndarray | data.ImageFiles,
         y: np.ndarray,
-        batch_size: int,
-        seed: int,
+        batch_size: PositiveInt,
+        seed: NonNegativeInt,
         *,
         shuffle: bool = True,
     ):

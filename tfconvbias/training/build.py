@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import data, keras, models, optimizers
 from tfconvbias.training.environment import accelerators
 from tfconvbias.training.errors import ConfigError
@@ -14,6 +15,7 @@ CONV_LAYERS = r"(^|/)(conv\d+|stage\d+_block\d+_(conv\d|shortcut))/"
 """The layers that stand for convolutions in every family, by variable path."""
 
 
+@checked
 def build_model(config: RunConfig, dataset: data.ImageDataset | data.Loaders) -> keras.Model:
     """Build the configured network on raw uint8 images, its preprocessing inside.
 
@@ -72,8 +74,9 @@ def _network(config: RunConfig, arguments: dict[str, Any]) -> keras.Model:
     return models.DConv(**arguments)
 
 
+@checked
 def build_optimizer(
-    config: RunConfig, steps: int, model: keras.Model | None = None
+    config: RunConfig, steps: PositiveInt, model: keras.Model | None = None
 ) -> keras.optimizers.Optimizer:
     """Build the configured optimizer.
 
@@ -101,14 +104,16 @@ def build_optimizer(
     )
 
 
-def learning_rate(config: RunConfig, steps: int) -> Any:
+@checked
+def learning_rate(config: RunConfig, steps: PositiveInt) -> Any:
     """The configured rate as an optimizer takes it: a number, or a schedule over all steps."""
     if config.schedule == "cosine":
         return keras.optimizers.schedules.CosineDecay(config.learning_rate, decay_steps=steps)
     return config.learning_rate
 
 
-def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:
+@checked
+def compile_model(config: RunConfig, model: keras.Model, steps: PositiveInt) -> None:
     """Compile with cross-entropy on logits, accuracy and the configured optimizer.
 
     The moving statistics of normalizations are made to keep up with a run of so many steps.
@@ -123,6 +128,7 @@ def compile_model(config: RunConfig, model: keras.Model, steps: int) -> None:
     compile_classifier(model, build_optimizer(config, steps, model), chosen)
 
 
+@checked
 def compile_classifier(
     model: keras.Model, optimizer: keras.optimizers.Optimizer, jit_compile: Any = None
 ) -> None:
@@ -141,6 +147,7 @@ def compile_classifier(
     )
 
 
+@checked
 def with_precision(config: RunConfig) -> RunConfig:
     """The configuration with `precision="auto"` replaced by what it means on this machine."""
     if config.precision != "auto":
@@ -148,6 +155,7 @@ def with_precision(config: RunConfig) -> RunConfig:
     return config.replace(precision="mixed_bfloat16" if accelerators() else "float32")
 
 
+@checked
 def xla_pays() -> bool | str:
     """Whether to compile with XLA when it is left to us.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tfconvbias.arguments import checked
 from tfconvbias.training.engine import Finished, ManyRuns, Task, Workplace, run_tasks
 from tfconvbias.training.errors import ConfigError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline
@@ -14,6 +15,7 @@ from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.slug import slug
 
 
+@checked
 def compare(
     rows: Mapping[str, RunConfig],
     folder: str | Path,

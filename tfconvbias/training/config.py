@@ -1,13 +1,16 @@
 """What all configurations share: options with help, checks, and the fields that decide a result."""
 
 import dataclasses
+import functools
 import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
+from tfconvbias.arguments import check, checked
 from tfconvbias.training.errors import ConfigError
 
 
+@checked
 def option(default: Any, help: str, *, decides: bool = True) -> Any:
     """A dataclass field that becomes an option of the command line.
 
@@ -38,7 +41,7 @@ class Config:
     outer one's.
 
     Raises:
-        ConfigError: If the value of a `Literal` field is not one of its choices.
+        ConfigError: If a field's annotation does not allow its value.
     """
 
     fixed: ClassVar[tuple[str, ...]] = ()
@@ -48,11 +51,12 @@ class Config:
     """Heading in `--help` of the fields that a class adds."""
 
     def __post_init__(self):
-        for name, hint in typing.get_type_hints(type(self)).items():
-            choices, value = typing.get_args(hint), getattr(self, name)
-            if typing.get_origin(hint) is typing.Literal and value not in choices:
-                shown = ", ".join(map(repr, choices))
-                raise ConfigError(f"{name} must be one of {shown}. Received: {name}={value!r}")
+        kind: Any = type(self)  # hashable, as every class is, which mypy does not see
+        for name, hint in _field_hints(kind).items():
+            try:
+                check(name, getattr(self, name), hint)
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result, those of an inner configuration among them."""
@@ -121,6 +125,15 @@ class Config:
                     f"{name} must be a finite number that is not negative. Received: {name}={value}"
                 )
 
+    def _seeds(self, *names: str, optional: bool = False) -> None:
+        """Check seeds of every generator, or `None` where `optional`."""
+        for name in names:
+            value = getattr(self, name)
+            if not (value is None and optional) and not 0 <= value < 2**32:
+                raise ConfigError(
+                    f"{name} must be an integer from 0 to 2³² − 1. Received: {name}={value}"
+                )
+
     def _distinct(self, *names: str) -> None:
         """Check sequences: one value or more, each once."""
         for name in names:
@@ -129,6 +142,12 @@ class Config:
                 raise ConfigError(
                     f"`{name}` must hold one value or more, each once. Received: {name}={values}"
                 )
+
+
+@functools.cache
+def _field_hints(kind: type) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def field_names(config: Config) -> set[str]:

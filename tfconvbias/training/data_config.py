@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.errors import ConfigError
@@ -45,14 +46,8 @@ class DataConfig(Config):
     def __post_init__(self):
         super().__post_init__()
         self._positive("image_size", "num_train", "num_test", optional=True)
-        for name in ("seed", "subset_seed", "permute_pixels"):
-            value = getattr(self, name)
-            if value is None and name != "seed":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**32:
-                raise ConfigError(
-                    f"{name} must be an integer from 0 to 2³² − 1. Received: {name}={value}"
-                )
+        self._seeds("seed")
+        self._seeds("subset_seed", "permute_pixels", optional=True)
 
     @property
     def drawn_with(self) -> int:
@@ -65,6 +60,7 @@ class DataConfig(Config):
         return "off"
 
 
+@checked
 def build_dataset(config: DataConfig) -> data.ImageDataset:
     """Load the configured data set: resized and cut to subsets as asked for.
 
@@ -90,6 +86,7 @@ def build_dataset(config: DataConfig) -> data.ImageDataset:
     return dataset
 
 
+@checked
 def dataset_label(name: str) -> str:
     """A data set's name, or the last part of its folder."""
     return name.rstrip("/").rsplit("/", 1)[-1]

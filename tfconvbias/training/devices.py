@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import data, keras
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.errors import ConfigError, RunFolderError
@@ -171,12 +172,13 @@ class Devices:
         return own
 
 
+@checked
 def distribute(
     strategy: Strategy = "none",
     *,
-    num_devices: int | None = None,
+    num_devices: PositiveInt | None = None,
     layout: Layout | None = None,
-    num_shards: int | None = None,
+    num_shards: PositiveInt | None = None,
 ) -> Devices:
     """Spread a training over the devices of this machine, or of a cluster.
 

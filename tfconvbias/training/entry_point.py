@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
 from tfconvbias import terminal
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data
 from tfconvbias.optional import MissingPackageError
 from tfconvbias.training import command_line
@@ -31,6 +32,7 @@ _BACKENDS = ("tensorflow", "jax", "torch")
 AnyConfig = TypeVar("AnyConfig", bound=Config)
 
 
+@checked
 def main(
     config: AnyConfig,
     run: Callable[[AnyConfig], object],
@@ -63,6 +65,7 @@ def main(
     guarded(work)
 
 
+@checked
 def guarded(work: Callable[[], object]) -> None:
     """Show errors that the user can mend as a message, and leave with status 1.
 

@@ -9,11 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import keras
 
 _PACKAGES = ("tfconvbias", "keras", "numpy", "tensorflow", "jax", "torch")
 
 
+@checked
 def environment() -> dict[str, Any]:
     """Versions, commit, backend and hardware, for the run folder and the tables."""
     return {
@@ -25,6 +27,7 @@ def environment() -> dict[str, Any]:
     }
 
 
+@checked
 def hardware() -> str:
     """The processors that the backend computes on, in words."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -33,6 +36,7 @@ def hardware() -> str:
     return f"{', '.join(found)}; {processor}" if found else processor
 
 
+@checked
 def accelerators() -> list[str]:
     """The backend's devices other than CPUs."""
     if keras.config.backend() == "torch":  # Keras lists no devices there

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Literal
 
+from tfconvbias.arguments import checked
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.devices import Strategy
 from tfconvbias.training.errors import ConfigError, RunPausedError
@@ -14,6 +15,7 @@ stop_request = threading.Event()
 """Set when the process has been asked to end: every deadline is over then."""
 
 
+@checked
 class Deadline:
     """The time by which a command is to end; several runs can share one.
 

@@ -11,12 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.training.errors import RunFolderError
 
 PREFIX = "unfinished-"
 
 
 @contextlib.contextmanager
+@checked
 def replacing(file: Path) -> Iterator[Path]:
     """Give a place beside a file to write to, and put what was written in the file's place.
 
@@ -65,17 +67,20 @@ def refusal(place: str, number: int) -> str:
     return f"{place} cannot be written ({os.strerror(number)}). {advice}"
 
 
+@checked
 def write_text(file: Path, text: str) -> None:
     """Write a text file, as `replacing` does."""
     with replacing(file) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
+@checked
 def write_json(file: Path, content: Any) -> None:
     """Write a JSON file, as `replacing` does."""
     write_text(file, json.dumps(content, indent=1) + "\n")
 
 
+@checked
 def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal columns as CSV, as `replacing` does; floats read back equal."""
     text = io.StringIO()
@@ -86,6 +91,7 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(file, text.getvalue())
 
 
+@checked
 def read_json(file: Path) -> Any:
     """The content of a JSON file.
 

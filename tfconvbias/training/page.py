@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
@@ -24,10 +25,12 @@ from tfconvbias.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:
+    Figure = Any  # arguments are checked without matplotlib
 
 Tables = Mapping[str, Sequence[Mapping[str, str]]]
 """Heading → rows of a table, each from column to text."""
-Figures = dict[str, tuple[str, "Figure"]]
+Figures = dict[str, tuple[str, Figure]]
 """Name → caption and figure."""
 
 _MAIN_SETTINGS = {
@@ -49,6 +52,7 @@ _OF_BETA_LASSO = ("l1_conv", "l1", "beta")
 _LONGEST_STEM = 80
 
 
+@checked
 def write_page(
     path: str | Path,
     title: str,
@@ -117,6 +121,7 @@ def write_page(
     return path
 
 
+@checked
 def run_notes(folders: Mapping[str, RunFolder]) -> list[str]:
     """Data set, epochs, seed, hardware, versions and commit of finished runs, a sentence each.
 
@@ -136,6 +141,7 @@ def run_notes(folders: Mapping[str, RunFolder]) -> list[str]:
     return notes
 
 
+@checked
 def environment_note(environment: Mapping[str, Any]) -> str:
     """Hardware, backend, versions and commit, as a run folder keeps them, in a sentence."""
     versions = ", ".join(f"{package} {v}" for package, v in environment["versions"].items())
@@ -145,11 +151,13 @@ def environment_note(environment: Mapping[str, Any]) -> str:
     )
 
 
+@checked
 def config_note(config: Config) -> str:
     """The fields that decide the result, in a sentence."""
     return ", ".join(f"{name} = {value}" for name, value in config.identity().items())
 
 
+@checked
 def setting_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     """Rate, λ, β, and how long each run trained, as rows of a table.
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import analysis, data, keras
 from tfconvbias.memory import readable
 from tfconvbias.text_table import format_table
@@ -64,7 +65,10 @@ class RunPlan(NamedTuple):
     seconds: float
 
 
-def step_cost(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> StepCost:
+@checked
+def step_cost(
+    config: RunConfig, image_shape: tuple[int, int, int], classes: PositiveInt
+) -> StepCost:
     """Count what a training step takes; no weights are made.
 
     A product of a kernel with its input takes two operations a multiplication: once forward, once
@@ -98,11 +102,12 @@ def step_cost(config: RunConfig, image_shape: tuple[int, int, int], classes: int
     return StepCost(model.count_params(), flop, moved, state, activations)
 
 
+@checked
 def plan_run(
     config: RunConfig,
     image_shape: tuple[int, int, int],
-    classes: int,
-    num_train: int,
+    classes: PositiveInt,
+    num_train: PositiveInt,
     device: Accelerator,
     efficiency: float = ASSUMED_EFFICIENCY,
 ) -> RunPlan:
@@ -127,6 +132,7 @@ def plan_run(
     return RunPlan(cost, steps, memory, steps * bound / efficiency / count)
 
 
+@checked
 def print_plan(runs: Mapping[str, RunConfig]) -> None:
     """Print what each run of a study would take on the device `plan`, and the total.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, keras, plots
 from tfconvbias.training.command_line import arguments_of, typed_command
 from tfconvbias.training.comparison import compare
@@ -34,6 +35,7 @@ _LOCALITY_COLUMNS = (
 )
 
 
+@checked
 def report_run(config: RunConfig) -> None:
     """Train one configuration, print its row and write its report."""
     if config.plan is not None:
@@ -79,6 +81,7 @@ def in_short(rows: Mapping[str, Mapping[str, Any]]) -> str:
     return "\n".join(["", short_table(rows), "", *conclusion(rows)])
 
 
+@checked
 def report_comparison(config: Comparison) -> None:
     """Train every row, print the table and write one report.
 
@@ -102,6 +105,7 @@ def report_comparison(config: Comparison) -> None:
         raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
 
 
+@checked
 def write_report(
     folders: Mapping[str, RunFolder],
     path: str | Path,
@@ -171,6 +175,7 @@ def write_report(
     )
 
 
+@checked
 def locality_cells(
     model: keras.Model, layer_name: str | None = None, min_nonzeros: int = MIN_NONZEROS
 ) -> dict[str, str]:
@@ -204,6 +209,7 @@ def locality_cells(
     return dict(zip(_LOCALITY_COLUMNS, values, strict=True))
 
 
+@checked
 def first_layer_images(
     model: keras.Model, layer_name: str | None = None, num: int = 24
 ) -> tuple[np.ndarray, int] | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import filelock
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, keras
 from tfconvbias.training.checkpoints import Checkpoints
 from tfconvbias.training.config import Config
@@ -34,6 +35,7 @@ History = dict[str, list[float]]
 """Column → one value per epoch."""
 
 
+@checked
 class Images(Protocol):
     """What tells images from others wherever they lie; a `data.ImageDataset` has both."""
 
@@ -46,6 +48,7 @@ class Images(Protocol):
         """Equal for equal images."""
 
 
+@checked
 class RunFolder:
     """One piece of work on disk: a training, or a study that keeps trainings in subfolders.
 

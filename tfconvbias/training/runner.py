@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, callbacks, data, keras
 from tfconvbias.training.batches import check_batch_size
 from tfconvbias.training.build import build_model, compile_model, with_precision
@@ -30,6 +31,7 @@ class RunResult:
     history: History
 
 
+@checked
 def run(
     config: RunConfig,
     dataset: data.ImageDataset | data.Loaders | None = None,

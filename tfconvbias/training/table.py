@@ -3,17 +3,20 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.text_table import format_table
 
 _OPTIMIZERS = {"sgd": "SGD", "beta_lasso": "β-LASSO"}
 
 
+@checked
 def label(row: Mapping[str, Any]) -> str:
     """A run's name as the paper writes it, such as "S-FC, β-LASSO"."""
     model = {"three_fc": "3-FC"}.get(row["model"], row["model"].upper().replace("_", "-"))
     return f"{model}, {_OPTIMIZERS[row['optimizer']]}"
 
 
+@checked
 def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     """Shape results rows, by their label, for people: accuracies in %, counts with separators."""
     return [

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
 from tfconvbias.lazy import callbacks, data, keras
 from tfconvbias.terminal import bars
 from tfconvbias.training.devices import Devices
@@ -18,14 +19,15 @@ from tfconvbias.training.run_folder import History, RunFolder
 _PREFIXES = {"train": "", "validation": "val_", "test": "test_"}
 
 
+@checked
 def fit(
     model: keras.Model,
     dataset: data.ImageDataset | data.Loaders,
     folder: RunFolder,
     *,
-    epochs: int,
-    batch_size: int,
-    seed: int,
+    epochs: PositiveInt,
+    batch_size: PositiveInt,
+    seed: NonNegativeInt,
     shuffle: bool = True,
     measured_on: str = "validation",
     measure_start: bool = False,
@@ -142,6 +144,7 @@ def _tensorboard(folder: RunFolder, execution: Execution) -> list[keras.callback
     return [keras.callbacks.TensorBoard(folder.tensorboard, write_graph=False)]
 
 
+@checked
 def evaluate(
     model: keras.Model, images_and_labels: Any, devices: Devices | None = None
 ) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, keras
 from tfconvbias.training import (
     Config,
@@ -66,6 +67,7 @@ class AugmentationSearchConfig(Config):
             )
 
 
+@checked
 def search_augmentation(
     config: AugmentationSearchConfig, dataset: data.ImageDataset | None = None
 ) -> Path:

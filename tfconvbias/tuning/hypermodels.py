@@ -8,6 +8,7 @@ import keras
 import keras_tuner
 
 from tfconvbias import analysis, data
+from tfconvbias.arguments import checked
 from tfconvbias.training import (
     ConfigError,
     Execution,
@@ -35,6 +36,7 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
 
     optimizer: str
 
+    @checked
     def __init__(
         self,
         config: SearchConfig,
@@ -161,6 +163,7 @@ class BetaLassoHyperModel(_TrainingHyperModel):
     optimizer = "beta_lasso"
 
 
+@checked
 def hypermodel(config: SearchConfig, dataset: data.ImageDataset) -> _TrainingHyperModel:
     """The search space of the configuration's optimizer."""
     kind = SGDHyperModel if config.run.optimizer == "sgd" else BetaLassoHyperModel

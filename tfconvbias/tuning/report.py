@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
 from tfconvbias.training import Figures, command_line, config_note, write_page
 from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
@@ -10,6 +11,7 @@ from tfconvbias.tuning.search import search
 from tfconvbias.tuning.search_config import SearchConfig
 
 
+@checked
 def report_search(config: SearchConfig) -> None:
     """Search, print the table and the command of the best configuration, and write the page."""
     results = search(config)
@@ -60,6 +62,7 @@ def write_search_report(config: SearchConfig, results: SearchResults) -> Path:
     )
 
 
+@checked
 def report_augmentation_search(config: AugmentationSearchConfig) -> None:
     """Search a policy, print where it is and how it is used."""
     policy = search_augmentation(config)

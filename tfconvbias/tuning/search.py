@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, keras, keras_tuner
 from tfconvbias.optional import require
 from tfconvbias.training import RunFolder, build_dataset, with_precision
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 _TRIALS = "trials"
 
 
+@checked
 def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> SearchResults | None:
     """Search for the configuration of the best validation accuracy; test images are not touched.
 
@@ -95,6 +97,7 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
 
 
 @contextlib.contextmanager
+@checked
 def without_deprecations() -> Iterator[None]:
     """Silence what KerasTuner cannot help: it calls functions of `threading` that were renamed."""
     with warnings.catch_warnings():

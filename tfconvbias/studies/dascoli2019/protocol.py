@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import callbacks, data, embedding, keras, models
 from tfconvbias.memory import available_bytes, readable
 from tfconvbias.studies.dascoli2019.config import NetworkConfig, SwitchTimeConfig
@@ -64,6 +65,7 @@ class SwitchTimeResult:
             return dict(stored)
 
 
+@checked
 def run_switch_time(
     config: SwitchTimeConfig,
     dataset: data.ImageDataset | None = None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import as_interpolations
@@ -48,6 +49,7 @@ _PAPERS_RUN = {
 _PAPERS_DATA = {"dataset": "cifar10", "num_train": 50_000, "num_test": 10_000}
 
 
+@checked
 def report_switch_time(config: SwitchTimeConfig) -> None:
     """Run the protocol, print its table and findings and write its report.
 
@@ -85,6 +87,7 @@ def _report_seeds(config: SwitchTimeConfig) -> None:
     print(f"Report: {page}")
 
 
+@checked
 def write_switch_time_report(result: SwitchTimeResult) -> Path:
     """Write findings, table and every figure into the run folder.
 

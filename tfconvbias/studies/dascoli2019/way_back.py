@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, embedding, keras
 from tfconvbias.studies.dascoli2019.config import NetworkConfig
 from tfconvbias.studies.dascoli2019.protocol import build_cnn
@@ -85,6 +86,7 @@ class WayBackResult:
     folder: RunFolder
 
 
+@checked
 def run_way_back(
     config: WayBackConfig,
     dataset: data.ImageDataset | None = None,

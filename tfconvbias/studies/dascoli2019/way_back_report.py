@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.studies.dascoli2019.way_back import WayBackConfig, WayBackResult, run_way_back
 from tfconvbias.training import config_note, environment_note, format_table, write_page
 
@@ -25,6 +26,7 @@ _COLUMNS = (
 )
 
 
+@checked
 def report_way_back(config: WayBackConfig) -> None:
     """Run the study, print its table and write its report.
 
@@ -43,6 +45,7 @@ def report_way_back(config: WayBackConfig) -> None:
     print(f"Report: {page}")
 
 
+@checked
 def write_way_back_report(result: WayBackResult) -> Path:
     """Write the table into the run folder.
 
@@ -67,6 +70,7 @@ def write_way_back_report(result: WayBackResult) -> Path:
     )
 
 
+@checked
 def way_back_table(result: WayBackResult) -> list[dict[str, str]]:
     """One row per network: means over the seeds, and standard deviations."""
     return [

@@ -5,10 +5,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.studies.check import Check
 from tfconvbias.studies.edge_of_stability.stored_rows import Row
 
 
+@checked
 def check_stability(rows: Mapping[str, Sequence[Row]]) -> list[Check]:
     """The acceptance criteria of the experiments that `rows` holds."""
     excess = max(

@@ -9,6 +9,7 @@ from functools import partial
 import numpy as np
 
 from tfconvbias import training
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
 from tfconvbias.connectivity import patch_indices
 from tfconvbias.lazy import data, plots
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig
@@ -77,7 +78,10 @@ class ImageRegression(DescentConfig, training.DataConfig, training.Kept):
             self._above_zero("radius")
 
 
-def image_views(image_shape: Sequence[int], patch_size: int, strides: int = 1) -> Array:
+@checked
+def image_views(
+    image_shape: Sequence[int], patch_size: PositiveInt, strides: PositiveInt = 1
+) -> Array:
     """The values of a flattened image that each of its square patches takes.
 
     Args:
@@ -101,8 +105,9 @@ def image_views(image_shape: Sequence[int], patch_size: int, strides: int = 1) -
     return values.reshape(len(pixels), -1)
 
 
+@checked
 def regression_points(
-    config: ImageRegression, dataset: data.ImageDataset, seed: int
+    config: ImageRegression, dataset: data.ImageDataset, seed: NonNegativeInt
 ) -> data.TeacherRegression:
     """A data set's images with the targets of a teacher over their patches."""
     views = image_views(dataset.image_shape, config.patch_size, config.strides)
@@ -127,6 +132,7 @@ def regression_points(
     return data.teacher_regression(train, test, teacher, noise=config.noise, seed=seeds[1])
 
 
+@checked
 def run_image_regression(config: ImageRegression) -> dict[str, list[Row]]:
     """Train the three networks with each seed; a finished row is read from the run folder.
 
@@ -164,6 +170,7 @@ def run_image_regression(config: ImageRegression) -> dict[str, list[Row]]:
     return rows
 
 
+@checked
 def report_image_regression(config: ImageRegression) -> None:
     """Train the networks, print their table and write the page."""
     rows = run_image_regression(config)

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 
 from tfconvbias import training
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import callbacks, data, keras, models, plots
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
 from tfconvbias.studies.edge_of_stability.report import environment_notes, show
@@ -57,6 +58,7 @@ class StabilityImages(DescentConfig, training.DataConfig, training.Kept):
             )
 
 
+@checked
 def report_stability_images(config: StabilityImages) -> None:
     """Train the networks, print their table and write the page."""
     rows = run_stability_images(config)
@@ -73,6 +75,7 @@ def report_stability_images(config: StabilityImages) -> None:
     show("Edge of stability on images", config.run_dir, tables, figures, notes)
 
 
+@checked
 def run_stability_images(config: StabilityImages) -> dict[str, Row]:
     """Train S-FC, S-LOCAL and S-CONV on the same images, labels and step size.
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tfconvbias import training
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, data, plots
 from tfconvbias.studies.check import Check, check_rows
 from tfconvbias.studies.edge_of_stability.report import show
@@ -59,6 +60,7 @@ class PatchGeometryConfig(training.Kept):
         super().__post_init__()
         self._positive("tile", "patch_size", "strides", "num_directions", "sphere_points")
         self._positive("max_images", optional=True)
+        self._seeds("seed")
         self._distinct("normalize")
         if set(self.normalize) - set(NORMALIZATIONS):
             raise training.ConfigError(
@@ -84,6 +86,7 @@ def photo_path() -> Path:
     return Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
 
 
+@checked
 def report_patch_geometry(config: PatchGeometryConfig) -> None:
     """Measure all clouds, print their table and the criteria, and write the page."""
     found = run_patch_geometry(config)
@@ -108,6 +111,7 @@ def report_patch_geometry(config: PatchGeometryConfig) -> None:
     show("Geometry of image patches", config.run_dir, tables, figures, notes)
 
 
+@checked
 def run_patch_geometry(config: PatchGeometryConfig) -> Clouds:
     """Measure the clouds that are not in the run folder yet, and store the result.
 
@@ -171,6 +175,7 @@ def run_patch_geometry(config: PatchGeometryConfig) -> Clouds:
     return found
 
 
+@checked
 def check_geometry(found: Mapping[str, analysis.PointGeometry]) -> list[Check]:
     """The criteria on raw 4 × 4 × 3 patches of CIFAR-10; none without the raw clouds."""
     if _label("patches", "none") not in found:

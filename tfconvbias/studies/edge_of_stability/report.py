@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tfconvbias import training
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
 from tfconvbias.studies.check import check_rows
 from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_slopes
@@ -51,6 +52,7 @@ NOTES = (
 """Remarks under every table of such runs."""
 
 
+@checked
 def report_stability(sweep: StabilitySweep) -> None:
     """Run the experiments, print criteria and tables, and write the page."""
     rows = run_stability(sweep)

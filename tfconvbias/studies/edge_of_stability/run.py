@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from tfconvbias import training
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, callbacks, data, keras, models
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
 from tfconvbias.studies.edge_of_stability.stored_rows import Row
@@ -56,6 +57,7 @@ class StabilityRun(DescentConfig):
         super().__post_init__()
         self._positive("width", "num_train", "patch_size", "dimension", "num_test", "teacher_width")
         self._at_least_zero("noise")
+        self._seeds("seed")
         if self.radius is not None:
             self._above_zero("radius")
         if self.dimension % self.patch_size:
@@ -75,6 +77,7 @@ class StabilityRun(DescentConfig):
         )
 
 
+@checked
 def stability_row(run: StabilityRun) -> Row:
     """Train one network on the sphere and measure it on the way.
 

@@ -5,6 +5,7 @@ from functools import partial
 from typing import Literal
 
 from tfconvbias import training
+from tfconvbias.arguments import checked
 from tfconvbias.studies.edge_of_stability.run import CONNECTIVITIES, StabilityRun, stability_row
 from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, row_file, stored_row
 
@@ -149,6 +150,7 @@ class StabilitySweep(training.ManyRuns, training.Kept):
         }
 
 
+@checked
 def run_stability(sweep: StabilitySweep) -> dict[str, list[Row]]:
     """Train what is not in the run folder yet.
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, keras, models
 from tfconvbias.training import (
     Config,
@@ -85,12 +86,14 @@ class _Described:
     is_trained: bool = False
 
 
+@checked
 def report_description_lengths(config: DescriptionTableConfig) -> None:
     """Print the table of `description_rows`, and what its bounds leave out."""
     print(format_table(list(description_rows(config))))
     print(_LIMITS)
 
 
+@checked
 def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]:
     """One row per model: counts of the kernels, lengths in bits, both bounds.
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import models, plots
 from tfconvbias.training import Config, command_line, environment, format_table, option, write_page
 
@@ -50,8 +51,9 @@ class ParameterScaling(Config):
         self._all_positive("base_channels", "image_sizes")
 
 
+@checked
 def parameter_counts(
-    base_channels: int, image_size: int, classes: int
+    base_channels: PositiveInt, image_size: int, classes: PositiveInt
 ) -> dict[str, tuple[int, float]]:
     """Member → exact number of kernel weights, and the paper's formula.
 
@@ -70,6 +72,7 @@ def parameter_counts(
     }
 
 
+@checked
 def report_parameter_scaling(config: ParameterScaling) -> None:
     """Count, print the tables and write the report."""
     side, width = config.at_image_size, config.at_base_channels

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, keras, plots
 from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS
 from tfconvbias.studies.neyshabur2020.protocol import Protocol
@@ -41,6 +42,7 @@ GAPS = (
 """Pairs of rows whose difference is shown, the first less the second."""
 
 
+@checked
 def report_protocol(protocol: Protocol) -> None:
     """Run what is not on disk yet, print the tables, and write the report.
 

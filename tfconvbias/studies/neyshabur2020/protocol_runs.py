@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, keras
 from tfconvbias.studies.neyshabur2020.chosen_settings import write_settings
 from tfconvbias.studies.neyshabur2020.protocol import Protocol
@@ -67,6 +68,7 @@ class Place(NamedTuple):
     """Its place in `epochs_list`."""
 
 
+@checked
 class ProtocolRuns:
     """Trains what is not on disk yet, in one folder per data set, length and row.
 

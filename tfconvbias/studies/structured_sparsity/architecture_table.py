@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import keras, models, plots, surgery
 from tfconvbias.studies.structured_sparsity.googlenet import GoogLeNet
 from tfconvbias.training import Config, ConfigError, environment, format_table, option, write_page
@@ -64,6 +65,7 @@ class ArchitectureTable(Config):
             raise ConfigError(f"networks must be some of {', '.join(TABLE_1)}. Received: {unknown}")
 
 
+@checked
 def report_architectures(config: ArchitectureTable) -> None:
     """Build and count, print the tables and write the report with Figure 2."""
     tables = {
@@ -90,6 +92,7 @@ def report_architectures(config: ArchitectureTable) -> None:
     print(f"Report: {page}")
 
 
+@checked
 def architecture_row(name: str) -> dict[str, str]:
     """A row of Table 1: what the draft prints, and what the network has."""
     published, network = TABLE_1[name], _BUILDERS[name]()
@@ -110,6 +113,7 @@ def architecture_row(name: str) -> dict[str, str]:
     }
 
 
+@checked
 def base_rows() -> list[dict[str, str]]:
     """Table 2, and the base that is ours: (width, kernel size) of the convolutions and cost."""
     rows = []
@@ -129,6 +133,7 @@ def base_rows() -> list[dict[str, str]]:
     return rows
 
 
+@checked
 def group_supports(size: int, groups: str) -> np.ndarray:
     """Boolean `(groups, size, size)`: whether a position of the kernel belongs to G_n.
 
@@ -141,6 +146,7 @@ def group_supports(size: int, groups: str) -> np.ndarray:
     return memberships(size, 2, groups).reshape(-1, size, size)
 
 
+@checked
 def network_depth(network: keras.Model) -> int:
     """The most layers with a kernel on a way from input to output."""
     from tfconvbias.graph import facts_of, read_graph

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, data, keras, surgery
 from tfconvbias.studies.structured_sparsity.comparison_config import ComparisonConfig, Setting
 from tfconvbias.studies.structured_sparsity.comparison_trainings import SeedTrainings
@@ -42,6 +43,7 @@ class ComparisonResult:
         return [r for r in self.chosen if (r["method"], r["budget"]) == (method, budget)]
 
 
+@checked
 def run_comparison(
     config: ComparisonConfig,
     dataset: data.ImageDataset | None = None,
@@ -183,6 +185,7 @@ class _Comparison:
         return found["test_accuracy"]
 
 
+@checked
 def nonzero_multiply_adds(network: keras.Model) -> int:
     """Multiply-adds per image with weights that are not zero: what skipping zeros would leave."""
     kernels = analysis.kernels(network)

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
 from tfconvbias.studies.structured_sparsity.comparison import ComparisonResult, run_comparison
 from tfconvbias.studies.structured_sparsity.comparison_config import (
@@ -28,6 +29,7 @@ _GOAL = 1.0
 """Points by which it has to."""
 
 
+@checked
 def report_comparison(config: ComparisonConfig) -> None:
     """Run a comparison, print its table and findings and write its report.
 
@@ -49,6 +51,7 @@ def report_comparison(config: ComparisonConfig) -> None:
     print(f"Report: {page}")
 
 
+@checked
 def write_comparison_report(result: ComparisonResult) -> Path:
     """Write findings, tables and figure into the run folder.
 
@@ -74,6 +77,7 @@ def write_comparison_report(result: ComparisonResult) -> Path:
     )
 
 
+@checked
 def comparison_table(result: ComparisonResult) -> list[dict[str, str]]:
     """One row for each method and budget: accuracies over the seeds, and costs."""
     table = []
@@ -96,6 +100,7 @@ def comparison_table(result: ComparisonResult) -> list[dict[str, str]]:
     return table
 
 
+@checked
 def comparison_findings(result: ComparisonResult) -> list[str]:
     """Who is ahead at each budget, in sentences that follow from the rows alone."""
     config = result.config

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tfconvbias.arguments import checked
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.figures import width_figure
 from tfconvbias.studies.structured_sparsity.report import sparsity_findings, write_sparsity_report
@@ -45,6 +46,7 @@ class DepthConfig(Config):
         )
 
 
+@checked
 def report_sparsity_depth(config: DepthConfig) -> None:
     """Sweep a residual and a plain network, print what each has lost and write the reports.
 
@@ -91,6 +93,7 @@ def run_depth(config: DepthConfig, deadline: Deadline) -> dict[str, SparsityResu
     return {name: run_sparsity(config.sweep_of(name), dataset, deadline) for name in NETWORKS}
 
 
+@checked
 def depth_table(results: Mapping[str, SparsityResult]) -> list[dict[str, str]]:
     """One row for each network and α: what is left of its convolutions.
 

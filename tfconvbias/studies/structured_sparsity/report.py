@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tfconvbias.arguments import checked
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.figures import network_title, sparsity_figures
 from tfconvbias.studies.structured_sparsity.result import SparsityResult
@@ -17,6 +18,7 @@ from tfconvbias.training import (
 )
 
 
+@checked
 def report_sparsity(config: SparsityConfig) -> None:
     """Run a sweep, print its table and findings and write its report.
 
@@ -38,6 +40,7 @@ def report_sparsity(config: SparsityConfig) -> None:
     print(f"Report: {page}")
 
 
+@checked
 def write_sparsity_report(result: SparsityResult) -> Path:
     """Write findings, tables and every figure into the run folder.
 

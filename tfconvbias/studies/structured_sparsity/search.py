@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfconvbias import tuning
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, keras_tuner
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.search_config import SparsitySearchConfig
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 _METRICS = ("val_accuracy", "multiply_adds_ratio", "parameters")
 
 
+@checked
 def report_sparsity_search(config: SparsitySearchConfig) -> None:
     """Search (α, τ), print the trials and the command that runs the best one as a sweep.
 
@@ -50,6 +52,7 @@ def report_sparsity_search(config: SparsitySearchConfig) -> None:
     print(f"Best on validation images:\n  {sparsity_command(config, rows[0])}")
 
 
+@checked
 def search_sparsity(
     config: SparsitySearchConfig,
     dataset: data.ImageDataset | None = None,

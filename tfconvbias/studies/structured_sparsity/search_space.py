@@ -6,6 +6,7 @@ import keras
 import keras_tuner
 
 from tfconvbias import data
+from tfconvbias.arguments import checked
 from tfconvbias.studies.structured_sparsity.search_config import SparsitySearchConfig
 from tfconvbias.studies.structured_sparsity.steps import (
     NothingLeftError,
@@ -26,6 +27,7 @@ from tfconvbias.training import (
 )
 
 
+@checked
 class StructuredSparsityHyperModel(keras_tuner.HyperModel):
     """From the trained base: penalize with α, threshold at τ, make compact, fine-tune.
 

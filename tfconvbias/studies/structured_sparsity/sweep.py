@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, callbacks, data, keras
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.result import SparsityResult, layer_rows, lost_layers
@@ -25,6 +26,7 @@ from tfconvbias.training import Deadline, History, RunFolder, build_dataset, env
 from tfconvbias.training.batches import check_batch_size
 
 
+@checked
 def run_sparsity(
     config: SparsityConfig,
     dataset: data.ImageDataset | None = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
+from tfconvbias.arguments import checked
 from tfconvbias.lazy import data
 from tfconvbias.terminal import bars
 from tfconvbias.training.engine.in_process import InProcess
@@ -50,6 +51,7 @@ class _TracebackElsewhereError(Exception):
         return f"\n\n{self.args[0]}"
 
 
+@checked
 def run_tasks(
     tasks: Sequence[Task],
     many: ManyRuns,

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import data
 from tfconvbias.training.config import Config, field_names
 from tfconvbias.training.data_config import DataConfig, build_dataset
@@ -65,6 +66,7 @@ class Workplace:
         return self._loaded[key]
 
 
+@checked
 @dataclass(frozen=True)
 class Task:
     """One run of a study.
@@ -86,7 +88,7 @@ class Task:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     needs: tuple[str, ...] = ()
     kind: str = ""
-    epochs: int = 1
+    epochs: PositiveInt = 1
 
     def __post_init__(self):
         for part in (self.work, type(self.config)):
