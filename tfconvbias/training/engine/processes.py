@@ -142,7 +142,8 @@ class _Worker:
             assert process.stdout is not None
             while True:
                 try:
-                    reply = pickle.load(process.stdout)
+                    # What a process that this one started wrote into its own pipe.
+                    reply = pickle.load(process.stdout)  # nosec B301
                 except (EOFError, pickle.UnpicklingError):
                     replies.put((self, Reply(lost=_end(process.wait()))))
                     return

@@ -102,7 +102,8 @@ class RayCluster:
         """The reply of a task that has ended."""
         errors = self._ray.exceptions
         try:
-            return pickle.loads(self._ray.get(reference))
+            # What a task of this study returned through Ray.
+            return pickle.loads(self._ray.get(reference))  # nosec B301
         except errors.RayTaskError as error:
             # Our own part of the task sends errors as a reply.
             return Reply(error=RuntimeError(str(error)), details=str(error))

@@ -18,7 +18,8 @@ from tfconvbias.training.execution import stop_request
 
 def carry_out(packed: bytes) -> bytes:
     """Carry out a packed order and pack the reply."""
-    order: Order = pickle.loads(packed)
+    # The order that the driver of this study packed.
+    order: Order = pickle.loads(packed)  # nosec B301
     if not Path(order.log).parent.is_dir():
         fault = ConfigError(
             f"{os.uname().nodename} does not see the study's folder {Path(order.log).parent}: it "

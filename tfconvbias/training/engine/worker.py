@@ -33,7 +33,8 @@ def work() -> None:
             packed = orders.get()
             with stop_on_termination():
                 # Here, so that what cannot be imported ends the process, and its log says why.
-                order = pickle.loads(packed)
+                # The order that the process which started this one packed.
+                order = pickle.loads(packed)  # nosec B301
                 write_to(order.log)
                 reply = execute_apart(order, place)
             # What the run has compiled would stay in memory.
