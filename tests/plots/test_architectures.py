@@ -25,6 +25,14 @@ def test_frontier_draws_every_series_in_every_panel():
     np.testing.assert_array_equal(line.get_ydata(), [80.0, 88.0])
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.1", "0.2"]
     assert _drawn(figure)
+    assert not figure.axes[0].containers
+    spread = plots.accuracy_frontier(
+        [plots.Series("found", costs, [88.0, 80.0], spread=[1.0, 2.0])]
+    )
+    (bars,) = spread.axes[1].containers[0].lines[2]
+    np.testing.assert_array_equal(
+        [segment[:, 1] for segment in bars.get_segments()], [[87.0, 89.0], [78.0, 82.0]]
+    )
     with pytest.raises(ValueError, match="at least one series"):
         plots.accuracy_frontier([])
 

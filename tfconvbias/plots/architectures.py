@@ -26,6 +26,7 @@ class Series(NamedTuple):
         accuracy: Accuracy of each network, in %.
         style: `"line"`, `"before"` (dotted, hollow), `"points"` or `"single"` (a star).
         notes: Texts beside the points of the first panel.
+        spread: Standard deviation of each accuracy over seeds, drawn as bars; empty for none.
     """
 
     label: str
@@ -33,6 +34,7 @@ class Series(NamedTuple):
     accuracy: Sequence[float]
     style: str = "line"
     notes: Sequence[str] = ()
+    spread: Sequence[float] = ()
 
 
 @checked
@@ -69,6 +71,15 @@ def accuracy_frontier(
                 label=one.label,
                 **_STYLES[one.style],
             )
+            if one.spread:
+                axis.errorbar(
+                    one.points[cost],
+                    one.accuracy,
+                    yerr=one.spread,
+                    fmt="none",
+                    ecolor=f"C{index}",
+                    capsize=3,
+                )
         axis.set(xlabel=cost, ylabel=accuracy)
         within_percent(axis)
         axis.grid(alpha=0.3)

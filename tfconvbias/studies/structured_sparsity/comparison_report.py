@@ -157,9 +157,15 @@ def _figures(result: ComparisonResult) -> Figures:
                 },
                 [_mean(rows, "test_accuracy") * 100 for rows in cells],
                 "single" if method == "dense" else "line",
+                spread=[
+                    statistics.stdev(_percents(rows, "test_accuracy")) if len(rows) > 1 else 0.0
+                    for rows in cells
+                ],
             )
         )
-    caption = "Mean test accuracy over the seeds against what is left."
+    caption = (
+        "Mean test accuracy over the seeds against what is left; bars: one standard deviation."
+    )
     return {"comparison": (caption, plots.accuracy_frontier(series))}
 
 
