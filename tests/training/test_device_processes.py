@@ -99,7 +99,8 @@ def test_a_killed_process_and_the_other_one_go_on(tmp_path):
     first, second = cluster()
     survivor = start(asked, "jax", **first)
     victim = start({**asked, "die_after": 2}, "jax", **second)
-    assert victim.wait(timeout=300) == -9
+    victim.communicate(timeout=300)
+    assert victim.returncode == -9
     try:
         survivor.wait(timeout=60)
     except subprocess.TimeoutExpired:

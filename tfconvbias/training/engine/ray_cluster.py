@@ -43,6 +43,7 @@ class RayCluster:
                 "--ray needs the package Ray: pip install 'tfconvbias[ray]'"
             ) from error
         self._ray: Any = ray
+        self._pending: dict[Any, str] = {}
         # A cluster that the caller is connected to stays connected.
         self._is_ours = not ray.is_initialized()
         if self._is_ours:
@@ -71,7 +72,6 @@ class RayCluster:
             max_calls=1 if num_gpus else TASKS_PER_PROCESS,
             runtime_env={"env_vars": environment},
         )(_program())
-        self._pending: dict[Any, str] = {}
 
     def submit(self, order: Order) -> None:
         """Hand an order to the cluster."""
