@@ -23,6 +23,16 @@ def test_recipes_are_listed_with_their_first_sentence(capsys):
     assert "S-CONV on CIFAR-100 with SGD: Neyshabur 2020, Table 1." in shown
 
 
+def test_models_and_presets_are_listed_without_what_is_neither(capsys):
+    main(["list", "models", "presets"])
+    models_part, presets_part = capsys.readouterr().out.strip().split("\n\n")
+    builders = {line.split()[0] for line in models_part.splitlines()[1:]}
+    assert {"SConv", "ResNet18", "VanillaCNN"} <= builders
+    assert not builders & {"PresetCard", "ModelFamily", "HalfMeanSquaredError", "PresetError"}
+    (line,) = [part for part in presets_part.splitlines() if "s_fc_beta_lasso_motifs10" in part]
+    assert "S-FC trained with β-LASSO" in line and "% of the test images right" in line
+
+
 def test_runs_are_listed_as_far_as_they_came(capsys, tmp_path):
     folder = tmp_path / "first"
     folder.mkdir()

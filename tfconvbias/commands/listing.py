@@ -10,7 +10,7 @@ from tfconvbias.text_table import format_table
 from tfconvbias.training import table
 from tfconvbias.training.run_folder import RunFolder
 
-TOPICS = ("recipes", "models", "datasets", "runs")
+TOPICS = ("recipes", "models", "presets", "datasets", "runs")
 
 
 def listing(topics: tuple[str, ...], folder: Path) -> Iterator[str]:
@@ -27,6 +27,8 @@ def listing(topics: tuple[str, ...], folder: Path) -> Iterator[str]:
         yield _paragraph("Recipes", {n: summary(file) for n, file in recipe_files().items()})
     if "models" in topics:
         yield _paragraph("Models", _models())
+    if "presets" in topics:
+        yield _paragraph("Presets", _presets())
     if "datasets" in topics:
         yield _paragraph("Data sets", _datasets())
     if "runs" in topics:
@@ -39,12 +41,19 @@ def _paragraph(heading: str, lines: dict[str, str]) -> str:
 
 
 def _models() -> dict[str, str]:
-    builders = [name for name in models.__all__ if callable(getattr(models, name))]
     found = {}
-    for name in builders:
-        built = getattr(models, name)
-        if name[0].isupper() and "Error" not in name:
-            found[name] = (built.__doc__ or "").strip().partition("\n")[0]
+    for name in models.__all__:
+        builder = getattr(models, name)
+        if name[0].isupper() and callable(builder) and not isinstance(builder, type):
+            found[name] = (builder.__doc__ or "").strip().partition("\n")[0]
+    return found
+
+
+def _presets() -> dict[str, str]:
+    found = {}
+    for name, card in models.presets().items():
+        right = f"{100 * card.figures['test_accuracy']:.2f} % of the test images right"
+        found[name] = f"{card.title}; {card.images}, {right}"
     return found
 
 

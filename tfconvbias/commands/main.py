@@ -52,7 +52,7 @@ def _call(chosen: argparse.Namespace) -> None:
     match chosen.command:
         case "list":
             topics = tuple(chosen.topics) or listing.TOPICS
-            if set(topics) & {"models", "datasets"}:
+            if set(topics) & {"models", "presets", "datasets"}:
                 terminal.import_keras()
             for paragraph in listing.listing(topics, Path(chosen.folder)):
                 print(paragraph, end="\n\n", flush=True)
