@@ -66,7 +66,7 @@ def test_a_study_prints_its_plan_and_leaves_no_folder(tmp_path, capsys):
     studies.report_study(study)
     shown = capsys.readouterr().out
     assert "S-CONV, motifs10, seed 0" in shown
-    assert "hours of training steps on a100" in shown
+    assert "of training steps on a100" in shown
     assert "Efficiency 0.30 (measured, real_scale.json)" in shown
     assert not (tmp_path / "run").exists()
     with pytest.raises(training.ConfigError, match="plan must be one of here, v100"):

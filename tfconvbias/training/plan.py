@@ -13,6 +13,7 @@ import numpy as np
 from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import analysis, data, keras
 from tfconvbias.memory import readable
+from tfconvbias.terminal import duration
 from tfconvbias.text_table import format_table
 from tfconvbias.training.accelerator_table import Accelerator, accelerator
 from tfconvbias.training.build import build_model
@@ -177,14 +178,18 @@ def print_plan(runs: Mapping[str, RunConfig]) -> None:
                 "GFLOP per step": f"{found.cost.flop / 1e9:,.3g}",
                 "memory per device": readable(found.memory) + fits,
                 "steps": f"{found.steps:,}",
-                "hours": f"{found.seconds / 3600:,.3g}",
+                "time": _time(found.seconds),
             }
         )
     print(format_table(rows))
     print(
-        f"Total: {seconds / 3600:,.3g} hours of training steps on {first.plan}, one run after the "
+        f"Total: {_time(seconds)} of training steps on {first.plan}, one run after the "
         f"other, without validation and checkpoints. Efficiency {efficiency:.2f} ({origin})."
     )
+
+
+def _time(seconds: float) -> str:
+    return duration(seconds) if seconds >= 1 else "less than 1 s"
 
 
 def _efficiency(config: RunConfig) -> tuple[float, str]:
