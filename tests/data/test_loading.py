@@ -133,7 +133,7 @@ def test_paths_that_lead_nowhere(tmp_path):
         ({"validation_fraction": -0.1}, "Received: validation_fraction=-0.1"),
         ({"seed": -1}, "`seed` must be a whole number at least 0. Received: seed=-1"),
         ({"seed": 1.5}, "Received: seed=1.5"),
-        ({"image_size": (0, 3)}, r"`image_size` must be two positive.*\(0, 3\)"),
+        ({"image_size": (0, 3)}, r"`image_size` must be a tuple of 2 values.*\(0, 3\)"),
         ({"image_size": (3,)}, r"Received: image_size=\(3,\)"),
         ({"color_mode": "bgr"}, "`color_mode` must be one of 'rgb', 'grayscale', or None.*'bgr'"),
         ({"color_mode": "rgb"}, "`color_mode` is for folders.*'motifs10', color_mode='rgb'"),

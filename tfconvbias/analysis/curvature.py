@@ -5,13 +5,12 @@ serves a whole training run.
 """
 
 import math
-from typing import Any
+from typing import Annotated, Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.analysis.arguments import one_of, positive_number, whole_number
 from tfconvbias.analysis.curvature_products import as_derivatives, finite_products
 from tfconvbias.analysis.hessian_trace import (
     TraceEstimate,
@@ -19,9 +18,9 @@ from tfconvbias.analysis.hessian_trace import (
     hutch_plus_plus,
     hutchinson,
 )
-from tfconvbias.analysis.loss_derivatives import CURVATURES, Curvature, LossDerivatives
+from tfconvbias.analysis.loss_derivatives import Curvature, LossDerivatives
 from tfconvbias.analysis.spectral_density import SpectralDensity, lanczos_quadrature
-from tfconvbias.arguments import NonNegativeFloat, NonNegativeInt, PositiveInt, checked
+from tfconvbias.arguments import NonNegativeInt, PositiveFloat, PositiveInt, Range, check, checked
 
 Array = np.ndarray
 
@@ -133,15 +132,14 @@ def hessian_trace(
     Trace Estimation", Algorithm 1.
     """
     derivatives = as_derivatives(model, x, y, loss, options)
-    one_of("method", method, ("hutchinson", "hutch++"))
-    one_of("curvature", curvature, CURVATURES)
-    whole_number("num_products", num_products, 2 if method == "hutchinson" else 6)
+    fewest = Range(at_least=2 if method == "hutchinson" else 6)
+    check("num_products", num_products, Annotated[int, fewest])
     estimate = hutchinson if method == "hutchinson" else hutch_plus_plus
     return estimate(
         finite_products(derivatives, curvature),
         derivatives.size,
         num_products,
-        np.random.default_rng(whole_number("seed", seed, 0)),
+        np.random.default_rng(seed),
     )
 
 
@@ -187,14 +185,13 @@ def spectral_density(
     Hessian Eigenvalue Density".
     """
     derivatives = as_derivatives(model, x, y, loss, options)
-    one_of("curvature", curvature, CURVATURES)
     return lanczos_quadrature(
         finite_products(derivatives, curvature),
         derivatives.size,
-        num_steps=whole_number("num_steps", num_steps),
-        num_probes=whole_number("num_probes", num_probes),
+        num_steps=num_steps,
+        num_probes=num_probes,
         dtype=derivatives.dtype,
-        rng=np.random.default_rng(whole_number("seed", seed, 0)),
+        rng=np.random.default_rng(seed),
     )
 
 
@@ -205,7 +202,7 @@ def sam_sharpness(
     y: Any = None,
     loss: Any = None,
     *,
-    radius: NonNegativeFloat = 0.05,
+    radius: PositiveFloat = 0.05,
     adaptive: bool = False,
     **options: Any,
 ) -> float:
@@ -242,7 +239,6 @@ def sam_sharpness(
     Generalization", Equation 2; Kwon et al. 2021, "ASAM", Equation 8.
     """
     derivatives = as_derivatives(model, x, y, loss, options)
-    radius = positive_number("radius", radius)
     kept = [ops.convert_to_numpy(variable).copy() for variable in derivatives.variables]
     theta = np.concatenate([np.ravel(part) for part in kept]).astype("float64")
     before, gradient = derivatives.value(), derivatives.gradient()

@@ -1,16 +1,15 @@
 """Eigenvalues at the ends of the spectrum of a model's Hessian, and of each layer's block."""
 
 import dataclasses
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import keras
 import numpy as np
 
-from tfconvbias.analysis.arguments import one_of, positive_number, whole_number
 from tfconvbias.analysis.curvature_products import as_derivatives, finite_products
 from tfconvbias.analysis.eigenpairs import largest_eigenpairs
-from tfconvbias.analysis.loss_derivatives import CURVATURES, Curvature, LossDerivatives
-from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
+from tfconvbias.analysis.loss_derivatives import Curvature, LossDerivatives
+from tfconvbias.arguments import OpenShare, PositiveInt, Range, check, checked
 
 Array = np.ndarray
 Which = Literal["largest", "smallest"]
@@ -42,10 +41,10 @@ def top_hessian_eigenvalues(
     y: Any = None,
     loss: Any = None,
     *,
-    k: int = 1,
+    k: PositiveInt = 1,
     which: Which = "largest",
     curvature: Curvature = "hessian",
-    tolerance: NonNegativeFloat = 1e-4,
+    tolerance: OpenShare = 1e-4,
     start: Array | HessianEigenvalues | None = None,
     max_products: PositiveInt = 1000,
     num_lanczos: PositiveInt | None = None,
@@ -100,8 +99,6 @@ def top_hessian_eigenvalues(
     residual.
     """
     derivatives = as_derivatives(model, x, y, loss, options)
-    one_of("which", which, ("largest", "smallest"))
-    one_of("curvature", curvature, CURVATURES)
     return _eigenvalues(
         finite_products(derivatives, curvature, verbose),
         derivatives.size,
@@ -123,7 +120,7 @@ def layer_sharpness(
     loss: Any = None,
     *,
     curvature: Curvature = "hessian",
-    tolerance: NonNegativeFloat = 1e-3,
+    tolerance: OpenShare = 1e-3,
     start: dict[str, HessianEigenvalues] | None = None,
     max_products: PositiveInt = 1000,
     num_lanczos: PositiveInt | None = None,
@@ -158,7 +155,6 @@ def layer_sharpness(
     ['net/one', 'net/two']
     """
     derivatives = as_derivatives(model, x, y, loss, options)
-    one_of("curvature", curvature, CURVATURES)
     places: dict[str, list[Array]] = {}
     offset = 0
     for variable in derivatives.variables:
@@ -192,16 +188,11 @@ def layer_sharpness(
 def _eigenvalues(
     multiply, size, dtype, *, k, sign, tolerance, start, max_products, num_lanczos
 ) -> HessianEigenvalues:
-    k = whole_number("k", k)
     if k > size:
         raise ValueError(f"`k` must be at most the {size} parameters. Received: k={k}")
-    tolerance = positive_number("tolerance", tolerance)
-    if tolerance >= 1:
-        raise ValueError(f"`tolerance` must be below 1. Received: tolerance={tolerance}")
-    max_products = whole_number("max_products", max_products)
     if num_lanczos is None:
         num_lanczos = max(2 * k + 1, 20)
-    num_lanczos = whole_number("num_lanczos", num_lanczos, k + 1)
+    check("num_lanczos", num_lanczos, Annotated[int, Range(at_least=k + 1)])
     values, vectors, residuals, count, converged = largest_eigenpairs(
         lambda vector: sign * multiply(vector),
         size,

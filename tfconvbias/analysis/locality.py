@@ -169,8 +169,6 @@ def locality(
         raise ValueError(
             f"`num_permutations` must be at least 2. Received: num_permutations={num_permutations}"
         )
-    if max_units is not None and max_units < 1:
-        raise ValueError(f"`max_units` must be at least 1. Received: max_units={max_units}")
     check("padding", padding, Literal["valid", "same"])
     canvas = _canvas(kernel, input_shape)
     _check_window(window, canvas)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from tfconvbias.analysis.arguments import whole_number
+from tfconvbias.arguments import PositiveInt, check
 
 DEFAULT_BATCH_SIZE = 256
 
@@ -65,9 +65,8 @@ class LossBatches:
             self._data_set = x
         else:
             self._arrays = _checked_arrays(x, y, sample_weight)
-            self._batch_size = (
-                DEFAULT_BATCH_SIZE if batch_size is None else whole_number("batch_size", batch_size)
-            )
+            check("batch_size", batch_size, PositiveInt | None)
+            self._batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
         self.num_samples, self._totals, self.num_batches = self._count()
 
     def __iter__(self) -> Iterator[Batch]:

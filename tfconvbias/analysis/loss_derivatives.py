@@ -13,10 +13,9 @@ import numpy as np
 from keras import ops
 
 from tfconvbias.analysis import backend_derivatives
-from tfconvbias.analysis.arguments import one_of
 from tfconvbias.analysis.loss_batches import Batch, LossBatches
 from tfconvbias.analysis.output_losses import OutputLosses
-from tfconvbias.arguments import PositiveInt, checked
+from tfconvbias.arguments import PositiveInt, check, checked
 
 Array = np.ndarray
 Curvature = Literal["hessian", "ggn", "fisher"]
@@ -157,7 +156,7 @@ class LossDerivatives:
         Gradient Descent"; Martens 2020, "New Insights and Perspectives on the Natural Gradient
         Method".
         """
-        one_of("curvature", curvature, CURVATURES)
+        check("curvature", curvature, Curvature)
         tangents, function = self._tangents(vector), getattr(self._derivatives, curvature)
         return self._sum(lambda batch: function(batch, tangents))
 
@@ -167,7 +166,7 @@ class LossDerivatives:
         For many products at the same weights: on PyTorch the graph of the gradient of a single
         batch is then made once and held as long as the function lives.
         """
-        one_of("curvature", curvature, CURVATURES)
+        check("curvature", curvature, Curvature)
         at = self._derivatives.hessian_at
         if curvature != "hessian" or at is None or self.training or self._batches.num_batches > 1:
             return lambda vector: self.product(vector, curvature)

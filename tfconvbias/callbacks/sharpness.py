@@ -10,8 +10,7 @@ from tfconvbias.analysis import (
     gradient_norm,
     top_hessian_eigenvalues,
 )
-from tfconvbias.analysis.arguments import positive_number, whole_number
-from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
+from tfconvbias.arguments import OpenShare, PositiveInt, checked
 from tfconvbias.callbacks.measurement import Measurement
 
 
@@ -79,21 +78,21 @@ class Sharpness(Measurement):
         y: Any = None,
         loss: Any = None,
         *,
-        k: int = 1,
+        k: PositiveInt = 1,
         every: PositiveInt = 1,
-        every_steps: int | None = None,
+        every_steps: PositiveInt | None = None,
         include_edge: bool = True,
         include_gradient_norm: bool = False,
-        tolerance: NonNegativeFloat = 1e-3,
+        tolerance: OpenShare = 1e-3,
         **options: Any,
     ):
         super().__init__(every)
         self.x, self.y, self.loss = x, y, loss
-        self.k = whole_number("k", k)
-        self.every_steps = None if every_steps is None else whole_number("every_steps", every_steps)
+        self.k = k
+        self.every_steps = every_steps
         self.include_edge = include_edge
         self.include_gradient_norm = include_gradient_norm
-        self.tolerance = positive_number("tolerance", tolerance)
+        self.tolerance = tolerance
         self.options = options
         self.names = ("sharpness", *(f"sharpness_{i}" for i in range(2, k + 1)))
         self.names += ("edge",) * include_edge + ("gradient_norm",) * include_gradient_norm

@@ -36,7 +36,7 @@ def load(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.1,
     seed: NonNegativeInt = 0,
-    image_size: tuple[int, int] | None = None,
+    image_size: tuple[PositiveInt, PositiveInt] | None = None,
     color_mode: Literal["rgb", "grayscale"] | None = None,
     classes: PositiveInt | None = None,
     cache_dir: str | os.PathLike | None = None,
@@ -108,7 +108,6 @@ def load(
           test        2,000 images, 200–200 per class
     """
     _check_fractions(validation_fraction=validation_fraction, test_fraction=test_fraction)
-    _check_arguments(seed, image_size, color_mode, stream)
     name = name_or_path if isinstance(name_or_path, str) else None
     if include_extra and name != "svhn":
         raise ValueError(
@@ -167,22 +166,6 @@ def _check_fractions(**fractions: float) -> None:
     for name, fraction in fractions.items():
         if not 0 <= fraction < 1:
             raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={fraction}")
-
-
-def _check_arguments(seed, image_size, color_mode, stream) -> None:
-    if stream not in ("off", "auto", "on"):
-        raise ValueError(f"`stream` must be 'off', 'auto' or 'on'. Received: stream={stream!r}")
-    if not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"`seed` must be a non-negative integer. Received: seed={seed!r}")
-    if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-        raise ValueError(
-            "`image_size` must be two positive integers (height, width). "
-            f"Received: image_size={image_size}"
-        )
-    if color_mode not in (None, "rgb", "grayscale"):
-        raise ValueError(
-            f"`color_mode` must be None, 'rgb' or 'grayscale'. Received: color_mode={color_mode!r}"
-        )
 
 
 def _existing_folder(name_or_path: str | os.PathLike) -> Path:

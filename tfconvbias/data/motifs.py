@@ -168,8 +168,6 @@ def make_motifs(
             "`amplitude` must be non-negative and small enough that no pixel is clipped, at most "
             f"about 19. Received: amplitude={amplitude}"
         )
-    if seed < 0:
-        raise ValueError(f"`seed` must be a non-negative integer. Received: seed={seed}")
     codes = orientation_codes(num_classes, seed)
     arrays = {}
     for number, (split, size) in enumerate(sizes.items()):
