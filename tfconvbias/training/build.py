@@ -54,6 +54,7 @@ def _preprocessing(
             permute_pixels=config.permute_pixels,
             dataset=dataset.name,
             cutout_length=config.cutout_length,
+            padding=config.crop_padding,
         )
     except ValueError as error:
         raise ConfigError(f"augment: {error}") from error

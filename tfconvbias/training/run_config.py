@@ -39,6 +39,9 @@ class RunConfig(DataConfig, Execution):
     cutout_length: int | None = option(
         None, "side of the square that cutout removes; none: 20 for svhn, 16 otherwise"
     )
+    crop_padding: int = option(
+        4, "pixels of zeros around an image from which crop cuts; smaller images want fewer"
+    )
     optimizer: Literal["sgd", "beta_lasso"] = option("sgd", "sgd or beta_lasso")
     learning_rate: float = option(0.1, "initial learning rate")
     schedule: Literal["cosine", "constant"] = option(
@@ -78,7 +81,9 @@ class RunConfig(DataConfig, Execution):
         super().__post_init__()
         self._positive("base_channels", "hidden_units", "hidden_ratio", "epochs", "batch_size")
         self._positive("kernel_size", "cutout_length", optional=True)
-        self._at_least_zero("learning_rate", "weight_decay", "l1", "l1_conv", "beta")
+        self._at_least_zero(
+            "crop_padding", "learning_rate", "weight_decay", "l1", "l1_conv", "beta"
+        )
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum must be in [0, 1). Received: momentum={self.momentum}")
         if not 0 <= self.dropout_rate < 1:
