@@ -132,4 +132,4 @@ class LocallyConnected1D(BaseLocallyConnected):
         )
 
 
-register(LocallyConnected1D, LayerFacts("local", rank=1, is_resizable=False))
+register(LocallyConnected1D, LayerFacts("local", rank=1))

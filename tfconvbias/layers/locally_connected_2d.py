@@ -131,4 +131,4 @@ class LocallyConnected2D(BaseLocallyConnected):
         )
 
 
-register(LocallyConnected2D, LayerFacts("local", rank=2, is_resizable=False))
+register(LocallyConnected2D, LayerFacts("local", rank=2))

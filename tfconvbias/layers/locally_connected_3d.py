@@ -122,4 +122,4 @@ class LocallyConnected3D(BaseLocallyConnected):
         )
 
 
-register(LocallyConnected3D, LayerFacts("local", rank=3, is_resizable=False))
+register(LocallyConnected3D, LayerFacts("local", rank=3))

@@ -14,8 +14,11 @@ from tfconvbias.graph.windows import window_of
 from tfconvbias.regularizers import KernelSize
 from tfconvbias.regularizers.nested_groups import increments
 from tfconvbias.regularizers.structured_sparsity import regularizers_of
+from tfconvbias.surgery.kernel_layers import to_numpy
 from tfconvbias.surgery.kernel_rule import KernelRule
+from tfconvbias.surgery.layer_cost import kernels_of
 from tfconvbias.surgery.plan import Plan, make_plan
+from tfconvbias.surgery.rules import Rule
 from tfconvbias.text_table import format_table
 
 
@@ -190,8 +193,12 @@ def measure_plan(plan: Plan) -> Architecture:
     fields = _receptive_fields(plan)
     seen: set[int] = set()
     layers = []
-    for rule in plan.kernel_rules():
-        layers.append(_measure(plan, rule, fields[rule.output], id(rule.operation) in seen))
+    for rule in plan.rules:
+        repeated = id(rule.operation) in seen
+        if isinstance(rule, KernelRule):
+            layers.append(_measure(plan, rule, fields[rule.output], repeated))
+        elif kernels_of(rule.operation):
+            layers.append(_measure_whole(rule, fields[rule.output], repeated))
         seen.add(id(rule.operation))
     return Architecture(layers, dict(plan.explanations))
 
@@ -225,6 +232,36 @@ def _measure(plan: Plan, rule: KernelRule, field_size: int, repeated: bool) -> L
     )
 
 
+def _measure_whole(rule: Rule, field_size: int, repeated: bool) -> LayerArchitecture:
+    """A layer with kernels that surgery keeps whole, such as those of an embedding."""
+    kernel = to_numpy(list(kernels_of(rule.operation).values())[-1])
+    live = int(np.any(kernel != 0, axis=tuple(range(kernel.ndim - 1))).sum())
+    outputs = kernel.shape[-1]
+    options = window_of(rule.operation)
+    size = 1 if options is None else max(options.size)
+    inputs = rule.states[0].width
+    parameters = 0 if repeated else int(rule.operation.count_params())
+    cost = rule.multiply_adds()
+    return LayerArchitecture(
+        name=rule.call.name,
+        kind=type(rule.operation).__name__,
+        kernels=outputs,
+        live_kernels=live,
+        kept_kernels=outputs,
+        inputs=inputs,
+        live_inputs=inputs,
+        kernel_size=size,
+        kept_kernel_size=size,
+        sizes={edge: count for edge, count in ((0, outputs - live), (size, live)) if count},
+        receptive_field=field_size,
+        parameters=parameters,
+        kept_parameters=parameters,
+        multiply_adds=cost,
+        theoretical_multiply_adds=cost,
+        realised_multiply_adds=cost,
+    )
+
+
 def _theoretical_multiply_adds(rule: KernelRule, taps: np.ndarray) -> int:
     view = rule.view
     if view.kind == "separable":
@@ -242,9 +279,12 @@ def kernel_sizes(rule: KernelRule) -> tuple[np.ndarray, np.ndarray]:
 
     The size is that of the smallest nested group's complement that holds all live taps, with the
     groups of the layer's own penalty, half-rings by default; for kernels with unequal axes it is
-    the longest edge of the box around the live taps.
+    the longest edge of the box around the live taps. Of a locally connected layer a tap is live
+    that is live anywhere.
     """
-    return _sizes_of(np.any(rule.view.kernel != 0, axis=1), rule)
+    view = rule.view
+    live = np.any(view.kernel != 0, axis=1).reshape(-1, view.taps, view.outputs)
+    return _sizes_of(live.any(axis=0), rule)
 
 
 def _sizes_of(live: np.ndarray, rule: KernelRule) -> tuple[np.ndarray, np.ndarray]:

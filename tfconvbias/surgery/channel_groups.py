@@ -12,7 +12,8 @@ from tfconvbias.graph import Call, LayerGraph, TensorRef, facts_of, read_graph
 from tfconvbias.graph.normalization import is_chosen
 from tfconvbias.surgery.cuts_of_kinds import cut_of
 from tfconvbias.surgery.kernel_layers import to_numpy
-from tfconvbias.surgery.layer_cuts import LayerCut, Site, places_of
+from tfconvbias.surgery.layer_cost import places_of
+from tfconvbias.surgery.layer_cuts import LayerCut, Site
 from tfconvbias.text_table import format_table
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from tfconvbias.graph.calls import tensors_in
 from tfconvbias.graph.facts import is_pointwise
-from tfconvbias.surgery.layer_cuts import Axis, LayerCut, Site, Tie, places_of
+from tfconvbias.surgery.layer_cost import places_of
+from tfconvbias.surgery.layer_cuts import Axis, LayerCut, Site, Tie
 
 L = keras.layers
 

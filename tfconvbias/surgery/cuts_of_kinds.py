@@ -11,7 +11,8 @@ from tfconvbias.graph.calls import tensors_in
 from tfconvbias.graph.facts import KERNELS, channel_axis, is_pointwise, kind_of
 from tfconvbias.surgery.cuts_of_blocks import block_cut
 from tfconvbias.surgery.kernel_layers import check_weights
-from tfconvbias.surgery.layer_cuts import Axis, LayerCut, Site, Tie, own_cut, places_of
+from tfconvbias.surgery.layer_cost import places_of
+from tfconvbias.surgery.layer_cuts import Axis, LayerCut, Site, Tie, own_cut
 
 
 def cut_of(site: Site) -> LayerCut:

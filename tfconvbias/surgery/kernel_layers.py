@@ -8,9 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from tfconvbias.connectivity import patch_indices
 from tfconvbias.graph.facts import channel_axis, facts_of, known_facts
 from tfconvbias.graph.windows import WindowOptions, window_of
 from tfconvbias.surgery.geometry import Crop, Window, crop, safe_taps, window
+from tfconvbias.surgery.layer_cost import unknown_places
 
 
 def to_numpy(variable) -> np.ndarray:
@@ -54,14 +56,18 @@ class KernelLayer:
     Attributes:
         layer: The user's layer (read only).
         kind: What kind of kernel it has, as in `LayerFacts`.
-        kernel: Array of shape (taps, inputs per group, outputs).
-        bias: Array of shape (outputs,), zeros if the layer has none.
+        kernel: Array of shape (taps, inputs per group, outputs); of a locally connected layer the
+            taps of all places, one place after the other.
+        bias: Array of shape (outputs,), zeros if the layer has none; of a locally connected layer
+            (places, outputs).
         groups: Number of groups g: output j sees inputs of group j // (outputs / g) only.
         windows: One `Window` per spatial axis; empty for Dense.
         axis: Channel axis of the layer's input and output, negative.
         croppable: Whether the kernel may be cut to fewer taps.
         active: Boolean (inputs per group, outputs): has any tap a weight that is not zero.
         unsafe: Boolean, likewise: has a tap that reads zero padding such a weight.
+        meets_input: Boolean (places, taps): which taps of a locally connected layer read the input
+            and not zero padding; `None` for any other layer.
     """
 
     layer: Any
@@ -74,6 +80,13 @@ class KernelLayer:
     croppable: bool
     active: np.ndarray
     unsafe: np.ndarray
+    meets_input: np.ndarray | None = None
+
+    @property
+    def taps(self) -> int:
+        """Number of taps of the kernel at one place."""
+        places = 1 if self.meets_input is None else self.meets_input.shape[0]
+        return self.kernel.shape[0] // places
 
     @property
     def inputs(self) -> int:
@@ -89,6 +102,20 @@ class KernelLayer:
     def depthwise(self) -> bool:
         """Whether each kernel reads one channel of its own, as a matter of the layer's type."""
         return self.kind == "depthwise"
+
+    def summed(self, kernel: np.ndarray) -> np.ndarray:
+        """The sum of a kernel over the taps that read the input, in float64.
+
+        Args:
+            kernel: Some of the columns of `self.kernel`, (taps, inputs, outputs).
+
+        Returns:
+            (inputs, outputs), or (places, inputs, outputs) for a locally connected layer.
+        """
+        if self.meets_input is None:
+            return kernel.sum(axis=0, dtype="float64")
+        apart = kernel.reshape(*self.meets_input.shape, *kernel.shape[1:])
+        return np.einsum("ptio,pt->pio", apart.astype("float64"), self.meets_input)
 
     def inputs_of_group(self, group: int) -> slice:
         """Input channels of a group."""
@@ -108,10 +135,7 @@ class KernelLayer:
         spatial = list(shape[1:])
         del spatial[self.axis if self.axis == -1 else 0]
         if None in spatial:
-            raise ValueError(
-                "Multiply-adds can be counted only where the spatial sizes are known. Received: "
-                f"layer {self.layer.name!r} at shape {tuple(shape)}"
-            )
+            raise ValueError(unknown_places(self.layer.name, shape))
         return math.prod(spatial)
 
     def live_box(
@@ -158,11 +182,18 @@ def read_kernel_layer(layer, input_shape, output_shape) -> KernelLayer:
     kernel, groups = _kernel(layer, facts.kind)
     windows = () if options is None else _windows(options, input_shape, output_shape)
     # The padding layers of one axis know one data format only.
-    croppable = bool(windows) and facts.kind != "transposed" and (len(windows) > 1 or axis == -1)
+    croppable = bool(windows) and facts.kind not in ("local", "transposed")
+    croppable = croppable and (len(windows) > 1 or axis == -1)
     bias = to_numpy(layer.bias) if layer.use_bias else np.zeros(kernel.shape[2])
     nonzero = kernel != 0
     active = nonzero.any(axis=0)
-    if not windows:
+    meets_input = None
+    if facts.kind == "local":
+        # Every place has a bias of its own, so that constants pass through exactly at the border.
+        unsafe = np.zeros_like(active)
+        meets_input = _meets_input(options, input_shape)
+        bias = np.broadcast_to(bias.reshape(-1, kernel.shape[2]), (len(meets_input), len(bias.T)))
+    elif not windows:
         unsafe = np.zeros_like(active)
     elif facts.kind == "transposed":
         # Outputs near the border get fewer terms: no constant passes through.
@@ -183,7 +214,20 @@ def read_kernel_layer(layer, input_shape, output_shape) -> KernelLayer:
         croppable,
         active,
         unsafe,
+        meets_input,
     )
+
+
+def _meets_input(options: WindowOptions, input_shape) -> np.ndarray:
+    """(places, taps): which taps read the input and not zero padding."""
+    patches = patch_indices(
+        tuple(options.spatial(input_shape)),
+        tuple(options.size),
+        tuple(options.strides),
+        options.padding,
+        tuple(options.dilation_rate),
+    )
+    return patches >= 0
 
 
 def _kernel(layer, kind: str) -> tuple[np.ndarray, int]:
@@ -245,7 +289,7 @@ def smaller_config(view: KernelLayer, kept: Kept) -> dict:
         config["units"] = filters
     elif not view.depthwise:
         config["filters"] = filters
-    if view.kind == "conv" and view.groups > 1:
+    if view.kind in ("conv", "local") and view.groups > 1:
         alive = [
             group
             for group in range(view.groups)
@@ -292,7 +336,8 @@ def smaller_weights(view: KernelLayer, kept: Kept) -> list[np.ndarray]:
     folded = kept.extra_bias is not None and kept.extra_bias.any()
     if layer.use_bias or folded:
         bias = view.bias if kept.extra_bias is None else view.bias + kept.extra_bias
-        weights.append(bias[kept.outputs])
+        shape = layer.kernel.shape[: len(view.windows)] if view.kind == "local" else ()
+        weights.append(bias[..., kept.outputs].reshape(*shape, -1))
     return weights
 
 

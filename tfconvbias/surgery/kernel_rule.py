@@ -18,7 +18,7 @@ from tfconvbias.surgery.rules import LIVE, Link, Rule, State
 
 
 class KernelRule(Rule):
-    """A Conv or Dense layer.
+    """A convolution, a locally connected layer or a Dense layer.
 
     A constant input channel is absorbed into the bias, which is exact where no tap with a weight
     reads zero padding; a zero channel always is. Of the constant channels that meet zero padding
@@ -77,14 +77,14 @@ class KernelRule(Rule):
         return result
 
     def absorbed(self, channels: np.ndarray, without: np.ndarray | None = None) -> np.ndarray:
-        """What constant input channels add to every output, shape (outputs,), in float64.
+        """What constant input channels add to every output, shaped like the bias, in float64.
 
         Args:
             channels: Which input channels.
             without: (inputs per group, outputs): weights that are not counted.
         """
         view = self.view
-        total = np.zeros(view.outputs)
+        total = np.zeros(view.bias.shape)
         chosen = channels & self.nonzero
         if not chosen.any():
             return total
@@ -92,10 +92,10 @@ class KernelRule(Rule):
             rows, columns = view.inputs_of_group(group), view.outputs_of_group(group)
             picked = chosen[rows]
             if picked.any():
-                weights = view.kernel[:, picked][:, :, columns].sum(axis=0, dtype="float64")
+                weights = view.summed(view.kernel[:, picked][:, :, columns])
                 if without is not None:
                     weights = np.where(without[picked][:, columns], 0.0, weights)
-                total[columns] = self.values[rows][picked] @ weights
+                total[..., columns] = self.values[rows][picked] @ weights
         return total
 
     def _folded(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
@@ -134,7 +134,10 @@ class KernelRule(Rule):
         if is_constant.any():
             before = self.view.bias + self.absorbed(~self.live)
             activated = to_numpy(self.operation.activation(precise_tensor(before)))
-            values[is_constant] = activated[is_constant]
+            activated = activated.reshape(-1, self.view.outputs)
+            # A locally connected layer may hold another number at each place.
+            is_constant &= (activated == activated[0]).all(axis=0)
+            values[is_constant] = activated[0, is_constant]
         return [State(self.view.axis, values)]
 
     def _acting(self, output_needs) -> np.ndarray:
@@ -236,7 +239,7 @@ class KernelRule(Rule):
         """Multiply-adds per image of the layer as it is, or with what is kept only."""
         view = self.view
         inputs, outputs = np.ones(view.inputs, bool), np.ones(view.outputs, bool)
-        taps = view.kernel.shape[0]
+        taps = view.taps
         if kept is not None:
             inputs, outputs = self._kept_inputs(kept), kept[self.output]
             crops = self.crops(kept)

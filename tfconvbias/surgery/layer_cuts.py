@@ -6,7 +6,6 @@ and which channels of two spaces can only go together. That is all that is neede
 of a whole model and to cut them.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from tfconvbias.arguments import checked
 from tfconvbias.graph import Call, LayerGraph, TensorRef
+from tfconvbias.surgery.layer_cost import whole_multiply_adds
 
 ROLES = ("reads", "writes", "filters", "scales", "shifts", "other")
 
@@ -76,7 +76,8 @@ class LayerCut:
         widths: Numbers of elements that one channel stands for where it is not one, such as the
             size of a head: widths are rounded with them.
         multiply_adds: Function of the number of kept channels by space, that gives the
-            multiply-adds per image beyond those of the kernels.
+            multiply-adds per image beyond those of the kernels among `axes`; `None` if the number
+            of places is not known.
         places: For each kernel (`id` of the variable) at how many places of an image it is applied,
             `None` if that is not known; kernels without an entry are applied where the layer
             writes.
@@ -92,7 +93,7 @@ class LayerCut:
     locked: Mapping[str, str] = field(default_factory=dict)
     channel_axes: tuple[int, int] = (-1, -1)
     widths: Mapping[str, int] = field(default_factory=dict)
-    multiply_adds: Callable[[Mapping[str, int]], int] | None = None
+    multiply_adds: Callable[[Mapping[str, int]], int | None] | None = None
     places: Mapping[int, int | None] = field(default_factory=dict)
     arguments: Callable[[Any, Kept], Any] | None = None
 
@@ -146,27 +147,16 @@ class Site:
 
     def whole(self) -> LayerCut:
         """A cut that keeps all that the call reads and writes."""
-        return LayerCut((None,) * len(self.call.inputs), (None,) * len(self.outputs))
+        inputs, outputs = (None,) * len(self.call.inputs), (None,) * len(self.outputs)
+        if not inputs:
+            return LayerCut(inputs, outputs)
+        cost = whole_multiply_adds(self.layer, self.input_shapes()[0], self.output_shape())
+        return LayerCut(inputs, outputs, multiply_adds=lambda counts: cost)
 
     def apart(self, axes: tuple[Axis, ...] = (), **fields) -> LayerCut:
         """A cut of a call with one input and one output of the same channels."""
         fields.setdefault("channel_axes", (self.input_axes()[0],) * 2)
         return LayerCut(("channels",), ("channels",), axes, **fields)
-
-
-def places_of(shape: tuple, axis: int = -1) -> int | None:
-    """Number of places in a tensor with batch and channels, `None` if a length is not known.
-
-    Args:
-        shape: Static shape.
-        axis: The channel axis, negative.
-
-    Example:
-        >>> places_of((None, 8, 4, 3))
-        32
-    """
-    lengths = [n for i, n in enumerate(shape) if i not in (0, len(shape) + axis)]
-    return None if None in lengths else math.prod(lengths)
 
 
 _OWN: dict[type, Callable[[Any], LayerCut]] = {}

@@ -43,11 +43,7 @@ class Plan:
 
     def multiply_adds(self) -> int:
         """Multiply-adds per image that the compact model will need."""
-        return sum(
-            rule.multiply_adds(self.kept)
-            for rule in self.kernel_rules()
-            if rule.number in self.used
-        )
+        return sum(rule.multiply_adds(self.kept) for rule in self.rules if rule.number in self.used)
 
 
 @checked

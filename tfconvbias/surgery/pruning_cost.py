@@ -77,5 +77,8 @@ class PruningCost:
             if cut.multiply_adds is not None:
                 spaces = self._groups.spaces_of(number)
                 counts = {name: self._size(space, kept) for name, space in spaces.items()}
-                total += cut.multiply_adds(counts)
+                own = cut.multiply_adds(counts)
+                if own is None:
+                    return None
+                total += own
         return total

@@ -18,6 +18,7 @@ from tfconvbias.graph import Call, LayerGraph, TensorRef, facts_of
 from tfconvbias.graph.calls import map_tensors
 from tfconvbias.graph.facts import call_at_inference, kind_of
 from tfconvbias.surgery.kernel_layers import precise_tensor, to_numpy
+from tfconvbias.surgery.layer_cost import unknown_places, whole_multiply_adds
 
 LIVE = float("nan")
 
@@ -116,6 +117,23 @@ class Rule:
 
     def ignore_borders(self) -> None:
         """Takes zero padding for padding with each channel's constant."""
+
+    def multiply_adds(self, kept: dict[TensorRef, np.ndarray] | None = None) -> int:
+        """Multiply-adds per image of the layer's kernels, all of which stay.
+
+        Args:
+            kept: Which channels stay, where some may go.
+
+        Raises:
+            ValueError: If the number of places is not known.
+        """
+        if not self.call.inputs:
+            return 0
+        shapes = self.input_shapes()[0], self.shape(self.output) or self.operation.output.shape
+        cost = whole_multiply_adds(self.operation, *shapes)
+        if cost is None:
+            raise ValueError(unknown_places(self.call.name, shapes[1]))
+        return cost
 
     def links(self) -> list[Link]:
         """Channels that stay or go together: here, all of them."""
