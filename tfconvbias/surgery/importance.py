@@ -126,7 +126,7 @@ def _kernels(group: ChannelGroup) -> list[Slice]:
 
 
 def _magnitude(group: ChannelGroup) -> np.ndarray | None:
-    return _mean([np.square(part.rows().astype("float64")).sum(axis=1) for part in _kernels(group)])
+    return _mean([part.squares() for part in _kernels(group)])
 
 
 def _lamp(group: ChannelGroup) -> np.ndarray | None:

@@ -17,6 +17,9 @@ from tfconvbias.surgery.layer_cost import unknown_places
 
 def to_numpy(variable) -> np.ndarray:
     """The value of a variable or tensor as a NumPy array."""
+    if isinstance(variable, keras.Variable) and keras.config.backend() == "tensorflow":
+        # `convert_to_numpy` copies it twice, which is most of the time of pruning a large model.
+        return np.asarray(variable)
     return np.asarray(ops.convert_to_numpy(variable))
 
 
@@ -43,7 +46,7 @@ def check_weights(layer, name: str) -> None:
         reason = "has LoRA weights beside its kernel: cut the model before LoRA is enabled"
     else:
         for kernel in facts.kernels:
-            if not np.isfinite(to_numpy(getattr(layer, kernel.attribute)).astype("float64")).all():
+            if not np.isfinite(to_numpy(getattr(layer, kernel.attribute))).all():
                 reason = f"has NaN or infinite weights in its `{kernel.attribute}`"
     if reason is not None:
         raise ValueError(f"Layer {name!r} {reason}. Received: a layer of {type(layer).__name__}")
