@@ -27,6 +27,8 @@ def kernel_axes_of(layer) -> tuple[int, ...] | None:
     facts = facts_of(layer)
     if facts is None or len(facts.kernels) != 1 or not facts.is_resizable:
         return None
+    if facts.kind == "local":
+        return None
     return facts.kernels[0].output_axes
 
 

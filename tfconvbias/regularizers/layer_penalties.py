@@ -14,7 +14,7 @@ from tfconvbias.regularizers.structured_sparsity import StructuredSparsity
 
 
 def penalty_for(
-    penalty: StructuredSparsity, kernel: Kernel, shape: tuple[int, ...]
+    penalty: StructuredSparsity, kernel: Kernel, shape: tuple[int, ...], kind: str
 ) -> StructuredSparsity:
     """A penalty as it stands for one of a layer's kernels.
 
@@ -23,10 +23,11 @@ def penalty_for(
         kernel: Says along which axes the layer's kernels are counted.
         shape: The kernel's shape. Where it has no spatial axes of one length, it has no sizes, and
             a `KernelNumber` takes the place of a `KernelSize`.
+        kind: The layer's kind, as in `LayerFacts`; a locally connected layer has no one window.
     """
     config = {**penalty.get_config(), "kernel_axes": kernel.output_axes}
     fitted = type(penalty).from_config(config)
-    if isinstance(fitted, KernelSize) and len(set(shape[:-2])) != 1:
+    if isinstance(fitted, KernelSize) and (kind == "local" or len(set(shape[:-2])) != 1):
         return KernelNumber(fitted.alpha_value(), fitted.norm, fitted.kernel_axes)
     return fitted
 
@@ -58,7 +59,8 @@ def layer_penalties(model: keras.Model, penalty: StructuredSparsity) -> dict[str
         if facts is not None and facts.is_resizable:
             for kernel in facts.kernels:
                 variable = getattr(call.operation, kernel.attribute)
-                found[variable.path] = penalty_for(penalty, kernel, tuple(variable.shape))
+                shape = tuple(variable.shape)
+                found[variable.path] = penalty_for(penalty, kernel, shape, facts.kind)
     return found
 
 

@@ -271,7 +271,7 @@ def _penalties_of(
     elif facts is not None and (facts.convolves or layers is not None):
         for kernel in kernels:
             variable = getattr(layer, kernel.attribute)
-            penalty = penalty_for(regularizer, kernel, tuple(variable.shape))
+            penalty = penalty_for(regularizer, kernel, tuple(variable.shape), facts.kind)
             yield penalty, variable, variable is outputs[0]
 
 
