@@ -10,8 +10,12 @@ from keras import layers, ops
 from tfconvbias.callbacks import CertifiedSparsity, certified_sparsity
 from tfconvbias.optimizers import BetaLasso
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = pytest.mark.skipif(
+    keras.config.backend() == "jax", reason="its step is one function without state"
+)
 STEPS, BATCH = 24, 16
+# On PyTorch, Keras multiplies matrices of float64 in float32: the dense run is the less exact one.
+EXACT = 1e-12 if keras.config.backend() == "tensorflow" else 1e-5
 
 
 def _data(dtype="float32", shape=(20,)):
@@ -91,7 +95,7 @@ def _always():
     return CertifiedSparsity(choose="always", verbose=0)
 
 
-def _check_equal(build, dtype="float64", tolerance=1e-12, **changes):
+def _check_equal(build, dtype="float64", tolerance=EXACT, **changes):
     """Weights after each epoch and the whole history agree; returns what came back."""
     sparsity = _always()
     dense, expected, dense_history = _run(build, None, dtype, **changes)
@@ -111,7 +115,7 @@ def _check_equal(build, dtype="float64", tolerance=1e-12, **changes):
     [
         ({"beta": 40.0, "epochs": 12}, 0, 0),
         ({"beta": 2.0, "epochs": 12}, 100, None),
-        ({"beta": 5.0, "threshold": "soft"}, 100, None),
+        ({"beta": 5.0, "threshold": "soft"}, 40, None),
         ({"beta": 5.0, "clipvalue": 0.02}, 0, None),
         ({"beta": 5.0, "loss_scale_factor": 64.0}, 1, None),
         ({"beta": keras.optimizers.schedules.PolynomialDecay(0.0, 80, 10.0)}, 1, None),
@@ -144,12 +148,13 @@ def test_assigning_to_the_optimizer_takes_effect():
     for sparsity in (None, _always()):
         model = _mlp("float64")
         optimizers.append(_optimizer(12))
-        model.compile(optimizers[-1], "sparse_categorical_crossentropy", jit_compile=False)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizers[-1], loss, jit_compile=False)
         kernels = _Kernels()
         callbacks = [assigning(), kernels, *([sparsity] if sparsity else [])]
         model.fit(*_data("float64"), BATCH, epochs=12, verbose=0, callbacks=callbacks)
         runs.append(kernels.seen)
-    np.testing.assert_allclose(runs[1][-1][0], runs[0][-1][0], atol=1e-12)
+    np.testing.assert_allclose(runs[1][-1][0], runs[0][-1][0], atol=EXACT)
     assert np.count_nonzero(runs[0][6][0]) < np.count_nonzero(runs[0][5][0])
 
 
@@ -163,6 +168,7 @@ def test_a_model_without_other_variables():
     _check_equal(build, epochs=4)
 
 
+@pytest.mark.tensorflow
 @pytest.mark.filterwarnings("ignore:Your input ran out of data")
 def test_data_of_unknown_length():
     """The end of the data is known only when it is met, and then only for later epochs."""
@@ -191,7 +197,7 @@ def test_data_of_unknown_length():
         )
         runs.append(kernels.seen)
     for one, other in zip(*runs, strict=True):
-        np.testing.assert_allclose(other[0], one[0], atol=1e-12)
+        np.testing.assert_allclose(other[0], one[0], atol=EXACT)
     assert [done.steps for done in sparsity.report if done.layer == "fc1"] == [STEPS] * 3
 
 
@@ -222,6 +228,7 @@ def test_stopped_in_the_middle_of_an_epoch():
         assert tuple(ops.convert_to_numpy(model.layers[1].kernel).shape) == (20, 40)
 
 
+@pytest.mark.tensorflow
 def test_an_error_leaves_the_weights():
     class Failing(keras.utils.PyDataset):
         def __len__(self):
@@ -301,7 +308,7 @@ def test_a_slow_trial_ends(monkeypatch):
     assert all("left after" in done.reason for done in sparsity.report)
     _, expected, _ = _run(_mlp, None, "float64", epochs=5)
     for one, other in zip(expected[-1], found[-1], strict=True):
-        np.testing.assert_allclose(other, one, atol=1e-12)
+        np.testing.assert_allclose(other, one, atol=EXACT)
 
 
 def test_a_full_layer_stays_dense():
@@ -443,12 +450,14 @@ def test_a_kernel_that_is_used_elsewhere_is_refused():
 
     model = Tied()
     model.compile(_optimizer(1), "sparse_categorical_crossentropy", jit_compile=False)
-    with pytest.raises(ValueError, match="before it is built"):
-        model.fit(*_data(), BATCH, verbose=0, callbacks=[_always()])
+    if keras.config.backend() == "tensorflow":
+        # On PyTorch `fit` has built it by then.
+        with pytest.raises(ValueError, match="before it is built"):
+            model.fit(*_data(), BATCH, verbose=0, callbacks=[_always()])
     model(_data()[0])
     with pytest.raises(ValueError, match="Leave the layer out"):
         model.fit(*_data(), BATCH, verbose=0, callbacks=[_always()])
-    assert model.fc1.kernel.numpy().shape == (20, 20)
+    assert tuple(model.fc1.kernel.shape) == (20, 20)
     model.fit(*_data(), BATCH, verbose=0, callbacks=[CertifiedSparsity("fc2", verbose=0)])
 
 

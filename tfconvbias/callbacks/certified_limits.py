@@ -23,9 +23,9 @@ def check_run(model) -> None:
     Raises:
         ValueError: With what is expected and what was found.
     """
-    if keras.config.backend() != "tensorflow":
+    if keras.config.backend() not in ("tensorflow", "torch"):
         raise ValueError(
-            "Certified sparse training needs the TensorFlow backend. "
+            "Certified sparse training needs the TensorFlow or the PyTorch backend. "
             f"Received: the backend {keras.config.backend()!r}"
         )
     if type(model).train_step is not keras.Model.train_step:
@@ -33,10 +33,11 @@ def check_run(model) -> None:
             "Certified sparse training takes the place of `keras.Model.train_step`, and this model "
             f"has a `train_step` of its own. Received: a model of {type(model).__name__}"
         )
-    if model.distribute_strategy.num_replicas_in_sync > 1:
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
         raise ValueError(
             "Certified sparse training runs on one device. Received: a strategy over "
-            f"{model.distribute_strategy.num_replicas_in_sync} replicas"
+            f"{strategy.num_replicas_in_sync} replicas"
         )
     if not model.trainable_variables:
         raise ValueError(

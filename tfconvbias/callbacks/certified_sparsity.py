@@ -11,7 +11,7 @@ from keras import ops
 from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.callbacks.certified_kernel import CertifiedKernel, StepCounts
 from tfconvbias.callbacks.certified_limits import check_run, find_layers
-from tfconvbias.callbacks.certified_step import CertifiedStep, train_function
+from tfconvbias.callbacks.certified_step import CertifiedStep, make_step
 from tfconvbias.callbacks.layer_costs import dense_seconds, sparse_seconds
 
 # A layer above this density is not worth timing: a processor multiplies dense matrices some ten
@@ -94,10 +94,11 @@ class CertifiedSparsity(keras.callbacks.Callback):
     The model stays the object that was compiled, and after each epoch, before validation and the
     other callbacks, its kernels hold the weights. Between the steps of an epoch, the kernel of a
     layer that trains on its non-zeros is empty; a saved model is complete even then. If another
-    callback raises an exception there, `put_back()` brings the weights back.
-    The training step is not compiled by XLA while a layer is sparse. Validation runs on the dense
-    kernels. The callback adds `checked/<layer>` and `returned/<layer>` to the logs of each epoch
-    (NaN while the layer is dense); put it before callbacks that write them.
+    callback raises an exception there, or on PyTorch the data do, `put_back()` brings the weights
+    back. The products run on the processor, whatever the rest of the model runs on. The training
+    step is not compiled by XLA while a layer is sparse. Validation runs on the dense kernels. The
+    callback adds `checked/<layer>` and `returned/<layer>` to the logs of each epoch (NaN while the
+    layer is dense); put it before callbacks that write them.
 
     Numba, if installed (`pip install tfconvbias[sparse]`), makes the sparse steps several times
     faster; at a large learning rate they do not pay without it.
@@ -115,12 +116,13 @@ class CertifiedSparsity(keras.callbacks.Callback):
         verbose: 1 prints `summary()` when training ends.
 
     Raises:
-        ValueError: For arguments out of range. When training begins: if the backend is not
-            TensorFlow; if the optimizer is not `BetaLasso`, or uses momentum, `weight_decay`,
-            `clipnorm`, `global_clipnorm`, `use_ema` or gradient accumulation, with which a zero
-            weight's future depends on more than its gradient in one step; if the model has a
-            `train_step` of its own or is distributed; if no layer can be sparse. (`clipvalue`,
-            `loss_scale_factor`, and schedules for η, λ and β are exact, as is assigning to them.)
+        ValueError: For arguments out of range. When training begins: on JAX, whose training step is
+            one compiled function without state; if the optimizer is not `BetaLasso`, or uses
+            momentum, `weight_decay`, `clipnorm`, `global_clipnorm`, `use_ema` or gradient
+            accumulation, with which a zero weight's future depends on more than its gradient in one
+            step; if the model has a `train_step` of its own or is distributed; if no layer can be
+            sparse. (`clipvalue`, `loss_scale_factor`, and schedules for η, λ and β are exact, as is
+            assigning to them.)
 
     Example:
         >>> import keras
@@ -197,8 +199,8 @@ class CertifiedSparsity(keras.callbacks.Callback):
         if key not in self._steps:
             optimizer = self.model.optimizer
             kernels = {x: CertifiedKernel(optimizer.threshold, optimizer.clipvalue) for x in layers}
-            step = CertifiedStep(self.model, kernels)
-            self._steps[key] = step, self._guarded(train_function(step))
+            step = make_step(self.model, kernels)
+            self._steps[key] = step, self._guarded(step.train_function())
         step, self.model.train_function = self._steps[key]
         for layer, kernel in step.kernels.items():
             kernel.counts = self._counts[layer]
@@ -206,14 +208,14 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self._step = step
 
     def _guarded(self, function):
-        """`function` of an iterator, after whose errors the kernels are back in their place.
+        """`function` of the data, after whose errors the kernels are back in their place.
 
-        The end of the data is such an error where their number is not known before.
+        On TensorFlow the end of the data is such an error where their number is not known before.
         """
 
-        def run(iterator):
+        def run(data):
             try:
-                return function(iterator)
+                return function(data)
             except BaseException:
                 self.put_back()
                 raise
@@ -285,7 +287,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
         """Have the model's kernels hold the weights again and its own training step use them.
 
         This is done after each epoch and each error of a step. Only an exception that another
-        callback raises in the middle of an epoch leaves it to be done.
+        callback, or on PyTorch the data, raises in the middle of an epoch leaves it to be done.
         """
         if self._step is not None:
             self._step.put_back()

@@ -3,6 +3,7 @@
 import statistics
 import time
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -25,24 +26,27 @@ def dense_seconds(shape, dtype, batch: int, needs_input_gradient: bool) -> float
     Returns:
         Median of a few runs, in seconds.
     """
-    import tensorflow as tf
+    inputs, gradient = (ops.convert_to_tensor(a) for a in _activations(shape, dtype, batch))
+    kernel = keras.Variable(np.full(shape, 0.01, dtype), dtype=dtype)
+    still = [ops.cast(0, dtype) for _ in range(3)]
 
-    inputs, gradient = _activations(shape, dtype, batch)
-    kernel = tf.Variable(np.full(shape, 0.01, dtype))
-
-    def products(inputs, gradient):
-        outputs = [tf.matmul(inputs, kernel)]
+    def products(kernel, inputs, gradient):
+        outputs = [ops.matmul(inputs, kernel)]
         if needs_input_gradient:
-            outputs.append(tf.matmul(gradient, kernel, transpose_b=True))
-        return [*outputs, tf.matmul(inputs, gradient, transpose_a=True)]
+            outputs.append(ops.matmul(gradient, ops.transpose(kernel)))
+        return [*outputs, ops.matmul(ops.transpose(inputs), gradient)]
 
     def update(kernel, direction):
-        return hard_threshold_step(kernel, direction, *(ops.cast(0, dtype) for _ in range(3)))
+        return hard_threshold_step(kernel, direction, *still)
 
-    products, update = tf.function(products), tf.function(update, jit_compile=True)
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
+
+        products, update = tf.function(products), tf.function(update, jit_compile=True)
 
     def run():
-        kernel.assign(update(kernel.value(), products(inputs, gradient)[-1]))
+        value = ops.stop_gradient(ops.convert_to_tensor(kernel))
+        kernel.assign(update(value, products(value, inputs, gradient)[-1]))
 
     return _median_seconds(run)
 

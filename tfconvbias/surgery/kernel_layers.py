@@ -191,7 +191,7 @@ def read_kernel_layer(layer, input_shape, output_shape) -> KernelLayer:
     nonzero = kernel != 0
     active = nonzero.any(axis=0)
     meets_input = None
-    if facts.kind == "local":
+    if facts.kind == "local" and options is not None:
         # Every place has a bias of its own, so that constants pass through exactly at the border.
         unsafe = np.zeros_like(active)
         meets_input = _meets_input(options, input_shape)

@@ -29,10 +29,10 @@ def whole_multiply_adds(layer: Any, input_shape: tuple, output_shape: tuple) -> 
     Returns:
         The number; `None` where a layer's number of places is not known.
     """
-    kernels = kernels_of(layer)
-    if not kernels:
+    facts, kernels = facts_of(layer), kernels_of(layer)
+    if facts is None or not kernels:
         return 0
-    kind = facts_of(layer).kind
+    kind = facts.kind
     # The kernel of a locally connected layer has the places among its axes.
     shape = input_shape if kind == "transposed" else output_shape
     places = 1 if kind == "local" else places_of(shape, channel_axis(layer, len(shape)))
