@@ -22,6 +22,7 @@ from tfconvbias.training.entry_point import PAUSED_STATUS, guarded, main
 from tfconvbias.training.environment import accelerators, environment, hardware
 from tfconvbias.training.errors import (
     ConfigError,
+    LostProcessError,
     MissingRunsError,
     RecipeError,
     RunFolderError,
@@ -76,6 +77,7 @@ __all__ = [
     "Images",
     "Kept",
     "Layout",
+    "LostProcessError",
     "ManyRuns",
     "MissingRunsError",
     "RecipeError",

@@ -23,3 +23,7 @@ class TrainingDivergedError(RecipeError, RuntimeError):
 
 class MissingRunsError(RecipeError, RuntimeError):
     """Some runs of a study came to no end, since their processes were lost; the others are kept."""
+
+
+class LostProcessError(RecipeError, RuntimeError):
+    """Another of the processes that train together has ended, or cannot be reached."""

@@ -12,8 +12,11 @@ from jax.experimental import multihost_utils
 
 from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.training.batches import ShuffledBatches
-from tfconvbias.training.devices import Devices, Layout, choose
-from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.devices import PROCESS_VARIABLES, Devices, Layout, choose
+from tfconvbias.training.errors import ConfigError, LostProcessError
+
+# What JAX, Gloo and NCCL say where the other end of a connection is gone.
+_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service", "peer")
 
 
 class _WholeWhereUneven:
@@ -50,6 +53,18 @@ class _Distributed(Devices):
         with self.distribution.scope():
             yield
 
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        try:
+            yield
+        except jax.errors.JaxRuntimeError as error:
+            if self.num_processes == 1 or not any(word in str(error) for word in _LOST):
+                raise
+            raise LostProcessError(
+                f"Another process of this run has ended or cannot be reached "
+                f"({_first_line(error)})."
+            ) from error
+
     def prepare(self, model: keras.Model) -> None:
         found = {len(variable.value.sharding.device_set) for variable in model.variables}
         if found != {self.distribution.device_mesh.devices.size}:
@@ -72,6 +87,10 @@ class _Distributed(Devices):
             own = tuple(part[self.process :: self.num_processes] for part in images_and_labels)
             return own, size
         size = EVALUATION_BATCH_SIZE
+        if parts == self.num_processes:
+            # Every batch can be cut. Each process hands in all images, so that every image counts
+            # as often as the others.
+            return images_and_labels, size
         while size * self.num_processes % parts == 0:
             size -= 1
         if num < size:
@@ -135,7 +154,24 @@ class ModelParallel(_Distributed):
 @functools.cache
 def _connect() -> None:
     """Join the other processes, once, where the environment names them."""
-    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ and not jax.distributed.is_initialized():
-        # With a seed Keras need not agree on one, which takes a computation.
-        keras.utils.set_random_seed(0)
+    if PROCESS_VARIABLES[0] not in os.environ or jax.distributed.is_initialized():
+        return
+    # With a seed Keras need not agree on one, which takes a computation.
+    keras.utils.set_random_seed(0)
+    try:
         keras.distribution.initialize()
+    except jax.errors.JaxRuntimeError as error:
+        raise LostProcessError(
+            f"The processes of this run have not found each other at "
+            f"{os.environ[PROCESS_VARIABLES[0]]} ({_first_line(error)})."
+        ) from error
+    if jax.process_count() > 1:
+        print(
+            f"Process {jax.process_index()} of {jax.process_count()}. If one of them ends, JAX "
+            "ends the others within two minutes; the same commands with --resume go on.",
+            flush=True,
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "")[:200]

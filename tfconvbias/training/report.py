@@ -42,6 +42,8 @@ def report_run(config: RunConfig) -> None:
         print_plan({config.default_run_name(): config})
         return
     result = run(config)
+    if not result.is_chief:
+        return
     name = label(result.row)
     print(in_short({name: result.row}))
     command = f"python recipes/train.py {arguments_of(config.replace(resume=False), RunConfig())}"
