@@ -208,8 +208,9 @@ def distribute(
     For `data_parallel` over several processes set `KERAS_DISTRIBUTION_JOB_ADDRESSES` (HOST:PORT of
     process 0), `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID` (from 0),
     which `keras.distribution.initialize` reads, and call `distribute` first thing in the program.
-    tf.distribute over several machines is not offered: Keras' `fit` fails in its first step there,
-    since it cannot build a model from batches that lie on several workers.
+    tf.distribute over several machines (`MultiWorkerMirroredStrategy`) is not offered, since Keras
+    3.15 cannot train there: `fit` cannot build a model from a batch that lies on several workers,
+    and with a model that was built before it takes the mean over axis 0 of a loss without axes.
 
     `training.run` does all this itself, from `RunConfig(strategy=…)`. For a `model.fit` of your
     own build and compile the model inside the scope, then `prepare` it. On one device
@@ -233,7 +234,6 @@ def distribute(
         ConfigError: If the strategy would not spread anything on this backend, there are fewer
             devices than asked for, or the environment asks for several processes in a way that
             the strategy cannot follow.
-        LostProcessError: If the other processes do not come within five minutes.
 
     Example:
         >>> devices = distribute("none")

@@ -13,10 +13,10 @@ from jax.experimental import multihost_utils
 from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.training.batches import ShuffledBatches
 from tfconvbias.training.devices import PROCESS_VARIABLES, Devices, Layout, choose
-from tfconvbias.training.errors import ConfigError, LostProcessError
+from tfconvbias.training.errors import ConfigError, LostProcessError, RecipeError
 
 # What JAX, Gloo and NCCL say where the other end of a connection is gone.
-_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service", "peer")
+_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
 
 
 class _WholeWhereUneven:
@@ -57,12 +57,14 @@ class _Distributed(Devices):
     def joined(self) -> Iterator[None]:
         try:
             yield
-        except jax.errors.JaxRuntimeError as error:
+        except RecipeError:
+            raise
+        except (RuntimeError, ValueError) as error:
             if self.num_processes == 1 or not any(word in str(error) for word in _LOST):
                 raise
+            first = next(iter(str(error).splitlines()))[:200]
             raise LostProcessError(
-                f"Another process of this run has ended or cannot be reached "
-                f"({_first_line(error)})."
+                f"Another process of this run has ended or cannot be reached ({first})."
             ) from error
 
     def prepare(self, model: keras.Model) -> None:
@@ -156,22 +158,14 @@ def _connect() -> None:
     """Join the other processes, once, where the environment names them."""
     if PROCESS_VARIABLES[0] not in os.environ or jax.distributed.is_initialized():
         return
+    address, count, number = (os.environ[name] for name in PROCESS_VARIABLES)
+    # Said beforehand, since JAX ends a process at once, without an exception.
+    print(
+        f"Process {number} of {count} waits for the others at {address}, five minutes at most. "
+        "If one of them ends later, JAX ends the others within two minutes; the same commands "
+        "with --resume go on.",
+        flush=True,
+    )
     # With a seed Keras need not agree on one, which takes a computation.
     keras.utils.set_random_seed(0)
-    try:
-        keras.distribution.initialize()
-    except jax.errors.JaxRuntimeError as error:
-        raise LostProcessError(
-            f"The processes of this run have not found each other at "
-            f"{os.environ[PROCESS_VARIABLES[0]]} ({_first_line(error)})."
-        ) from error
-    if jax.process_count() > 1:
-        print(
-            f"Process {jax.process_index()} of {jax.process_count()}. If one of them ends, JAX "
-            "ends the others within two minutes; the same commands with --resume go on.",
-            flush=True,
-        )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "")[:200]
+    keras.distribution.initialize()

@@ -88,21 +88,24 @@ def report_comparison(config: Comparison) -> None:
     """Train every row, print the table and write one report.
 
     Raises:
-        MissingRunsError: If processes of some rows were lost; the others are on disk.
+        MissingRunsError: If processes of some rows were lost; the others are reported first.
         TrainingDivergedError: If the loss of a row diverged; the others are reported first.
     """
     configs = {name: config.run.replace(**fields) for name, fields in config.rows.items()}
     if config.run.plan is not None:
         print_plan(configs)
         return
-    finished, diverged = compare(configs, config.folder, many=config)
+    finished, diverged, missing = compare(configs, config.folder, many=config)
     if finished:
         rows = {name: result.row for name, result in finished.items()}
         print(in_short(rows))
         folders = {name: result.folder for name, result in finished.items()}
         path = config.folder / "report.html"
-        page = write_report(folders, path, config.title, command=typed_command())
+        remarks = [] if missing is None else [missing.summary]
+        page = write_report(folders, path, config.title, command=typed_command(), remarks=remarks)
         print(f"Report: {page}")
+    if missing is not None:
+        raise missing
     if diverged:
         raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
 
@@ -114,6 +117,7 @@ def write_report(
     title: str,
     first_layer: str | None = None,
     command: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Set the results of finished runs side by side: tables, curves, non-zeros, filters.
 
@@ -124,6 +128,7 @@ def write_report(
         first_layer: layer whose filters are drawn and whose locality is measured; by default each
             model's first kernel.
         command: what a user types to get these results again.
+        remarks: sentences that stand before the findings, such as which runs are missing.
 
     Returns:
         The path of the page.
@@ -170,7 +175,7 @@ def write_report(
         tables,
         figures,
         run_notes(folders),
-        findings=conclusion(results),
+        findings=[*remarks, *conclusion(results)],
         settings=setting_rows({name: folder.config() for name, folder in folders.items()}),
         command=command,
         folders=folders,

@@ -180,10 +180,7 @@ class _Schedule:
         if self.waiting and not self.missing:
             self.deadline.pause_before(next(iter(self.waiting)))
         if self.missing:
-            raise MissingRunsError(
-                f"{len(self.missing)} of {len(self.numbers)} runs are missing:\n"
-                + "\n".join(f"  {name}: {text}" for name, text in self.missing.items())
-            )
+            raise MissingRunsError(self.missing, len(self.numbers))
 
     def _begin(self) -> None:
         """Begin what can be begun."""
