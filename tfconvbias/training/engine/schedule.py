@@ -160,6 +160,9 @@ class _Schedule:
     def run(self, goes_on_after: tuple[type[Exception], ...]) -> Iterator[tuple[Task, Reply]]:
         """Go on until nothing can be begun and nothing is under way."""
         while True:
+            # Before anything is begun, too: connecting to a cluster takes seconds.
+            if stop_request.is_set():
+                self._stop()
             self._begin()
             if not self.running:
                 break
@@ -173,8 +176,6 @@ class _Schedule:
                     yield task, reply
                 else:
                     self._fail(reply.error, reply.details)
-            if stop_request.is_set():
-                self._stop()
         if self.error is not None:
             raise self.error
         if self.waiting and not self.missing:
