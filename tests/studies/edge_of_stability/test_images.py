@@ -174,3 +174,21 @@ def test_what_cannot_be_loaded_leaves_no_folder(config, tmp_path):
 def test_values_that_do_not_fit_are_refused(change, message):
     with pytest.raises(training.ConfigError, match=message):
         CONFIG.replace(**change)
+
+
+def test_networks_that_were_lost_are_missing_from_the_report(
+    config, tmp_path, monkeypatch, report_without
+):
+    row = {
+        **dict.fromkeys(("relative_sharpness", "accuracy", "memorized", "test_accuracy"), 0.5),
+        "parameters": 7,
+        "history": {
+            name: [0.0, 1.0]
+            for name in ("step", "sharpness", "edge", "accuracy", "test_accuracy", "loss")
+        },
+        "environment": training.environment(),
+    }
+    monkeypatch.setattr(images, "CONNECTIVITIES", ("dense", "conv"))
+    monkeypatch.setattr(images, "_train", lambda config, name, dataset: row)
+    page = report_without(lambda: report_stability_images(config), tmp_path / "run", "dense")
+    assert "<td>conv</td>" in page and "<td>dense</td>" not in page
