@@ -1,6 +1,6 @@
 """Planned seconds and memory of `--plan` beside measured ones, for small networks on this machine.
 
-    python benchmarks/plan_check.py                    all, each in a process of its own
+    python benchmarks/plan_check.py
     TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/plan_check.py
 
 The plan's efficiency is measured on the rows of `CALIBRATION`, which are of other sizes than those
@@ -9,15 +9,15 @@ on the machine does not count; with one thread that is the time on a quiet core.
 process takes at its peak above what it had before the model was built.
 """
 
-import json
+import multiprocessing
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-from tfconvbias import training
+import keras  # noqa: F401  # so that no process needs to
+
+from tfconvbias import data, training
 from tfconvbias.training import accelerator_table
 
 STEPS = 10
@@ -49,10 +49,23 @@ PLANNED = {
 ALL = CALIBRATION | PLANNED
 
 
-def measure(name: str) -> dict[str, float]:
+def apart(name: str, dataset: data.ImageDataset) -> dict[str, float]:
+    """What `measure` finds in a process of its own, which begins with what this one has imported.
+
+    So nothing may be computed here before.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=lambda: sender.send(measure(name, dataset)))
+    process.start()
+    found = receiver.recv()
+    process.join()
+    return found
+
+
+def measure(name: str, dataset: data.ImageDataset) -> dict[str, float]:
     """One configuration, in this process: processor seconds of a step, and bytes at the peak."""
     config = COMMON.replace(**ALL[name])
-    dataset = training.build_dataset(config)
     before = resident_bytes()
     model = training.build_model(config, dataset)
     training.compile_model(config, model, config.epochs * STEPS)
@@ -86,13 +99,8 @@ def plan(device: training.Accelerator) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(json.dumps(measure(sys.argv[1])))
-        return
-    measured = {}
-    for name in ALL:
-        output = subprocess.run([sys.executable, __file__, name], capture_output=True, check=True)
-        measured[name] = json.loads(output.stdout.splitlines()[-1])
+    dataset = training.build_dataset(COMMON)
+    measured = {name: apart(name, dataset) for name in ALL}
     # Rates of the device in processor time, too.
     accelerator_table.time.perf_counter = time.process_time
     device = training.accelerator("here")

@@ -13,7 +13,7 @@ from tfconvbias.training.build import (
     with_precision,
     xla_pays,
 )
-from tfconvbias.training.comparison import compare
+from tfconvbias.training.comparison import Compared, compare
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.data_config import DataConfig, build_dataset, dataset_label
 from tfconvbias.training.devices import Devices, Layout, Strategy, distribute
@@ -64,6 +64,7 @@ __all__ = [
     "MIN_NONZEROS",
     "PAUSED_STATUS",
     "Accelerator",
+    "Compared",
     "Comparison",
     "Config",
     "ConfigError",
