@@ -33,7 +33,7 @@ def start(asked, backend, **environment):
     )
 
 
-def finish(*processes, seconds=300):
+def finish(*processes, seconds=900):
     for process in processes:
         text, _ = process.communicate(timeout=seconds)
         assert process.returncode == 0, text
@@ -96,8 +96,8 @@ def kill(victim, asked, epoch, **environment):
         start(asked | ({"die_after": epoch} if i == victim else {}), "jax", **place, **environment)
         for i, place in enumerate(places)
     ]
-    assert processes[victim].wait(timeout=300) == -9
-    text, _ = processes[1 - victim].communicate(timeout=120)
+    assert processes[victim].wait(timeout=900) == -9
+    text, _ = processes[1 - victim].communicate(timeout=300)
     return processes[1 - victim].returncode, text
 
 
@@ -118,7 +118,7 @@ def test_two_processes_give_the_numbers_of_one_whichever_is_killed(tmp_path):
     assert not (folder / "result.json").exists()
 
     alone = start({**asked, "rows": [{"run_dir": str(folder)}], "die_after": 3}, "jax")
-    alone.communicate(timeout=300)
+    alone.communicate(timeout=900)
     assert alone.returncode == -9
     assert {file.name for file in folder.glob("checkpoint-*.h5")} == {
         "checkpoint-2.weights.h5",

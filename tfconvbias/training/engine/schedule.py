@@ -94,7 +94,7 @@ def run_tasks(
             "Images that the caller has loaded do not reach other processes; leave jobs at 1 and "
             f"ray at none. Received: jobs={many.jobs}, ray={many.ray!r}"
         )
-    if int(os.environ.get(PROCESS_VARIABLES[1], 1)) > 1:
+    if os.environ.get(PROCESS_VARIABLES[1], "1") != "1":
         raise ConfigError(
             "Several processes train one run together, and not the runs of a study: use ray, or "
             f"unset the environment variables {', '.join(PROCESS_VARIABLES)}."
