@@ -55,7 +55,8 @@ def test_a_network_is_measured_and_read_again(config, tmp_path, capsys):
     assert 0 <= row["memorized"] <= 1
     # Of 20 test images.
     assert 20 * row["test_accuracy"] == pytest.approx(round(20 * row["test_accuracy"]))
-    assert "redrawn labels memorized" in capsys.readouterr().out
+    assert "redrawn labels memorized" in out
+    assert "conv: done before" in capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert {f.name for f in (tmp_path / "run" / "figures").iterdir()} == {
         "sharpness.png",

@@ -258,4 +258,4 @@ def test_an_experiment_that_lacks_a_run_has_a_table_but_no_verdict(
     resumed = dataclasses.replace(config, resume=True)
     monkeypatch.undo()
     monkeypatch.setattr(sweep, "stability_row", train)
-    assert [len(found) for found in run_stability(resumed).values()] == [3, 6]
+    assert [len(found) for found in run_stability(resumed).values()] == [3, 8]
