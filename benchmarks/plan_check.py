@@ -13,15 +13,17 @@ import multiprocessing
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras  # noqa: F401  # so that no process needs to
 
 from tfconvbias import data, training
 from tfconvbias.training import accelerator_table
 
-STEPS = 10
-ROUNDS = 3
+STEPS = 8
+ROUNDS = 2
 BATCH = 64
 COMMON = training.RunConfig(
     dataset="motifs10",
@@ -49,18 +51,24 @@ PLANNED = {
 ALL = CALIBRATION | PLANNED
 
 
-def apart(name: str, dataset: data.ImageDataset) -> dict[str, float]:
-    """What `measure` finds in a process of its own, which begins with what this one has imported.
+def apart(work: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function returns in a process of its own, which begins with this one's imports.
 
-    So nothing may be computed here before.
+    So nothing may be computed in this one.
     """
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=lambda: sender.send(measure(name, dataset)))
+    process = context.Process(target=lambda: sender.send(work(*arguments)))
     process.start()
     found = receiver.recv()
     process.join()
     return found
+
+
+def rates() -> tuple[float, ...]:
+    """What this machine reaches, in processor time."""
+    accelerator_table.time.perf_counter = time.process_time
+    return tuple(training.accelerator("here"))
 
 
 def measure(name: str, dataset: data.ImageDataset) -> dict[str, float]:
@@ -100,10 +108,11 @@ def plan(device: training.Accelerator) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     dataset = training.build_dataset(COMMON)
-    measured = {name: apart(name, dataset) for name in ALL}
-    # Rates of the device in processor time, too.
-    accelerator_table.time.perf_counter = time.process_time
-    device = training.accelerator("here")
+    device = training.Accelerator(*apart(rates))
+    measured = {}
+    for name in ALL:
+        measured[name] = apart(measure, name, dataset)
+        print(f"{name}: {measured[name]}", flush=True)
     bounds = plan(device)
     efficiency = statistics.median(
         bounds[name]["seconds"] / measured[name]["seconds"] for name in CALIBRATION

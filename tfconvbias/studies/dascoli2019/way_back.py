@@ -127,7 +127,7 @@ def run_way_back(
     """
     deadline = deadline or config.deadline()
     folder = RunFolder(config.run_dir)
-    given = dataset or build_dataset(config)
+    given = build_dataset(config) if dataset is None else dataset
     limited = _limited(given, config)
     is_claimed = folder.check(config, config.resume, limited)
     check_batch_size(config.batch_size, len(limited.x_train))

@@ -75,7 +75,7 @@ def run_comparison(
     """
     sweep = config.sweep
     deadline = deadline or sweep.deadline()
-    images = dataset or build_dataset(sweep)
+    images = build_dataset(sweep) if dataset is None else dataset
     if len(images.x_validation) == 0:
         raise ConfigError(
             f"Settings are chosen on validation images. Received: data set {images.name} without"
