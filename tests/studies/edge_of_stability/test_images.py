@@ -193,3 +193,17 @@ def test_networks_that_were_lost_are_missing_from_the_report(
     monkeypatch.setattr(images, "_train", lambda config, name, dataset: row)
     page = report_without(lambda: report_stability_images(config), tmp_path / "run", "dense")
     assert "<td>conv</td>" in page and "<td>dense</td>" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_processes_give_the_rows_of_one(tmp_path):
+    config = CONFIG.replace(dataset="motifs10", num_train=40, steps=2, warmup_steps=1)
+    alone, shared = (
+        run_stability_images(config.replace(jobs=jobs, run_dir=str(tmp_path / str(jobs))))
+        for jobs in (1, 2)
+    )
+    assert list(shared) == ["dense", "local", "conv"]
+    for name, row in shared.items():
+        for column in ("loss", "sharpness"):
+            assert row[column] == pytest.approx(alone[name][column], rel=1e-3)
