@@ -3,8 +3,8 @@
     python benchmarks/plan_check.py
     TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/plan_check.py
 
-The plan's efficiency is measured on the rows of `CALIBRATION`, which are of other sizes than those
-that are planned. All times are processor time, of the device's own rates too, so that other work
+The plan's efficiency and overhead are measured on the rows of `CALIBRATION`, which are of other sizes than
+those that are planned. All times are processor time, of the device's own rates too, so that other work
 on the machine does not count; with one thread that is the time on a quiet core. Memory is what a
 process takes at its peak above what it had before the model was built.
 """
@@ -114,12 +114,13 @@ def main() -> None:
         measured[name] = apart(measure, name, dataset)
         print(f"{name}: {measured[name]}", flush=True)
     bounds = plan(device)
-    efficiency = statistics.median(
-        bounds[name]["seconds"] / measured[name]["seconds"] for name in CALIBRATION
+    efficiency, overhead = training.efficiency_of(
+        [bounds[name]["seconds"] for name in CALIBRATION],
+        [measured[name]["seconds"] for name in CALIBRATION],
     )
     rows = []
     for name in ALL:
-        seconds, found = bounds[name]["seconds"] / efficiency, measured[name]
+        seconds, found = overhead + bounds[name]["seconds"] / efficiency, measured[name]
         rows.append(
             {
                 "network": name + (" (for the efficiency)" if name in CALIBRATION else ""),
@@ -133,7 +134,8 @@ def main() -> None:
     print(training.format_table(rows))
     print(
         f"Rates here, in processor time: {device.single / 1e9:.1f} GFLOP/s, "
-        f"{device.bandwidth / 1e9:.1f} GB/s; efficiency {efficiency:.2f}."
+        f"{device.bandwidth / 1e9:.1f} GB/s; efficiency {efficiency:.2f}, "
+        f"{1e3 * overhead:.1f} ms per step."
     )
 
 

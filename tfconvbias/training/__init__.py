@@ -41,7 +41,14 @@ from tfconvbias.training.page import (
     setting_rows,
     write_page,
 )
-from tfconvbias.training.plan import RunPlan, StepCost, plan_run, print_plan, step_cost
+from tfconvbias.training.plan import (
+    RunPlan,
+    StepCost,
+    efficiency_of,
+    plan_run,
+    print_plan,
+    step_cost,
+)
 from tfconvbias.training.report import (
     MIN_NONZEROS,
     Comparison,
@@ -107,6 +114,7 @@ __all__ = [
     "config_note",
     "dataset_label",
     "distribute",
+    "efficiency_of",
     "environment",
     "environment_note",
     "evaluate",
