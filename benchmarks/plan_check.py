@@ -3,10 +3,10 @@
     python benchmarks/plan_check.py
     TF_NUM_INTRAOP_THREADS=1 OMP_NUM_THREADS=1 python benchmarks/plan_check.py
 
-The plan's efficiency and overhead are measured on the rows of `CALIBRATION`, which are of other sizes than
-those that are planned. All times are processor time, of the device's own rates too, so that other work
-on the machine does not count; with one thread that is the time on a quiet core. Memory is what a
-process takes at its peak above what it had before the model was built.
+The plan's efficiency and overhead are measured on the rows of `CALIBRATION`, which are of other
+sizes than those that are planned. All times are processor time, of the device's own rates too, so
+that other work on the machine does not count; with one thread that is the time on a quiet core.
+Memory is what a process takes at its peak above what it had before the model was built.
 """
 
 import multiprocessing
