@@ -35,6 +35,7 @@ DOCS = [
 TEST = [
     "bandit>=1.8",
     "bokeh>=3.7",
+    "hypothesis>=6.100",
     "jax>=0.6",
     "mypy>=1.15",
     "numba>=0.61",
@@ -82,7 +83,7 @@ setup(
     install_requires=[*CORE, *DATASETS, *TENSORFLOW, *TUNER],
     entry_points={"console_scripts": ["tcb=tfconvbias.commands:main"]},
     extras_require={
-        "bench": ["tf_keras>=2.18", "torch>=2.5"],
+        "bench": ["cosmic-ray>=8.3", "coverage>=7.5", "tf_keras>=2.18", "torch>=2.5"],
         "core": CORE,
         "datasets": [*DATASETS, *TENSORFLOW],
         "docs": DOCS,

@@ -23,11 +23,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
-from modules import MODULES, ROOT  # noqa: E402
+from modules import MODULES  # noqa: E402
 
-COPIED = ("tfconvbias", "tests", "recipes", "saved_models", "pyproject.toml", "README.md", "setup.py")
+COPIED = (
+    "tfconvbias",
+    "tests",
+    "recipes",
+    "saved_models",
+    "pyproject.toml",
+    "README.md",
+    "setup.py",
+)
 IMPORTED_ONCE = (
     "tensorflow", "keras", "pytest", "numpy", "scipy.sparse.linalg", "scipy.stats", "h5py",
     "matplotlib.pyplot", "numba", "PIL.Image", "jinja2", "rich.console",
@@ -41,6 +50,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--files", default="", help="only files whose path contains this")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "mutants")
+    parser.add_argument("--named", action="store_true", help="the bugs of named.py instead")
+    parser.add_argument("--only", default="", help="named bugs whose name contains this")
     parser.add_argument("--minutes", type=float, default=600, help="draw no new mutant after these")
     options = parser.parse_args()
     os.environ.update(MPLBACKEND="Agg", TF_CPP_MIN_LOG_LEVEL="3", OPENBLAS_NUM_THREADS="1")
@@ -57,6 +68,9 @@ def main() -> None:
             else:
                 copy.mkdir(exist_ok=True)
                 shutil.copy(ROOT / name, copy / name)
+        if options.named:
+            _try_named(options, copy)
+            return
         for name in options.modules:
             _try_module(name, options, copy, stop)
 
@@ -69,21 +83,21 @@ def _try_module(name: str, options: argparse.Namespace, copy: Path, stop: float)
     answer = copy.parent / f"{name}.json"
     log = options.output / f"{name}.log"
     status, seconds = _forked(
-        lambda: record(module.test_files(), copy / "tfconvbias", answer), copy, log, 3600, "w"
+        lambda: record(module.test_files(copy), copy / "tfconvbias", answer), copy, log, 3600, "w"
     )
     if status != 0:
         raise SystemExit(f"{name}: the tests fail without any mutant, see {log}")
     measured = json.loads(answer.read_text())
     print(f"{name}: {len(measured['seconds'])} tests in {seconds:.0f} s", flush=True)
-    files = [file for file in module.sources() if options.files in str(file)]
+    files = [file for file in module.sources(copy) if options.files in str(file)]
     counts: collections.Counter[str] = collections.Counter()
     with (options.output / f"{name}-{options.seed}.jsonl").open("a") as results:
-        for mutant in sample(files, options.sample, options.seed):
+        for mutant in sample(copy, files, options.sample, options.seed):
             if time.monotonic() > stop:
                 counts["not tried"] += 1
                 continue
-            original = (ROOT / mutant.file).read_text(encoding="utf-8")
-            code = mutant.code()
+            original = (copy / mutant.file).read_text(encoding="utf-8")
+            code = mutant.code(original)
             assert code is not None
             tests = tests_of_line(measured, mutant.file, original, mutant.line)
             limit = 20 + 4 * sum(measured["seconds"][test] for test in tests)
@@ -103,6 +117,21 @@ def _try_module(name: str, options: argparse.Namespace, copy: Path, stop: float)
                 print(f"  {outcome} ({len(tests)} tests): {mutant.file}:{mutant.line}", *diff,
                       sep="\n    ", flush=True)  # fmt: skip
     print(f"{name}, seed {options.seed}:", dict(counts), flush=True)
+
+
+def _try_named(options: argparse.Namespace, copy: Path) -> None:
+    from named import NAMED
+
+    log = options.output / "named.log"
+    log.write_text("")
+    for bug in NAMED:
+        if options.only in bug.name:
+            original = (copy / bug.path).read_text(encoding="utf-8")
+            _write(copy / bug.path, bug.code(original))
+            status, seconds = _forked(lambda t=bug.tests: _run(list(t)), copy, log, 900, "a")
+            _write(copy / bug.path, original)
+            outcome = "survived" if status == 0 else "killed"
+            print(f"{outcome} after {seconds:.0f} s: {bug.name}", flush=True)
 
 
 def _write(path: Path, code: str) -> None:

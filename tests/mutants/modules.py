@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-
 
 @dataclass(frozen=True)
 class Module:
@@ -18,18 +16,18 @@ class Module:
     excluded: tuple[str, ...] = ()
     """Files below `tfconvbias/` which only slow tests, or tests on other hardware, can check."""
 
-    def sources(self) -> Iterator[Path]:
+    def sources(self, root: Path) -> Iterator[Path]:
         """The files to mutate, relative to the repository's root."""
-        left_out = {ROOT / "tfconvbias" / name for name in self.excluded}
+        left_out = {root / "tfconvbias" / name for name in self.excluded}
         for pattern in self.files:
-            for path in sorted((ROOT / "tfconvbias").glob(pattern)):
+            for path in sorted((root / "tfconvbias").glob(pattern)):
                 if path.name != "__init__.py" and path not in left_out:
-                    yield path.relative_to(ROOT)
+                    yield path.relative_to(root)
 
-    def test_files(self) -> list[str]:
+    def test_files(self, root: Path) -> list[str]:
         """The module's own test files, relative to the repository's root."""
-        found = {path for pattern in self.tests for path in (ROOT / "tests").glob(pattern)}
-        return sorted(str(path.relative_to(ROOT)) for path in found)
+        found = {path for pattern in self.tests for path in (root / "tests").glob(pattern)}
+        return sorted(str(path.relative_to(root)) for path in found)
 
 
 def _folder(name: str, *excluded: str) -> Module:
@@ -39,7 +37,11 @@ def _folder(name: str, *excluded: str) -> Module:
 MODULES = {
     "analysis": _folder("analysis"),
     "callbacks": Module(
-        ("callbacks/certified_*.py", "callbacks/freeze_support.py", "callbacks/prune_during_fit.py"),
+        (
+            "callbacks/certified_*.py",
+            "callbacks/freeze_support.py",
+            "callbacks/prune_during_fit.py",
+        ),
         ("callbacks/test_certified_*.py", "callbacks/test_freeze*.py", "callbacks/test_prune*.py"),
     ),
     "connectivity": _folder("connectivity"),

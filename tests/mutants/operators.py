@@ -1,7 +1,7 @@
 """Mutations that cosmic-ray does not know and that hurt numerical code most.
 
-cosmic-ray changes operators, comparisons and numbers. The errors which reviewers planted here by hand
-were others: a maximum for a minimum, an argument that is not passed on, a call left out.
+cosmic-ray changes operators, comparisons and numbers. The errors which reviewers planted here by
+hand were others: a maximum for a minimum, an argument that is not passed on, a call left out.
 """
 
 from collections.abc import Iterable, Iterator
@@ -27,7 +27,7 @@ _PAIRS = [
     ("logical_and", "logical_or"),
     ("stack", "concatenate"),
 ]
-OTHER = {a: b for a, b in _PAIRS} | {b: a for a, b in _PAIRS}
+OTHER = dict(_PAIRS) | {b: a for a, b in _PAIRS}
 
 Positions = Iterable[tuple[tuple[int, int], tuple[int, int]]]
 
@@ -87,9 +87,7 @@ class DropStatement(Operator):
 
     def mutate(self, node: NodeOrLeaf, index: int) -> NodeOrLeaf:
         statement = node.children[0]
-        node.children[0] = Keyword(
-            "pass", statement.start_pos, statement.get_first_leaf().prefix
-        )
+        node.children[0] = Keyword("pass", statement.start_pos, statement.get_first_leaf().prefix)
         return node
 
     @classmethod
@@ -113,5 +111,3 @@ def _has_only_an_effect(statement: NodeOrLeaf) -> bool:
         )
     last = statement.children[-1] if statement.type in ("atom_expr", "power") else None
     return last is not None and last.type == "trailer" and last.children[0].value == "("
-
-

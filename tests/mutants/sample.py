@@ -11,7 +11,6 @@ from cosmic_ray import plugins
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.operators.operator import Operator
-from modules import ROOT
 from operators import DropKeyword, DropStatement, SwapCall
 
 
@@ -24,9 +23,8 @@ class Mutant:
     occurrence: int
     line: int
 
-    def code(self) -> str | None:
+    def code(self, original: str) -> str | None:
         """The whole file with the change; None where it is no longer a program or the same one."""
-        original = (ROOT / self.file).read_text(encoding="utf-8")
         code = mutate_code(original, OPERATORS[self.operator], self.occurrence)
         try:
             changed = code and ast.dump(ast.parse(code)) != ast.dump(ast.parse(original))
@@ -49,15 +47,16 @@ def _operators() -> dict[str, Operator]:
 OPERATORS = _operators()
 
 
-def sample(files: list[Path], size: int, seed: int) -> list[Mutant]:
+def sample(root: Path, files: list[Path], size: int, seed: int) -> list[Mutant]:
     """Draw places evenly, then one of the changes that are possible at each.
 
-    One comparison can be changed in seven ways and one call in one: drawn evenly, nearly all mutants
-    would be comparisons.
+    One comparison can be changed in seven ways and one call in one: drawn evenly, nearly all
+    mutants would be comparisons.
     """
     changes = defaultdict(list)
-    for file in files:
-        for place, mutant in _possible(file):
+    sources = {file: (root / file).read_text(encoding="utf-8") for file in files}
+    for file, source in sources.items():
+        for place, mutant in _possible(file, source):
             changes[place].append(mutant)
     order = random.Random(seed)
     places = sorted(changes, key=str)
@@ -65,15 +64,14 @@ def sample(files: list[Path], size: int, seed: int) -> list[Mutant]:
     chosen: list[Mutant] = []
     for place in places:
         mutant = order.choice(changes[place])
-        if mutant.code() is not None:
+        if mutant.code(sources[mutant.file]) is not None:
             chosen.append(mutant)
         if len(chosen) == size:
             break
     return sorted(chosen, key=lambda mutant: (str(mutant.file), mutant.line))
 
 
-def _possible(file: Path) -> Iterator[tuple[tuple, Mutant]]:
-    source = (ROOT / file).read_text(encoding="utf-8")
+def _possible(file: Path, source: str) -> Iterator[tuple[tuple, Mutant]]:
     nodes = list(ast_nodes(get_ast(source)))
     uninteresting = list(_uninteresting(ast.parse(source)))
     for name, operator in OPERATORS.items():
