@@ -88,3 +88,24 @@ def test_both_branches_of_a_strided_pair_are_centred_on_the_same_pixels():
     pixels, read = keras.Model(model.input, [before, strided.output])(images)
     pixels, read = keras.ops.convert_to_numpy(pixels), keras.ops.convert_to_numpy(read)
     np.testing.assert_allclose(read[..., 0], pixels[:, ::2, ::2, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_sums_and_kernels_are_normalized_before_they_are_rectified(residual):
+    model = StructuredBase(((2, 3), (2, 3), (4, 3)), strides=(1, 1, 2), residual=residual,
+                           input_shape=(8, 8, 1), kernel_initializer="zeros")  # fmt: skip
+
+    def before(layer):
+        found = layer.input if isinstance(layer.input, list) else [layer.input]
+        return [type(tensor._keras_history.operation).__name__ for tensor in found]
+
+    kinds = {"BatchNormalization": [], "ReLU": [], "Add": []}
+    for layer in model.layers:
+        if type(layer).__name__ in kinds:
+            kinds[type(layer).__name__].append(before(layer))
+    assert kinds["BatchNormalization"] == [["Conv2D"]] * (4 if residual else 3)
+    sums = [["BatchNormalization", "BatchNormalization"]] if residual else []
+    assert kinds["Add"] == sums
+    assert sorted(kinds["ReLU"]) == sorted(
+        [["Add"]] * residual + [["BatchNormalization"]] * (3 - residual)
+    )

@@ -1,8 +1,8 @@
 """Mutation testing by sample: `python tests/mutants --modules surgery --sample 20 --seed 1`.
 
 One process imports TensorFlow, Keras and pytest once and forks itself for every mutant, before
-anything has computed. The tests run in a copy of the working tree, which holds the mutant on disk, so
-that all who read sources (AutoGraph, numba, child processes) see it.
+anything has computed. The tests run in a copy of the working tree, which holds the mutant on disk,
+so that all who read sources (AutoGraph, numba, child processes) see it.
 """
 
 import argparse

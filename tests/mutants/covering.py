@@ -15,7 +15,7 @@ QUICK = ("-q", "--assert=plain", "-p", "no:cacheprovider", "-p", "no:hypothesisp
 class Recorder:
     """A pytest plugin that files the lines run under the test that ran them.
 
-    What a fixture of a whole file runs is filed under the file, since each of its tests may need it.
+    What a fixture of a whole file runs is filed under the file: each of its tests may need it.
     """
 
     def __init__(self, measure: coverage.Coverage) -> None:

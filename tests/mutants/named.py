@@ -35,8 +35,11 @@ _RELU_UNITS = ("tests/callbacks/test_relu_units.py", "tests/analysis/test_path_n
 _SURGERY = ("tests/surgery/test_constants.py", "tests/surgery/test_compact.py")
 _FILES = ("tests/training/test_entry_point.py", "tests/training/test_damaged_state.py")
 _RUNNER = ("tests/training/test_runner.py", "tests/training/test_trainer.py")
-_PERMUTED = ("tests/data/test_preprocessing.py", "tests/training/test_runner.py",
-             "tests/test_paper_recipes.py")  # fmt: skip
+_PERMUTED = (
+    "tests/data/test_preprocessing.py",
+    "tests/training/test_runner.py",
+    "tests/test_paper_recipes.py",
+)
 _SEARCH = ("tests/tuning/test_search.py", "tests/tuning/test_search_config.py")
 _CANDIDATES = ("tests/tuning/test_augmentation_search.py",)
 
@@ -120,7 +123,7 @@ NAMED = [
         "the policy search takes the largest loss of all draws",
         "tfconvbias/tuning/augmentation_search.py",
         "losses = np.minimum(losses, _cross_entropy(logits, labels))",
-        "losses = np.maximum(np.where(np.isinf(losses), 0, losses), _cross_entropy(logits, labels))",
+        "losses = np.fmax(losses % np.inf, _cross_entropy(logits, labels))",
         _CANDIDATES,
     ),
     Named(
@@ -177,10 +180,14 @@ NAMED = [
         "tfconvbias/surgery/kernel_rule.py",
         "self.view.positions(self.input_shape if transposed else self.output_shape)",
         "self.view.positions(self.output_shape)",
-        ("tests/surgery/test_threshold.py", "tests/surgery/test_learned_architecture.py",
-         "tests/surgery/test_compact.py", "tests/surgery/test_constants.py",
-         "tests/surgery/test_prune.py"),
-    ),  # fmt: skip
+        (
+            "tests/surgery/test_threshold.py",
+            "tests/surgery/test_learned_architecture.py",
+            "tests/surgery/test_compact.py",
+            "tests/surgery/test_constants.py",
+            "tests/surgery/test_prune.py",
+        ),
+    ),
     Named(
         "models are not saved atomically",
         "tfconvbias/training/run_folder.py",
@@ -192,7 +199,7 @@ NAMED = [
         "JSON is not written atomically",
         "tfconvbias/training/files.py",
         'write_text(file, json.dumps(content, indent=1) + "\\n")',
-        'file.parent.mkdir(parents=True, exist_ok=True)\n'
+        "file.parent.mkdir(parents=True, exist_ok=True)\n"
         '    file.write_text(json.dumps(content, indent=1) + "\\n")',
         _FILES,
     ),
@@ -217,4 +224,4 @@ NAMED = [
         "((_PLAIN, None), (_PERMUTED, None))",
         _PERMUTED,
     ),
-]  # fmt: skip
+]

@@ -85,8 +85,9 @@ def test_folds_share_the_classes():
     assert (fold_of != _folds(labels, 3, seed=2)).any()
 
 
-def test_what_hides_the_class_scores_worse(dataset):
-    # Logits ±(mean − 119): the brighter, the more it is class 1.
+@pytest.fixture
+def network():
+    """Logits ±(mean − 119) / 20: the brighter, the more it is class 1."""
     network = keras.Sequential(
         [
             keras.Input((6, 6, 3), dtype="uint8"),
@@ -97,6 +98,10 @@ def test_what_hides_the_class_scores_worse(dataset):
     )
     weights = np.tile(np.array([-1.0, 1.0], "float32") / 108, (108, 1))
     network.get_layer("logits").set_weights([weights])
+    return network
+
+
+def test_what_hides_the_class_scores_worse(dataset, network):
     config = AugmentationSearchConfig().replace(**TINY)
     candidates = [
         [["Posterize", 1.0, 1.0], ["Posterize", 1.0, 1.0]],
@@ -111,6 +116,19 @@ def test_what_hides_the_class_scores_worse(dataset):
     logits = network.predict(dataset.x_train, verbose=0)
     loss = keras.losses.sparse_categorical_crossentropy(dataset.y_train, logits, from_logits=True)
     assert untouched == pytest.approx(float(keras.ops.mean(loss)), rel=1e-4)
+
+
+def test_the_smallest_loss_of_all_draws_counts(dataset, network):
+    # Every other draw is ten times darker; of 16 draws of an image some are dark, some are not.
+    config = AugmentationSearchConfig().replace(**{**TINY, "num_draws": 16})
+    (score,) = _scores(
+        config, network, [[["Brightness", 0.5, 0.0]]], dataset.x_train, dataset.y_train
+    )
+    losses = []
+    for pixels in (dataset.x_train, np.floor(dataset.x_train * 0.1)):
+        margin = (pixels.mean(axis=(1, 2, 3)) - 119) / 20 * np.where(dataset.y_train, 2, -2)
+        losses.append(np.log1p(np.exp(-margin)))
+    assert score == pytest.approx(np.minimum(*losses).mean(), rel=0.01)
 
 
 @pytest.mark.parametrize(
