@@ -21,12 +21,16 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 sys.path.insert(0, str(HERE))
 
 from modules import MODULES  # noqa: E402
+
+if TYPE_CHECKING:
+    from sample import Mutant
 
 COPIED = (
     "tfconvbias",
@@ -50,6 +54,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--files", default="", help="only files whose path contains this")
     parser.add_argument("--output", type=Path, default=ROOT / "build" / "mutants")
+    parser.add_argument(
+        "--again", nargs="+", metavar="TESTS", help="only those that survived, on these tests"
+    )
     parser.add_argument("--named", action="store_true", help="the bugs of named.py instead")
     parser.add_argument("--only", default="", help="named bugs whose name contains this")
     parser.add_argument("--minutes", type=float, default=600, help="draw no new mutant after these")
@@ -76,37 +83,36 @@ def main() -> None:
 
 
 def _try_module(name: str, options: argparse.Namespace, copy: Path, stop: float) -> None:
-    from covering import record, tests_of_line
     from sample import sample
 
     module = MODULES[name]
-    answer = copy.parent / f"{name}.json"
-    log = options.output / f"{name}.log"
-    status, seconds = _forked(
-        lambda: record(module.test_files(copy), copy / "tfconvbias", answer), copy, log, 3600, "w"
-    )
-    if status != 0:
-        raise SystemExit(f"{name}: the tests fail without any mutant, see {log}")
-    measured = json.loads(answer.read_text())
-    print(f"{name}: {len(measured['seconds'])} tests in {seconds:.0f} s", flush=True)
     files = [file for file in module.sources(copy) if options.files in str(file)]
+    mutants = sample(copy, files, options.sample, options.seed)
+    log = options.output / f"{name}.log"
+    answers = options.output / f"{name}-{options.seed}.jsonl"
+    if options.again:
+        rows = [json.loads(line) for line in answers.read_text().splitlines()]
+        alive = {tuple(row["diff"]) for row in rows if row["outcome"] == "survived"}
+        mutants = [mutant for mutant in mutants if tuple(_diff(copy, mutant)) in alive]
+        answers = answers.with_suffix(".again.jsonl")
+        chosen = dict.fromkeys(mutants, options.again)
+        limits = dict.fromkeys(mutants, 900.0)
+    else:
+        chosen, limits = _own_tests(name, mutants, copy, log)
     counts: collections.Counter[str] = collections.Counter()
-    with (options.output / f"{name}-{options.seed}.jsonl").open("a") as results:
-        for mutant in sample(copy, files, options.sample, options.seed):
+    with answers.open("a") as results:
+        for mutant in mutants:
             if time.monotonic() > stop:
                 counts["not tried"] += 1
                 continue
             original = (copy / mutant.file).read_text(encoding="utf-8")
-            code = mutant.code(original)
-            assert code is not None
-            tests = tests_of_line(measured, mutant.file, original, mutant.line)
-            limit = 20 + 4 * sum(measured["seconds"][test] for test in tests)
-            _write(copy / mutant.file, code)
-            status, seconds = _forked(lambda t=tests: _run(t), copy, log, limit, "a")
+            diff = _diff(copy, mutant)
+            _write(copy / mutant.file, mutant.code(original) or "")
+            tests = chosen[mutant]
+            status, seconds = _forked(lambda t=tests: _run(t), copy, log, limits[mutant], "a")
             _write(copy / mutant.file, original)
             outcome = {0: "survived", None: "killed by time"}.get(status, "killed")
             counts[outcome] += 1
-            diff = list(difflib.unified_diff(original.splitlines(), code.splitlines(), n=0))[3:]
             row = {
                 "file": str(mutant.file), "line": mutant.line, "operator": mutant.operator,
                 "outcome": outcome, "tests": len(tests), "seconds": round(seconds, 1), "diff": diff,
@@ -117,6 +123,35 @@ def _try_module(name: str, options: argparse.Namespace, copy: Path, stop: float)
                 print(f"  {outcome} ({len(tests)} tests): {mutant.file}:{mutant.line}", *diff,
                       sep="\n    ", flush=True)  # fmt: skip
     print(f"{name}, seed {options.seed}:", dict(counts), flush=True)
+
+
+def _own_tests(
+    name: str, mutants: list["Mutant"], copy: Path, log: Path
+) -> tuple[dict["Mutant", list[str]], dict["Mutant", float]]:
+    """For each mutant the tests of its module that run its line, and a limit of their time."""
+    from covering import record, tests_of_line
+
+    answer = copy.parent / f"{name}.json"
+    files = MODULES[name].test_files(copy)
+    status, seconds = _forked(
+        lambda: record(files, copy / "tfconvbias", answer), copy, log, 3600, "w"
+    )
+    if status != 0:
+        raise SystemExit(f"{name}: the tests fail without any mutant, see {log}")
+    measured = json.loads(answer.read_text())
+    print(f"{name}: {len(measured['seconds'])} tests in {seconds:.0f} s", flush=True)
+    chosen, limits = {}, {}
+    for mutant in mutants:
+        source = (copy / mutant.file).read_text(encoding="utf-8")
+        chosen[mutant] = tests_of_line(measured, mutant.file, source, mutant.line)
+        limits[mutant] = 20 + 4 * sum(measured["seconds"][test] for test in chosen[mutant])
+    return chosen, limits
+
+
+def _diff(copy: Path, mutant: "Mutant") -> list[str]:
+    original = (copy / mutant.file).read_text(encoding="utf-8")
+    code = mutant.code(original) or ""
+    return list(difflib.unified_diff(original.splitlines(), code.splitlines(), n=0))[3:]
 
 
 def _try_named(options: argparse.Namespace, copy: Path) -> None:

@@ -96,6 +96,21 @@ def test_folded_norms_ignore_the_scale_that_batch_normalization_undoes():
     assert measured(folded) == pytest.approx(expected, rel=1e-5)
 
 
+def test_folded_norms_of_a_transposed_kernel_are_those_of_its_outputs():
+    inputs = keras.Input((4, 4, 2))
+    x = layers.Conv2DTranspose(3, 3, use_bias=False, name="up")(inputs)
+    x = layers.BatchNormalization(name="norm", epsilon=0.0)(x)
+    base = keras.Model(inputs, layers.Dense(2)(layers.GlobalAveragePooling2D()(x)))
+    gamma, variance = np.array([0.5, 2.0, 1.0]), np.array([4.0, 1.0, 0.25])
+    base.get_layer("norm").set_weights([gamma, 0 * gamma, 0 * gamma, variance])
+    (kernel,) = base.get_layer("up").get_weights()
+    # The kernel's shape is (rows, columns, outputs, inputs).
+    norms = np.sqrt((kernel**2).sum(axis=(0, 1, 3)))
+    folded = Complexity(base, 1.0, form="number", fold_normalization=True)
+    expected = (gamma / np.sqrt(variance) * norms).sum()
+    assert measured(folded) == pytest.approx(expected, rel=1e-5)
+
+
 def test_training_step_adds_alpha_times_the_penalty():
     base = chain()
     model = Complexity(base, 0.0, form="size", fold_normalization=True)

@@ -194,6 +194,8 @@ def test_bad_arguments(make):
         make(-1)
     with pytest.raises(ValueError, match="Received: alpha=nan"):
         make(float("nan"))
+    with pytest.raises(ValueError, match="Received: alpha=True"):
+        make(True)
     with pytest.raises(ValueError, match="`norm` must be one of"):
         make(1.0, norm="l7")
     with pytest.raises(ValueError, match="`kernel_axes` must be"):

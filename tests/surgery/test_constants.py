@@ -191,3 +191,16 @@ def test_constants_are_carried_with_more_digits_than_the_layers_have():
     expected = bias + emitted @ kernel64[0, 0, :2]
     found = smaller.get_layer("b").get_weights()[1]
     np.testing.assert_array_equal(found, expected.astype("float32"))
+
+
+def test_a_product_of_two_dead_channels_is_still_an_output():
+    inputs = keras.Input((5, 5, 3))
+    factors = [layers.Conv2D(4, 1, use_bias=False, name=name)(inputs) for name in "ab"]
+    model = keras.Model(inputs, layers.Multiply()(factors))
+    scrambled(model)
+    for name, dead in (("a", [0, 1]), ("b", [0, 2])):
+        kill(model.get_layer(name), dead)
+    smaller = compact(model)
+    assert smaller.output_shape == (None, 5, 5, 4)
+    images = random_images(np.random.default_rng(1), (5, 5, 3))
+    assert relative_difference(model, smaller, images) <= TOLERANCE

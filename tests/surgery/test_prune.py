@@ -373,3 +373,18 @@ def test_several_inputs_and_outputs_keep_their_structure():
 def test_errors(options, message):
     with pytest.raises(ValueError, match=message):
         prune(chain(8), **options)
+
+
+def test_an_embedding_gets_narrower():
+    tokens = keras.Input((5,), dtype="int32")
+    x = layers.Embedding(7, 6, name="embed")(tokens)
+    model = keras.Model(tokens, layers.Dense(2, name="head")(layers.GlobalAveragePooling1D()(x)))
+    table = np.random.default_rng(0).normal(size=(7, 6))
+    kernel, bias = model.get_layer("head").get_weights()
+    table[:, [1, 4]] = 0
+    model.set_weights([table, kernel, bias])
+    smaller = prune(model, ratio=1 / 3, round_to=1).model
+    assert smaller.get_layer("embed").output_dim == 4
+    x = np.arange(10).reshape(2, 5) % 7
+    expected = table[x].mean(axis=1) @ kernel + bias
+    np.testing.assert_allclose(outputs_of(smaller, x)[0], expected, rtol=1e-5, atol=1e-6)
