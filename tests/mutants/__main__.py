@@ -58,7 +58,7 @@ def main() -> None:
         "--again", nargs="+", metavar="TESTS", help="only those that survived, on these tests"
     )
     parser.add_argument("--named", action="store_true", help="the bugs of named.py instead")
-    parser.add_argument("--only", default="", help="named bugs whose name contains this")
+    parser.add_argument("--only", nargs="+", default=[""], help="named bugs with these words")
     parser.add_argument("--minutes", type=float, default=600, help="draw no new mutant after these")
     options = parser.parse_args()
     os.environ.update(MPLBACKEND="Agg", TF_CPP_MIN_LOG_LEVEL="3", OPENBLAS_NUM_THREADS="1")
@@ -160,7 +160,7 @@ def _try_named(options: argparse.Namespace, copy: Path) -> None:
     log = options.output / "named.log"
     log.write_text("")
     for bug in NAMED:
-        if options.only in bug.name:
+        if any(words in bug.name for words in options.only):
             original = (copy / bug.path).read_text(encoding="utf-8")
             _write(copy / bug.path, bug.code(original))
             status, seconds = _forked(lambda t=bug.tests: _run(list(t)), copy, log, 900, "a")

@@ -33,13 +33,9 @@ _AUGMENTATION = ("tests/data/test_fast_auto_augment.py",)
 _SPHERE = ("tests/data/test_sphere.py",)
 _RELU_UNITS = ("tests/callbacks/test_relu_units.py", "tests/analysis/test_path_norm.py")
 _SURGERY = ("tests/surgery/test_constants.py", "tests/surgery/test_compact.py")
-_FILES = ("tests/training/test_entry_point.py", "tests/training/test_damaged_state.py")
+_FILES = ("tests/training/test_entry_point.py",)
 _RUNNER = ("tests/training/test_runner.py", "tests/training/test_trainer.py")
-_PERMUTED = (
-    "tests/data/test_preprocessing.py",
-    "tests/training/test_runner.py",
-    "tests/test_paper_recipes.py",
-)
+_PERMUTED = ("tests/training/test_permuted_runs.py",)
 _SEARCH = ("tests/tuning/test_search.py", "tests/tuning/test_search_config.py")
 _CANDIDATES = ("tests/tuning/test_augmentation_search.py",)
 
@@ -193,7 +189,7 @@ NAMED = [
         "tfconvbias/training/run_folder.py",
         "with replacing(file) as unfinished:\n            model.save(unfinished)",
         "model.save(file)",
-        (*_FILES, *_RUNNER),
+        _FILES,
     ),
     Named(
         "JSON is not written atomically",

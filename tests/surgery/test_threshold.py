@@ -177,7 +177,8 @@ def test_branches_that_are_dead_together_leave_one():
     model = StructuredBase(
         ((4, 3), (6, 3), (6, 3)), input_shape=(8, 8, 3), kernel_regularizer=KernelNumber(0.1)
     )
-    for name, factor in (("conv2_shortcut", 2e-4), ("conv3", 1e-5)):
+    # The one with the largest kernel is left, though its other kernels are smaller than all others.
+    for name, factor in (("conv2_shortcut", [2e-4] + [1e-7] * 5), ("conv3", 1e-5)):
         model.get_layer(name).set_weights([kernel_of(model, name) * factor])
     with pytest.warns(UserWarning, match="conv2_shortcut"):
         zeroed = threshold(model, 1e-2)

@@ -5,7 +5,9 @@ import errno
 import os
 import signal
 import sys
+from pathlib import Path
 
+import keras
 import pytest
 
 from tfconvbias import data, training
@@ -109,6 +111,33 @@ def test_a_full_disk_is_one_line_and_leaves_what_was_there(write, tmp_path, monk
     assert "--resume continues" in line
     assert file.read_text() == "before"
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
+class _KilledWhileSaving(keras.Model):
+    def save(self, file):
+        Path(file).write_text("a part of")
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("kind", ["model", "json", "rows"])
+def test_what_stood_there_stays_when_a_writer_is_killed(kind, tmp_path, monkeypatch):
+    file = tmp_path / f"file.{kind}"
+    file.write_text("before")
+    write_text = Path.write_text
+
+    def killed(path, text, *args, **kwargs):
+        write_text(path, text[: len(text) // 2])
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        if kind == "model":
+            training.RunFolder(tmp_path).save_model(_KilledWhileSaving(), file)
+        monkeypatch.setattr(Path, "write_text", killed)
+        if kind == "json":
+            training.write_json(file, {"accuracy": 0.5})
+        training.write_rows(file, [{"epoch": 1, "accuracy": 0.5}])
+    monkeypatch.undo()
+    assert file.read_text() == "before"
 
 
 def test_errors_of_writers_that_are_ours_keep_their_traceback(tmp_path):

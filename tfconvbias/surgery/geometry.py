@@ -29,11 +29,6 @@ class Window:
     length: int | None
     outputs: int | None
 
-    @property
-    def extent(self) -> int:
-        """Number of inputs between the first and the last tap, both included."""
-        return (self.size - 1) * self.dilation + 1
-
 
 @dataclass(frozen=True)
 class Crop:

@@ -313,7 +313,6 @@ class ReshapeRule(Rule):
     def rebuild(self, kept, tensors, build):
         config = self.operation.get_config()
         if "target_shape" in config:
-            spatial = [-1 if size is None else size for size in self.target[1:-1]]
-            config["target_shape"] = (*spatial, int(kept[self.output].sum()))
+            config["target_shape"] = (*self.target[1:-1], int(kept[self.output].sum()))
         args, kwargs = build.arguments(self.call)
         return build.layer(self.call, config, [])(*args, **kwargs)
