@@ -7,12 +7,13 @@ READY := $(VENV)/.ready
 # worker (`--dist loadfile`), so that what its tests share is compiled and built once.
 EVERY_BACKEND := 'backend and not slow and not gpu'
 
-.PHONY: help test test-tensorflow test-jax test-torch test-wheel test-slow lint audit demo bench docs
+.PHONY: help test test-tensorflow test-jax test-torch test-wheel test-slow mutants lint audit demo bench docs
 
 help:
 	@echo "make demo        compare S-CONV, S-LOCAL, S-FC and S-FC + beta-LASSO on an embedded data set"
 	@echo "make test        set up .venv and run the tests (all on TensorFlow, then what JAX and PyTorch compute)"
 	@echo "make test-wheel  install the built package in a fresh environment and try tcb there"
+	@echo "make mutants     whether the tests see bugs that are planted (needs the extra 'mutants')"
 	@echo "make lint        ruff, mypy and bandit"
 	@echo "make audit       installed packages with known flaws (needs the network)"
 	@echo "make docs        the site, in build/docs, with warnings as errors and all links checked"
@@ -40,6 +41,13 @@ test-wheel: $(READY)
 
 test-slow: $(READY)
 	KERAS_BACKEND=tensorflow $(BIN)/pytest -m slow
+
+# For example MUTANTS="--modules surgery --sample 40 --seed 2", or MUTANTS=--named.
+MUTANTS ?= --sample 18 --seed 1
+
+mutants: $(READY)
+	$(BIN)/pip install --quiet -e '.[mutants]'
+	KERAS_BACKEND=tensorflow $(BIN)/python tests/mutants $(MUTANTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

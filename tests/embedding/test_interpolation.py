@@ -165,6 +165,16 @@ def test_relaxed_string_reaches_the_minimum_of_the_elastic_energy(stiffness):
         np.testing.assert_allclose(points, line, atol=1e-6)
 
 
+def test_each_point_of_a_string_has_the_gradient_of_its_own_number():
+    centers = np.arange(10.0).reshape(5, 2) ** 2
+    points = np.zeros((5, 2))
+    forces = centers[1:-1]
+    residual = string_residual(points, lambda x, number: x - centers[number], 0.0)
+    assert residual == pytest.approx(np.sqrt(np.mean(np.sum(forces**2, axis=1))))
+    relax_string(points, lambda x, number: x - centers[number], 0.0, 1.0, 1)
+    np.testing.assert_allclose(points, [[0, 0], *centers[1:-1], [0, 0]])
+
+
 def test_errors():
     a, data = _cnn(0), {"train": _data(0)}
     with pytest.raises(ValueError, match="method"):

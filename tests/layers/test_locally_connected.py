@@ -12,6 +12,7 @@ import pytest
 from contracts import check_layer, to_numpy
 
 from tfconvbias.connectivity import patch_indices
+from tfconvbias.graph import facts_of
 from tfconvbias.layers import LocallyConnected1D, LocallyConnected2D, LocallyConnected3D
 
 LAYERS = {1: LocallyConnected1D, 2: LocallyConnected2D, 3: LocallyConnected3D}
@@ -480,3 +481,10 @@ def test_examples_run(module):
     results = doctest.testmod(importlib.import_module(f"tfconvbias.layers.{module}"))
     assert results.attempted > 0
     assert results.failed == 0
+
+
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_surgery_leaves_channels_in_place(rank):
+    layer = LAYERS[rank](2, 1)
+    assert facts_of(layer).rank == rank
+    assert not facts_of(layer).is_resizable
