@@ -345,3 +345,13 @@ def test_reinitialize_reaches_inner_models_and_normalizations():
     for gamma, beta, mean, variance, alpha in (first[2:], second[2:]):
         assert (gamma == 1).all() and (variance == 1).all()
         assert not beta.any() and not alpha.any() and not mean.any()
+
+
+def test_a_dense_layer_on_flat_inputs_gets_its_volume_back():
+    cnn = keras.Sequential([keras.Input((5, 4, 2)), L.Conv2D(3, 2, name="c")])
+    inputs = keras.Input((40,))
+    back = project(keras.Model(inputs, embed(cnn).get_layer("c")(inputs)))
+    assert back.get_layer("c_volume").target_shape == (5, 4, 2)
+    x = np.random.default_rng(0).normal(size=(3, 5, 4, 2)).astype("float32")
+    expected = _numpy(cnn(x)).reshape(3, -1)
+    np.testing.assert_allclose(_numpy(back(x.reshape(3, 40))), expected, rtol=1e-5, atol=1e-5)

@@ -83,21 +83,26 @@ def main() -> None:
 
 
 def _try_module(name: str, options: argparse.Namespace, copy: Path, stop: float) -> None:
-    from sample import sample
+    from sample import found_again, sample
 
     module = MODULES[name]
     files = [file for file in module.sources(copy) if options.files in str(file)]
-    mutants = sample(copy, files, options.sample, options.seed)
     log = options.output / f"{name}.log"
     answers = options.output / f"{name}-{options.seed}.jsonl"
     if options.again:
         rows = [json.loads(line) for line in answers.read_text().splitlines()]
-        alive = {tuple(row["diff"]) for row in rows if row["outcome"] == "survived"}
-        mutants = [mutant for mutant in mutants if tuple(_diff(copy, mutant)) in alive]
+        mutants = [
+            mutant
+            for row in rows
+            if row["outcome"] == "survived"
+            for mutant in found_again(copy, Path(row["file"]), row["operator"])
+            if _diff(copy, mutant) == row["diff"]
+        ]
         answers = answers.with_suffix(".again.jsonl")
         chosen = dict.fromkeys(mutants, options.again)
         limits = dict.fromkeys(mutants, 900.0)
     else:
+        mutants = sample(copy, files, options.sample, options.seed)
         chosen, limits = _own_tests(name, mutants, copy, log)
     counts: collections.Counter[str] = collections.Counter()
     with answers.open("a") as results:

@@ -71,6 +71,13 @@ def sample(root: Path, files: list[Path], size: int, seed: int) -> list[Mutant]:
     return sorted(chosen, key=lambda mutant: (str(mutant.file), mutant.line))
 
 
+def found_again(root: Path, file: Path, operator: str) -> Iterator[Mutant]:
+    """All that an operator can change in a file, to find a mutant of an earlier sample."""
+    for _, mutant in _possible(file, (root / file).read_text(encoding="utf-8")):
+        if mutant.operator == operator:
+            yield mutant
+
+
 def _possible(file: Path, source: str) -> Iterator[tuple[tuple, Mutant]]:
     nodes = list(ast_nodes(get_ast(source)))
     uninteresting = list(_uninteresting(ast.parse(source)))
