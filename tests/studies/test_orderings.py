@@ -18,8 +18,8 @@ def test_locality_and_sharing_order_the_s_family(tmp_path):
             for name in ("S-CONV", "S-LOCAL", "S-FC")}  # fmt: skip
     rows["β-LASSO"] = {**studies.neyshabur2020.S_FC_BETA_LASSO, "beta": 5.0}
     run = studies.neyshabur2020.TABLE_1.run.replace(
-        dataset="motifs10", num_train=4000, base_channels=4, augment="none", epochs=16,
-        batch_size=128, momentum=0.0, weight_decay=0.0, l1=3e-3, l1_conv=3e-3, verbose="silent",
+        dataset="motifs10", base_channels=4, augment="none", epochs=12,
+        batch_size=128, momentum=0.0, weight_decay=0.0, l1=2e-3, l1_conv=2e-3, verbose="silent",
         tensorboard=False,
     )  # fmt: skip
     found, models = {}, {}
@@ -28,9 +28,9 @@ def test_locality_and_sharing_order_the_s_family(tmp_path):
         found[name] = result.row["test_accuracy"]
         models[name] = keras.saving.load_model(result.folder.last_model)
     assert found["S-CONV"] > 0.97, found
-    assert 0.6 < found["S-LOCAL"] < found["S-CONV"], found
+    assert 0.75 < found["S-LOCAL"] < found["S-CONV"], found
     assert found["S-FC"] < 0.35, found
-    assert found["β-LASSO"] > found["S-FC"] + 0.3, found
+    assert found["β-LASSO"] > found["S-FC"] + 0.4, found
     left = sum(analysis.num_nonzeros(models["β-LASSO"]).values())
     assert left < 0.02 * models["S-FC"].count_params(), left
 
@@ -74,11 +74,11 @@ def test_a_thresholded_network_keeps_its_accuracy_at_half_of_the_multiply_adds(t
     """The draft on structured sparsity: within two points of the base at no more than a half."""
     config = studies.structured_sparsity.SparsityConfig(
         dataset="motifs10", width=0.5, num_train=2000, num_test=1000, augment="none",
-        batch_size=100, epochs=5, sparse_epochs=4, fine_tune_epochs=1, alphas=(0.4,), taus=(0.0,),
+        batch_size=100, epochs=5, sparse_epochs=4, fine_tune_epochs=1, alphas=(0.3, 0.5), taus=(0.0,),
         uniform_widths=(), random_widths=0, verbose="silent", run_dir=str(tmp_path / "run"),
     )  # fmt: skip
     result = studies.structured_sparsity.run_sparsity(config)
-    (found,) = result.of_kind("found")
+    found = result.of_kind("found")[-1]
     # What is zero is removed exactly, so that the function stays.
     assert found["test_accuracy_thresholded"] == pytest.approx(
         found["test_accuracy_penalized"], abs=0.005
