@@ -8,7 +8,7 @@ from keras import ops
 
 from tfconvbias.embedding import EmbeddedDense, embed
 from tfconvbias.graph import LayerFacts, facts_of, register
-from tfconvbias.graph.facts import keeps_zero
+from tfconvbias.graph.facts import channel_axis, keeps_zero
 from tfconvbias.graph.windows import window_of
 from tfconvbias.layers import LocallyConnected2D
 from tfconvbias.regularizers import Complexity, KernelSize
@@ -203,3 +203,33 @@ def test_windows():
     assert (window.size, window.strides, window.padding) == ((3,), (2,), "causal")
     assert window_of(L.MaxPooling3D((1, 2, 3))).strides == (1, 2, 3)
     assert window_of(L.Dense(2)) is None
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.AveragePooling2D(2),
+        keras.layers.Concatenate(),
+        keras.layers.Cropping2D(1),
+        keras.layers.Dropout(0.5),
+        keras.layers.Flatten(),
+        keras.layers.MaxPooling2D(2),
+        keras.layers.ReLU(),
+        keras.layers.UpSampling2D(2),
+        keras.layers.ZeroPadding2D(1),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_what_is_said_to_be_linear_is_additive(layer):
+    def output(x):
+        return np.asarray(keras.ops.convert_to_numpy(layer([x, 2 * x] if takes_two else x)))
+
+    takes_two = isinstance(layer, keras.layers.Concatenate)
+    first, second = np.random.default_rng(0).normal(size=(2, 2, 4, 4, 3)).astype("float32")
+    error = np.abs(output(first) + output(second) - output(first + second)).max()
+    assert facts_of(layer).is_linear == (error < 1e-5)
+
+
+@pytest.mark.parametrize(("axis", "expected"), [(-1, -1), (3, -1), (1, -3), (-3, -3)])
+def test_the_channel_axis_counts_from_the_end(axis, expected):
+    assert channel_axis(keras.layers.BatchNormalization(axis=axis), 4) == expected

@@ -74,7 +74,7 @@ def test_a_thresholded_network_keeps_its_accuracy_at_half_of_the_multiply_adds(t
     """The draft on structured sparsity: within two points of the base at no more than a half."""
     config = studies.structured_sparsity.SparsityConfig(
         dataset="motifs10", width=0.5, num_train=2000, num_test=1000, augment="none",
-        batch_size=100, epochs=5, sparse_epochs=4, fine_tune_epochs=1, alphas=(0.3, 0.5), taus=(0.0,),
+        batch_size=100, epochs=5, sparse_epochs=4, fine_tune_epochs=1, alphas=(0.3, 0.5),
         uniform_widths=(), random_widths=0, verbose="silent", run_dir=str(tmp_path / "run"),
     )  # fmt: skip
     result = studies.structured_sparsity.run_sparsity(config)
