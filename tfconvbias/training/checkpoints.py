@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from tfconvbias.lazy import keras
 from tfconvbias.training.errors import RunFolderError
-from tfconvbias.training.files import read_json, replacing, write_json
+from tfconvbias.training.files import read_json, refusal, replacing, write_json
 
 _SUFFIX = ".weights.h5"
 
@@ -79,8 +80,11 @@ class Checkpoints:
     def _keep(self, num_kept: int) -> None:
         files = self._files()
         for epoch in sorted(files)[: max(0, len(files) - num_kept)]:
-            files[epoch].unlink()
-            _seal(files[epoch]).unlink(missing_ok=True)
+            try:
+                files[epoch].unlink()
+                _seal(files[epoch]).unlink(missing_ok=True)
+            except OSError as error:
+                raise RunFolderError(refusal(str(files[epoch]), error.errno or errno.EIO)) from error
 
     def _files(self) -> dict[int, Path]:
         numbered = {}

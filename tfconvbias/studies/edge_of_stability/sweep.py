@@ -75,7 +75,8 @@ class StabilitySweep(training.ManyRuns, training.Kept):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("seeds", *(f"{name}_width" for name in CONNECTIVITIES), "sweep_steps")
+        self._num_runs("seeds")
+        self._positive(*(f"{name}_width" for name in CONNECTIVITIES), "sweep_steps")
         self._above_zero("small_learning_rate")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise training.ConfigError(
