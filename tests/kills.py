@@ -139,7 +139,10 @@ def _shortened(value: Any) -> str:
     return text if len(text) < 300 else f"{text[:150]} … {text[-150:]}"
 
 
-_TIME = re.compile(r"seconds|minutes|milliseconds|_ms$|latency|speed|images_per|date|start")
+# Seals hold digests of files, whose bytes may differ where their arrays do not.
+_TIME = re.compile(
+    r"^seal$|^sha256$|^history$|seconds|minutes|milliseconds|_ms$|latency|speed|images_per|date|start"
+)
 
 
 def _without_times(value: Any) -> Any:
@@ -156,9 +159,11 @@ def _weights(file: Any) -> dict[str, str]:
     found = {}
     with h5py.File(file) as opened:
         opened.visititems(
-            lambda name, item: found.update({name: hashlib.sha256(item[()].tobytes()).hexdigest()})
-            if isinstance(item, h5py.Dataset)
-            else None
+            lambda name, item: (
+                found.update({name: hashlib.sha256(item[()].tobytes()).hexdigest()})
+                if isinstance(item, h5py.Dataset)
+                else None
+            )
         )
     return found
 
@@ -198,7 +203,7 @@ class _Points:
         sync, replace, write_text = os.fsync, os.replace, Path.write_text
 
         def fsync(descriptor):
-            self.reach("sync", os.readlink(f"/proc/self/fd/{descriptor}"))
+            self.reach("sync", Path(f"/proc/self/fd/{descriptor}").readlink())
             return sync(descriptor)
 
         def replacing(source, target, **options):
@@ -291,8 +296,8 @@ def _serve() -> None:
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     # Imported before the first fork, and computing nothing: TensorFlow has no threads then.
-    import matplotlib.pyplot  # noqa: F401
     import keras_tuner  # noqa: F401
+    import matplotlib.pyplot  # noqa: F401
     import tensorflow  # noqa: F401
 
     import tfconvbias

@@ -322,7 +322,7 @@ class _Seed:
         accuracies = place.history()["val_accuracy"]
         epoch = int(np.argmax(accuracies))
         if epoch:
-            best = keras.saving.load_model(place.best_model, compile=False)
+            best = place.load_model(place.best_model, compile=False)
         else:
             best = model
             best.set_weights(start)

@@ -197,7 +197,7 @@ def stored_experiments(sweep: StabilitySweep) -> dict[str, list[Row]]:
         name: [row_file(folder, run.name) for run in runs] for name, runs in sweep.runs().items()
     }
     return {
-        name: [training.read_json(file) for file in found if file.exists()]
+        name: [training.read_sealed(file, file.stem)[0] for file in found if file.exists()]
         for name, found in files.items()
     }
 
