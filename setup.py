@@ -35,6 +35,7 @@ DOCS = [
 TEST = [
     "bandit>=1.8",
     "bokeh>=3.7",
+    "hypothesis>=6.100",
     "jax>=0.6",
     "mypy>=1.15",
     "numba>=0.61",
