@@ -392,16 +392,8 @@ def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:
     if dataset is not None:
         found["images"] = _label(dataset)
     # As JSON holds it: lists for tuples.
-    return _plain(found)
+    return json.loads(json.dumps(found))
 
 
 def _label(dataset: Images) -> str:
     return f"{dataset.name} {dataset.digest}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value
