@@ -254,7 +254,7 @@ def _is_number_within(value: Any, hint: type, bounds: tuple) -> bool:
             value = operator.index(value)
         except TypeError:
             return False
-    elif not isinstance(value, numbers.Real) and np.ndim(value) == 0 and hasattr(value, "dtype"):
+    elif not isinstance(value, numbers.Real) and hasattr(value, "dtype") and np.ndim(value) == 0:
         value = float(value)
     elif not isinstance(value, numbers.Real):
         return False

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import io
 import os
 import signal
 import sys
@@ -185,3 +186,11 @@ def test_folders_that_cannot_be_made_are_one_line(place, tmp_path, monkeypatch, 
     (line,) = capsys.readouterr().err.splitlines()
     assert "cannot be written" in line
     assert "Choose another --run-dir." in line
+
+
+def test_names_that_are_no_text_are_printed_all_the_same(monkeypatch):
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    training.guarded(lambda: print("β of class \udcff"))
+    shown.seek(0)
+    assert shown.buffer.read() == b"\\u03b2 of class \\udcff\n"

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tfconvbias import training
-from tfconvbias.training import RunConfig, RunFolderError, command_line
+from tfconvbias.training import RunConfig, RunFolderError, RunPausedError, command_line
+from tfconvbias.training.execution import stop_request
 from tfconvbias.tuning import SearchConfig, SearchError, SGDHyperModel, search
 
 
@@ -183,3 +184,15 @@ def test_a_folder_of_another_search_is_an_error(dataset, tiny, tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("precious")
     with pytest.raises(RunFolderError, match="not empty and holds no search"):
         search(config.replace(run_dir=str(tmp_path / "full")), dataset)
+
+
+def test_a_search_that_is_asked_to_stop_fails_no_trial(dataset, tiny):
+    config = SearchConfig().replace(**tiny, checkpoint_every=1)
+    stop_request.set()
+    try:
+        with pytest.raises(RunPausedError, match="Stopped after epoch 1 of 2"):
+            search(config, dataset)
+    finally:
+        stop_request.clear()
+    results = search(config.replace(resume=True), dataset)
+    assert [row["status"] for row in results.rows] == 4 * ["COMPLETED"]

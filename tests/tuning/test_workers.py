@@ -103,3 +103,14 @@ def test_a_chief_without_workers_left_stops(start, tmp_path):
     output, _ = chief.communicate(timeout=120)
     assert chief.returncode == 3
     assert "All workers fell silent" in output
+
+
+@pytest.mark.slow
+def test_a_worker_whose_chief_is_killed_stops_and_the_search_goes_on(start, tmp_path):
+    chief, ann = start("chief"), start("ann")
+    wait_for((tmp_path / "search" / "trials" / "trial_0000" / "trial.json").exists, 120)
+    chief.send_signal(signal.SIGKILL)
+    output, errors = ann.communicate(timeout=60)
+    assert ann.returncode == 3, errors
+    assert "chief does not answer" in output
+    assert "Traceback" not in errors

@@ -65,7 +65,7 @@ def read_policy(policy: str | os.PathLike | Sequence) -> Policy:
         content = json.loads(Path(policy).read_text(encoding="utf-8"))
     except OSError as error:
         raise ValueError(f"{place} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{place} is not a JSON file: {error}.") from error
     return _checked(content, place)
 

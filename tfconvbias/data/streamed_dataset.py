@@ -97,7 +97,7 @@ class StreamedDataset(ImageDataset):
         cache = folder / f"{self._fingerprint()}.json"
         try:
             return json.loads(cache.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass  # not there yet, or cut short: read the images
         found = self._read_all()
         try:

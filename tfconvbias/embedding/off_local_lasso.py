@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -87,7 +87,7 @@ class OffLocalBetaLasso(BetaLasso):
         l1: Any,
         beta: Any,
         layers: Mapping[str, dict],
-        threshold: str = "hard",
+        threshold: Literal["hard", "soft"] = "hard",
         name: str = "off_local_beta_lasso",
         **kwargs: Any,
     ):

@@ -189,5 +189,5 @@ def read_manifest(folder: Path) -> list[PresetCard]:
     try:
         entries = json.loads(file.read_text(encoding="utf-8"))
         return [PresetCard.from_json(entry) for entry in entries]
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise PresetError(f"The manifest {str(file)!r} is damaged: {error!r}") from error

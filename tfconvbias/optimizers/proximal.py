@@ -115,16 +115,16 @@ class Proximal(keras.optimizers.Optimizer):
 
     def __init__(
         self,
-        inner_optimizer,
-        penalty,
-        alpha,
+        inner_optimizer: str | Mapping[str, Any] | keras.optimizers.Optimizer,
+        penalty: Any,
+        alpha: float | Callable,
         penalized: str | Callable[[Any], bool] | None = None,
         gammas: Mapping[str, str] | None = None,
         penalties: Mapping[str, Any] | None = None,
-        use_ema=False,
-        ema_momentum=0.99,
-        ema_overwrite_frequency=None,
-        name="proximal",
+        use_ema: bool = False,
+        ema_momentum: float = 0.99,
+        ema_overwrite_frequency: int | None = None,
+        name: str | None = "proximal",
     ):
         for one in (penalty, *(penalties or {}).values()):
             if not callable(getattr(one, "proximal", None)):

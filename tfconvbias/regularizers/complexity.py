@@ -149,13 +149,13 @@ class Complexity(PenaltyWeight, keras.Model):
 
     def __init__(
         self,
-        base,
-        alpha,
-        form="multiply_adds",
-        groups="half_ring",
-        norm="l2",
-        fold_normalization=False,
-        name=None,
+        base: keras.Model,
+        alpha: float,
+        form: str = "multiply_adds",
+        groups: str = "half_ring",
+        norm: str = "l2",
+        fold_normalization: bool = False,
+        name: str | None = None,
     ):
         super().__init__(name=name)
         if form not in FORMS:
@@ -203,17 +203,15 @@ class Complexity(PenaltyWeight, keras.Model):
 
 
 def _targets(graph, form, groups, norm, fold_normalization) -> list[_Target]:
-    numbers = [
-        n for n, call in enumerate(graph.calls) if kernel_axes_of(call.operation) is not None
-    ]
-    last = _last_kernel_calls(graph, set(numbers))
+    found = {n: kernel_axes_of(call.operation) for n, call in enumerate(graph.calls)}
+    axes_of = {n: axes for n, axes in found.items() if axes is not None}
+    last = _last_kernel_calls(graph, set(axes_of))
     targets: list[_Target] = []
     seen: set[int] = set()
-    for number in numbers:
+    for number, axes in axes_of.items():
         if number in last:
             continue
         layer = graph.calls[number].operation
-        axes = kernel_axes_of(layer)
         spatial = len(layer.kernel.shape) > 2
         sized = spatial and form in ("size", "size_squared", "multiply_adds")
         measure: StructuredSparsity

@@ -1,6 +1,7 @@
 """The penalty that peels kernels from the outside in, and so learns their sizes."""
 
 import math
+from collections.abc import Sequence
 
 import keras
 import numpy as np
@@ -58,7 +59,14 @@ class KernelSize(StructuredSparsity):
         Coding", JMLR 2011: one pass over the groups, inner ones first.
     """
 
-    def __init__(self, alpha, groups="half_ring", norm="l2", kernel_axes=-1, name=None):
+    def __init__(
+        self,
+        alpha: float,
+        groups: str = "half_ring",
+        norm: str = "l2",
+        kernel_axes: int | Sequence[int] = -1,
+        name: str | None = None,
+    ):
         super().__init__(alpha, norm=norm, kernel_axes=kernel_axes, name=name)
         if groups not in STRATEGIES:
             raise ValueError(f"`groups` must be one of {STRATEGIES}. Received: groups={groups!r}")

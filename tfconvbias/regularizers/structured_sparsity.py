@@ -1,6 +1,7 @@
 """What the structured sparsity regularizers share: α as a variable, the view of a kernel."""
 
 import math
+from collections.abc import Sequence
 from numbers import Real
 
 import keras
@@ -63,7 +64,13 @@ class StructuredSparsity(PenaltyWeight, keras.layers.Layer, keras.regularizers.R
         name: Name of the object.
     """
 
-    def __init__(self, alpha, norm="l2", kernel_axes=-1, name=None):
+    def __init__(
+        self,
+        alpha: float,
+        norm: str = "l2",
+        kernel_axes: int | Sequence[int] = -1,
+        name: str | None = None,
+    ):
         super().__init__(trainable=False, name=name)
         if norm not in NORMS:
             raise ValueError(f"`norm` must be one of {NORMS}. Received: norm={norm!r}")

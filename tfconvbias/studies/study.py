@@ -77,6 +77,7 @@ class Study(ManyRuns):
     def __post_init__(self):
         super().__post_init__()
         self._distinct("datasets", "seeds")
+        self._seeds("seeds")
         labels = [dataset_label(name) for name in self.datasets]
         if len(set(labels)) < len(labels):
             raise ConfigError(

@@ -30,7 +30,16 @@ from tfconvbias.training.errors import (
     TrainingDivergedError,
 )
 from tfconvbias.training.execution import Deadline, Execution, Kept
-from tfconvbias.training.files import read_json, replacing, write_json, write_rows, write_text
+from tfconvbias.training.files import (
+    place_of,
+    read_json,
+    read_sealed,
+    replacing,
+    write_json,
+    write_rows,
+    write_sealed,
+    write_text,
+)
 from tfconvbias.training.layouts import LAYOUTS
 from tfconvbias.training.page import (
     Figures,
@@ -128,9 +137,11 @@ __all__ = [
     "locality_cells",
     "main",
     "option",
+    "place_of",
     "plan_run",
     "print_plan",
     "read_json",
+    "read_sealed",
     "replacing",
     "report_comparison",
     "report_run",
@@ -146,6 +157,7 @@ __all__ = [
     "write_page",
     "write_report",
     "write_rows",
+    "write_sealed",
     "write_text",
     "xla_pays",
 ]

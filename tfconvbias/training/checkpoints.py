@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+import errno
 import shutil
 import sys
 from pathlib import Path
 
 from tfconvbias.lazy import keras
 from tfconvbias.training.errors import RunFolderError
-from tfconvbias.training.files import read_json, replacing, write_json
+from tfconvbias.training.files import read_json, refusal, replacing, sha256, write_json
 
 _SUFFIX = ".weights.h5"
 
@@ -52,35 +52,52 @@ class Checkpoints:
             )
         return None
 
-    def save(self, model: keras.Model, epoch: int, num_kept: int) -> None:
-        """Store weights and optimizer after an epoch, and drop all but the newest checkpoints."""
+    def save(self, model: keras.Model, epoch: int, num_kept: int, history: str) -> None:
+        """Store weights and optimizer after an epoch, and drop all but the newest checkpoints.
+
+        Args:
+            model: A compiled model.
+            epoch: The epoch, counted from 1.
+            num_kept: How many checkpoints stay.
+            history: Digest of the history until then.
+        """
         file = self.path / f"checkpoint-{epoch}{_SUFFIX}"
         with replacing(file) as unfinished:
             model.save_weights(unfinished)
-            self._write_seal(file, epoch, unfinished)
+            self._write_seal(file, epoch, unfinished, history)
         self._keep(num_kept)
 
-    def copy(self, epoch: int, other: Path) -> None:
+    def copy(self, epoch: int, other: Path, history: str) -> None:
         """Take over another training's checkpoint, as one of this training."""
         file = self.path / f"checkpoint-{epoch}{_SUFFIX}"
         with replacing(file) as unfinished:
             shutil.copyfile(other, unfinished)
-            self._write_seal(file, epoch, unfinished)
+            self._write_seal(file, epoch, unfinished, history)
 
     def drop(self) -> None:
         """Remove all checkpoints."""
         self._keep(0)
 
-    def _write_seal(self, file: Path, epoch: int, weights: Path) -> None:
+    def history_digest(self, epoch: int) -> str | None:
+        """Digest of the history until an epoch, or `None` if its seal is of an earlier version."""
+        return read_json(_seal(self.path / f"checkpoint-{epoch}{_SUFFIX}")).get("history")
+
+    def _write_seal(self, file: Path, epoch: int, weights: Path, history: str) -> None:
         """Write a seal before the weights have their name, so that none is ever without."""
-        seal = {"epoch": epoch, "work": self.work, "sha256": _sha256(weights)}
+        seal = {"epoch": epoch, "work": self.work, "sha256": sha256(weights)}
+        seal["history"] = history
         write_json(_seal(file), seal)
 
     def _keep(self, num_kept: int) -> None:
         files = self._files()
         for epoch in sorted(files)[: max(0, len(files) - num_kept)]:
-            files[epoch].unlink()
-            _seal(files[epoch]).unlink(missing_ok=True)
+            try:
+                files[epoch].unlink()
+                _seal(files[epoch]).unlink(missing_ok=True)
+            except OSError as error:
+                raise RunFolderError(
+                    refusal(str(files[epoch]), error.errno or errno.EIO)
+                ) from error
 
     def _files(self) -> dict[int, Path]:
         numbered = {}
@@ -99,15 +116,10 @@ class Checkpoints:
             return f"has no {_seal(file).name} that says what it is"
         if stored["work"] != self.work:
             return "belongs to another training"
-        if stored["epoch"] != epoch or stored["sha256"] != _sha256(file):
+        if stored["epoch"] != epoch or stored["sha256"] != sha256(file):
             return "is damaged"
         return None
 
 
 def _seal(file: Path) -> Path:
     return file.with_name(file.name.removesuffix(_SUFFIX) + ".json")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

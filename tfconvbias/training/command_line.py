@@ -50,7 +50,19 @@ def parse(
     Raises:
         SystemExit: With status 2 and a message, for an unknown option or a bad value.
     """
-    parser = argparse.ArgumentParser(
+    found = parser(config, description=description, demo=demo, fixed=fixed)
+    return chosen(config, found, argv, demo)
+
+
+def parser(
+    config: Config,
+    *,
+    description: str | None = None,
+    demo: Mapping[str, Any] | None = None,
+    fixed: Collection[str] = (),
+) -> argparse.ArgumentParser:
+    """The parser of a configuration's options; arguments as in `parse`."""
+    found = argparse.ArgumentParser(
         prog=None if started_by is None else program_name(),
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -59,7 +71,7 @@ def parse(
         shown = " ".join(
             f"--{name.replace('_', '-')} {_shown(value)}" for name, value in demo.items()
         )
-        parser.add_argument(
+        found.add_argument(
             "--demo", action="store_true", help=f"small and offline, in minutes: {shown}"
         )
     groups: dict[str, Any] = {}
@@ -67,8 +79,18 @@ def parse(
         if option.name in fixed:
             continue
         if option.section not in groups:
-            groups[option.section] = parser.add_argument_group(option.section)
+            groups[option.section] = found.add_argument_group(option.section)
         _add_option(groups[option.section], option)
+    return found
+
+
+def chosen(
+    config: AnyConfig,
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+    demo: Mapping[str, Any] | None = None,
+) -> AnyConfig:
+    """The configuration with the options that were given; arguments as in `parse`."""
     given = vars(parser.parse_args(argv))
     changes: dict[str, Any] = dict(demo or {}) if given.pop("demo", False) else {}
     changes.update(given)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import functools
+import math
 import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 from tfconvbias.arguments import check, checked
 from tfconvbias.training.errors import ConfigError
+
+_MOST_RUNS = 10_000
 
 
 @checked
@@ -53,10 +56,19 @@ class Config:
     def __post_init__(self):
         kind: Any = type(self)  # hashable, as every class is, which mypy does not see
         for name, hint in _field_hints(kind).items():
+            value = getattr(self, name)
             try:
-                check(name, getattr(self, name), hint)
+                check(name, value, hint)
             except ValueError as error:
                 raise ConfigError(str(error)) from None
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, float) and not math.isfinite(part):
+                    raise ConfigError(f"{name} must hold finite numbers. Received: {name}={value}")
+                if isinstance(part, str) and not _is_text(part):
+                    raise ConfigError(
+                        f"{name} must be text; bytes that are no UTF-8, such as those of a "
+                        f"folder's name, are not. Received: {name}={part!a}"
+                    )
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide the result, those of an inner configuration among them."""
@@ -102,6 +114,16 @@ class Config:
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name} must be a positive integer. Received: {name}={value}")
 
+    def _num_runs(self, *names: str, at_least: int = 1) -> None:
+        """Check counts of which each stands for a run or more, all of them planned at once."""
+        for name in names:
+            value = getattr(self, name)
+            if not at_least <= value <= _MOST_RUNS:
+                raise ConfigError(
+                    f"{name} must be a whole number from {at_least} to {_MOST_RUNS}. "
+                    f"Received: {name}={value}"
+                )
+
     def _all_positive(self, *names: str) -> None:
         """Check sequences of counts."""
         for name in names:
@@ -126,12 +148,14 @@ class Config:
                 )
 
     def _seeds(self, *names: str, optional: bool = False) -> None:
-        """Check seeds of every generator, or `None` where `optional`."""
+        """Check seeds of every generator, one or several, or `None` where `optional`."""
         for name in names:
             value = getattr(self, name)
-            if not (value is None and optional) and not 0 <= value < 2**32:
+            seeds = value if isinstance(value, tuple) else (value,)
+            if not (value is None and optional) and not all(0 <= s < 2**32 for s in seeds):
+                what = "integers" if isinstance(value, tuple) else "an integer"
                 raise ConfigError(
-                    f"{name} must be an integer from 0 to 2³² − 1. Received: {name}={value}"
+                    f"{name} must be {what} from 0 to 2³² − 1. Received: {name}={value}"
                 )
 
     def _distinct(self, *names: str) -> None:
@@ -142,6 +166,15 @@ class Config:
                 raise ConfigError(
                     f"`{name}` must hold one value or more, each once. Received: {name}={values}"
                 )
+
+
+def _is_text(value: str) -> bool:
+    """Whether a string can be written; file names of other bytes become strings that cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @functools.cache

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import shlex
 import signal
@@ -81,6 +82,10 @@ def guarded(work: Callable[[], object]) -> None:
     Raises:
         SystemExit: As `main`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Names of folders may hold bytes that the terminal's encoding has no letter for.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with stop_on_termination():
             work()

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import errno
+import hashlib
 import io
 import json
 import os
@@ -71,7 +72,8 @@ def refusal(place: str, number: int) -> str:
 def write_text(file: Path, text: str) -> None:
     """Write a text file, as `replacing` does."""
     with replacing(file) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        # Class names may hold bytes of file names that are no text.
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @checked
@@ -100,8 +102,95 @@ def read_json(file: Path) -> Any:
     """
     try:
         return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunFolderError(
-            f"{file} is damaged ({error}). Remove {file.parent} to begin anew, or choose another "
-            "--run-dir."
-        ) from error
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise damaged(file, str(error)) from error
+
+
+@checked
+def read_object(file: Path) -> dict[str, Any]:
+    """The content of a JSON file that holds an object.
+
+    Raises:
+        RunFolderError: If it is damaged.
+    """
+    content = read_json(file)
+    if not isinstance(content, dict):
+        raise damaged(file, "it holds no JSON object")
+    return content
+
+
+def damaged(file: Path, why: str) -> RunFolderError:
+    """The error of a file that does not hold what was written to it."""
+    return RunFolderError(
+        f"{file} is damaged ({why}). Remove {file.parent} to begin anew, or choose another "
+        "--run-dir."
+    )
+
+
+@checked
+def write_sealed(file: Path, row: Mapping[str, Any], work: str, **seal: Any) -> None:
+    """Write an object as JSON, with a seal by which `read_sealed` knows it again.
+
+    Args:
+        file: The file.
+        row: The object.
+        work: What it belongs to.
+        **seal: What else the seal holds.
+    """
+    sealed = {**seal, "work": work}
+    # As JSON gives it back, in which keys are text and tuples are lists.
+    content = json.loads(json.dumps(row))
+    write_json(file, {**row, _SEAL: {**sealed, "sha256": _digest(content, sealed)}})
+
+
+@checked
+def read_sealed(file: Path, work: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """An object and its seal; files of earlier versions have none, which leaves it empty.
+
+    Args:
+        file: The file.
+        work: What it must belong to, or `None` if that is not known.
+
+    Raises:
+        RunFolderError: If the file is damaged or belongs to something else.
+    """
+    row = read_object(file)
+    seal = row.pop(_SEAL, {})
+    try:
+        sealed = {name: value for name, value in seal.items() if name != "sha256"}
+        is_whole = not seal or seal["sha256"] == _digest(row, sealed)
+    except (AttributeError, KeyError):
+        is_whole = False
+    if not is_whole:
+        raise damaged(file, "its content is not what was written")
+    if seal and work is not None and sealed["work"] != work:
+        raise damaged(file, "it belongs to other work")
+    return row, seal
+
+
+@checked
+def place_of(folder: Path) -> str | None:
+    """What rows in a folder belong to: the nearest configuration, and the way from there.
+
+    It stays the same where the configured folder moves; `None` without any configuration.
+    """
+    for claimed in (folder, *folder.parents):
+        file = claimed / "config.json"
+        if file.is_file():
+            return f"{sha256(file)} {folder.relative_to(claimed).as_posix()}"
+    return None
+
+
+_SEAL = "seal"
+
+
+def _digest(row: Any, sealed: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps([row, sealed], sort_keys=True).encode()).hexdigest()
+
+
+def sha256(file: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -153,7 +153,7 @@ def write_report(
     }
     localities = []
     for name, folder in folders.items():
-        model = keras.saving.load_model(folder.last_model, compile=False)
+        model = folder.load_model(folder.last_model, compile=False)
         drawn = first_layer_images(model, first_layer)
         if drawn is not None:
             images, least = drawn

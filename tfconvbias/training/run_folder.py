@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import errno
 import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,11 +22,16 @@ from tfconvbias.training.data_config import DataConfig, build_dataset
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import (
     PREFIX,
-    read_json,
+    damaged,
+    place_of,
+    read_object,
+    read_sealed,
     refusal,
     replacing,
+    sha256,
     write_json,
     write_rows,
+    write_sealed,
 )
 
 LOGS = "logs"
@@ -194,7 +200,7 @@ class RunFolder:
 
     def config(self) -> dict[str, Any]:
         """The stored configuration."""
-        return read_json(self.path / "config.json")
+        return read_object(self.path / "config.json")
 
     def dataset(self, name: str | None = None, data_dir: str | None = None) -> data.ImageDataset:
         """Load the images on which the training was done.
@@ -224,16 +230,25 @@ class RunFolder:
 
     def result(self) -> dict[str, Any] | None:
         """The results row, or `None` while the work is not complete."""
-        file = self.path / "result.json"
-        return read_json(file) if file.exists() else None
+        return self._sealed_result()[0]
 
     def environment(self) -> dict[str, Any]:
         """Versions, commit and hardware of the training."""
-        return read_json(self.path / "environment.json")
+        return read_object(self.path / "environment.json")
 
     def write_result(self, result: Mapping[str, Any]) -> None:
-        """Store the results row, which marks the work as complete."""
-        write_json(self.path / "result.json", result)
+        """Store the results row, which marks the work as complete.
+
+        Its seal holds digests of the history and of the models, which nothing changes any more.
+        """
+        models = [file for file in (self.last_model, self.best_model) if file.exists()]
+        write_sealed(
+            self.path / "result.json",
+            result,
+            place_of(self.path) or "",
+            history=_digest(self._history_rows()),
+            models={file.name: sha256(file) for file in models},
+        )
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Store versions, commit and hardware."""
@@ -243,6 +258,24 @@ class RunFolder:
         """Save a model so that a kill leaves the previous one or the new one, never a part."""
         with replacing(file) as unfinished:
             model.save(unfinished)
+
+    @checked
+    def load_model(self, file: Path, compile: bool = True) -> keras.Model:
+        """Load the last or the best model of finished work, if it is the one that was stored.
+
+        Args:
+            file: `last_model` or `best_model`.
+            compile: As of `keras.saving.load_model`.
+
+        Raises:
+            RunFolderError: If it is missing, damaged or another one.
+        """
+        if not file.is_file():
+            raise damaged(file, "it is missing")
+        stored = self._sealed_result()[1].get("models", {}).get(file.name)
+        if stored is not None and stored != sha256(file):
+            raise damaged(file, "its content is not what was written")
+        return keras.saving.load_model(file, compile=compile)
 
     def checkpoint(self) -> tuple[int, Path] | None:
         """The newest whole checkpoint: the number of its epoch, and its file; `None` without one.
@@ -254,7 +287,7 @@ class RunFolder:
 
     def save_checkpoint(self, model: keras.Model, epoch: int, num_kept: int = 2) -> None:
         """Store weights and optimizer after an epoch, counted from 1; drop all but the newest."""
-        self._checkpoints().save(model, epoch, num_kept)
+        self._checkpoints().save(model, epoch, num_kept, _digest(self._history_rows()))
 
     def take_over(self, earlier: RunFolder) -> None:
         """Start from another training's end: its newest checkpoint, and its history until there.
@@ -266,8 +299,9 @@ class RunFolder:
         if found is None:
             raise RunFolderError(f"{earlier.path} holds no checkpoint to go on from.")
         epoch, file = found
-        self._write_history([row for row in earlier._history_rows() if row["epoch"] <= epoch])
-        self._checkpoints().copy(epoch, file)
+        rows = [row for row in earlier._history_rows() if row["epoch"] <= epoch]
+        self._write_history(rows)
+        self._checkpoints().copy(epoch, file, _digest(rows))
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a training that is over."""
@@ -280,6 +314,7 @@ class RunFolder:
             RunFolderError: If the file is damaged.
         """
         rows = self._history_rows()
+        self._check_history(rows, self._sealed_result()[1].get("history"))
         return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
     def append_history(self, row: Mapping[str, float]) -> None:
@@ -299,8 +334,21 @@ class RunFolder:
                 f"{self.path / 'history.csv'} ends before epoch {epochs}, of which there is a "
                 f"checkpoint. Remove {self.path} to begin anew, or choose another --run-dir."
             )
+        if epochs > 0:
+            self._check_history(kept, self._checkpoints().history_digest(epochs))
         if len(kept) < len(rows):
             self._write_history(kept)
+
+    def _check_history(self, rows: list[dict[str, float]], stored: str | None) -> None:
+        if stored is not None and _digest(rows) != stored:
+            raise damaged(self.path / "history.csv", "its content is not what was written")
+
+    def _sealed_result(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+        """The results row and its seal, or `None` and no seal."""
+        try:
+            return read_sealed(self.path / "result.json", place_of(self.path))
+        except FileNotFoundError:
+            return None, {}
 
     def _history_rows(self) -> list[dict[str, float]]:
         file = self.path / "history.csv"
@@ -310,7 +358,7 @@ class RunFolder:
             with file.open(newline="", encoding="utf-8") as stream:
                 rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
             epochs = [row["epoch"] for row in rows]
-        except (ValueError, TypeError, KeyError, AttributeError, csv.Error):
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error):
             epochs, rows = [-1.0], []
         # From 1 on, or from 0 where the start was measured.
         expected = [epochs[0] + k for k in range(len(epochs))] if epochs else []
@@ -334,22 +382,18 @@ class RunFolder:
         return f"{self._owner._work()} {self.path.name}" if self._owner else ""
 
 
+def _digest(rows: Sequence[Mapping[str, float]]) -> str:
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
 def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:
     # The backends draw different random numbers.
     found = {**config.identity(), "backend": keras.config.backend()}
     if dataset is not None:
         found["images"] = _label(dataset)
     # As JSON holds it: lists for tuples.
-    return _plain(found)
+    return json.loads(json.dumps(found))
 
 
 def _label(dataset: Images) -> str:
     return f"{dataset.name} {dataset.digest}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return value

@@ -104,6 +104,8 @@ def _run(
     _check_folder(folder, config, dataset, devices)
     finished = folder.result()
     if finished is not None:
+        if devices.is_chief:
+            folder.drop_checkpoints()  # of a process that was killed just before
         return RunResult(folder, finished, folder.history(), devices.is_chief)
 
     policy = keras.config.dtype_policy()

@@ -17,14 +17,22 @@ from tfconvbias.tuning.search_config import SearchConfig
 
 if TYPE_CHECKING:
     from tfconvbias.tuning.hypermodels import BetaLassoHyperModel, SGDHyperModel, hypermodel
-    from tfconvbias.tuning.oracles import BayesianOracle, GridOracle, HyperbandOracle
+    from tfconvbias.tuning.oracles import (
+        BayesianOracle,
+        GridOracle,
+        HyperbandOracle,
+        RandomOracle,
+        WholeFiles,
+    )
 
 _LAZY = {
     "BayesianOracle": "oracles",
     "BetaLassoHyperModel": "hypermodels",
     "GridOracle": "oracles",
     "HyperbandOracle": "oracles",
+    "RandomOracle": "oracles",
     "SGDHyperModel": "hypermodels",
+    "WholeFiles": "oracles",
     "hypermodel": "hypermodels",
 }
 
@@ -34,10 +42,12 @@ __all__ = [
     "BetaLassoHyperModel",
     "GridOracle",
     "HyperbandOracle",
+    "RandomOracle",
     "SGDHyperModel",
     "SearchConfig",
     "SearchError",
     "SearchResults",
+    "WholeFiles",
     "hypermodel",
     "report_augmentation_search",
     "report_search",

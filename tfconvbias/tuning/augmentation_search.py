@@ -158,7 +158,7 @@ def _judge(
         y_test=labels,
     )
     result = run(config.run.replace(run_dir=str(to)), part)
-    network = keras.saving.load_model(result.folder.last_model)
+    network = result.folder.load_model(result.folder.last_model)
     order = np.random.default_rng(config.run.seed).permutation(len(images))[: config.max_judged]
     return network, images[order], labels[order]
 

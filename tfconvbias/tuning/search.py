@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, keras, keras_tuner
 from tfconvbias.optional import require
-from tfconvbias.training import RunFolder, build_dataset, with_precision
+from tfconvbias.training import RunFolder, RunPausedError, build_dataset, with_precision
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.results import SearchResults
 from tfconvbias.tuning.search_config import SearchConfig
@@ -49,7 +49,8 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
 
     Raises:
         RunFolderError: If the folder holds another search, or this one without `config.resume`.
-        SearchError: If no trial succeeded, or the chief has no worker left.
+        RunPausedError: If the process was asked to stop; the trial goes on where it was stopped.
+        SearchError: If no trial succeeded, the chief has no worker left, or a worker no chief.
         data.DatasetUnavailableError: If the data set is not available.
     """
     require("keras_tuner", "tuner", "A search")
@@ -86,7 +87,7 @@ def search(config: SearchConfig, dataset: data.ImageDataset | None = None) -> Se
                 _lead(tuner, oracle, config)
             else:
                 tuner.save()
-                tuner.search()
+                _work(tuner)
     finally:
         keras.config.set_dtype_policy(policy)
     if role == "worker":
@@ -109,6 +110,21 @@ def _role() -> str:
     if "KERASTUNER_ORACLE_IP" not in os.environ:
         return "alone"
     return "chief" if "chief" in os.environ.get("KERASTUNER_TUNER_ID", "") else "worker"
+
+
+def _work(tuner: RunTuner) -> None:
+    """Run trials until there is none left.
+
+    Raises:
+        RunPausedError: If the process was asked to stop.
+        SearchError: If the chief is lost.
+    """
+    try:
+        tuner.search()
+    except keras_tuner.errors.FatalError as error:
+        if isinstance(error.__cause__, RunPausedError | SearchError):
+            raise error.__cause__ from None
+        raise
 
 
 def _lead(tuner: RunTuner, oracle: GridOracle, config: SearchConfig) -> None:

@@ -12,14 +12,18 @@ import keras_tuner
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
-from tfconvbias.training import RunFolder
+from tfconvbias.training import RunFolder, RunPausedError
+from tfconvbias.training.execution import stop_request
+from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.hypermodels import _TrainingHyperModel
+from tfconvbias.tuning.oracles import WholeFiles
 
 _POLL_SECONDS = 0.2
 _SIGNS_OF_LIFE = 5
+_ANSWER_SECONDS = 30.0
 
 
-class RunTuner(BaseTuner):
+class RunTuner(WholeFiles, BaseTuner):
     """Runs trials of a search, in this process alone or as one worker of several.
 
     A Hyperband trial that goes on from another one's continues its model and its optimizer, so it
@@ -46,6 +50,9 @@ class RunTuner(BaseTuner):
         self.goes_on = isinstance(oracle, keras_tuner.oracles.HyperbandOracle)
         # Without a hypermodel of its own KerasTuner builds none to find the search space.
         super().__init__(oracle, directory=str(directory), project_name=project_name)
+        self.lost: SearchError | None = None
+        if self._is_worker():
+            self.oracle.stub = _Chief(self.oracle.stub, min(worker_timeout, _ANSWER_SECONDS))
 
     def pre_create_trial(self) -> None:
         """Wait a little, since the oracle may answer at once that there is nothing to do yet."""
@@ -57,6 +64,10 @@ class RunTuner(BaseTuner):
         Returns:
             The metrics of the epoch that is best by the objective, the objective itself,
             `best_epoch` and `epochs`.
+
+        Raises:
+            keras_tuner.errors.FatalError: If the training was asked to stop, or the chief is lost;
+                its cause is a `RunPausedError` or a `SearchError`.
         """
         hp = trial.hyperparameters
         run = self.space.config.run
@@ -66,7 +77,11 @@ class RunTuner(BaseTuner):
         with self._signs_of_life(trial.trial_id):
             if "tuner/trial_id" in hp.values and folder.checkpoint() is None:
                 folder.take_over(self._folder(hp.values["tuner/trial_id"]))
-            history = self.space.fit(hp, self.space.build(hp), epochs=last_epoch, folder=folder)
+            try:
+                history = self.space.fit(hp, self.space.build(hp), epochs=last_epoch, folder=folder)
+            except RunPausedError as pause:
+                # Any other error would fail the trial, and a retry of it would be stopped, too.
+                raise keras_tuner.errors.FatalError(str(pause)) from (self.lost or pause)
             if not self.goes_on:
                 folder.drop_checkpoints()
         own = hp.values.get("tuner/initial_epoch", 0)
@@ -102,7 +117,12 @@ class RunTuner(BaseTuner):
 
         def tell() -> None:
             while not is_over.wait(self.worker_timeout / _SIGNS_OF_LIFE):
-                self.oracle.get_trial(trial_id)
+                try:
+                    self.oracle.get_trial(trial_id)
+                except SearchError as error:
+                    self.lost = error
+                    stop_request.set()
+                    return
 
         teller = threading.Thread(target=tell, name="signs of life", daemon=True)
         teller.start()
@@ -111,6 +131,33 @@ class RunTuner(BaseTuner):
         finally:
             is_over.set()
             teller.join()
+
+
+class _Chief:
+    """A worker's connection to the chief, for which KerasTuner would wait an hour.
+
+    Args:
+        stub: The connection's calls.
+        seconds: How long the chief may take to answer.
+    """
+
+    def __init__(self, stub: Any, seconds: float):
+        self._stub = stub
+        self._seconds = seconds
+
+    def __getattr__(self, name: str) -> Any:
+        import grpc
+
+        def ask(request: Any, **options: Any) -> Any:
+            try:
+                return getattr(self._stub, name)(request, **{**options, "timeout": self._seconds})
+            except grpc.RpcError as error:
+                raise SearchError(
+                    f"The search's chief does not answer ({error.code().name}). Start chief and "
+                    "workers again, with --resume, to continue the search."
+                ) from error
+
+        return ask
 
 
 def values_of(trial: Trial) -> dict[str, Any]:

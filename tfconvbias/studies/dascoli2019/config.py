@@ -82,7 +82,7 @@ class SwitchTimeConfig(NetworkConfig, ManyRuns):
     def __post_init__(self):
         super().__post_init__()
         self._positive("epochs", "embedded_epochs", "batch_size", "string_samples")
-        self._positive("num_seeds")
+        self._num_runs("num_seeds")
         self._above_zero("learning_rate", "embedded_learning_rate", "string_learning_rate")
         self._at_least_zero("curvature_samples", "num_points", "string_epochs", "stiffness")
         self._at_least_zero("string_tolerance")

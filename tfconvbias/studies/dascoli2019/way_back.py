@@ -62,7 +62,8 @@ class WayBackConfig(NetworkConfig, ManyRuns):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("switch_time", "embedded_epochs", "fine_tune_epochs", "num_seeds")
+        self._positive("switch_time", "embedded_epochs", "fine_tune_epochs")
+        self._num_runs("num_seeds")
         self._positive("batch_size")
         self._positive("num_validation", optional=True)
         self._above_zero("learning_rate", "embedded_learning_rate", "fine_tune_learning_rate")
@@ -321,7 +322,7 @@ class _Seed:
         accuracies = place.history()["val_accuracy"]
         epoch = int(np.argmax(accuracies))
         if epoch:
-            best = keras.saving.load_model(place.best_model, compile=False)
+            best = place.load_model(place.best_model, compile=False)
         else:
             best = model
             best.set_weights(start)

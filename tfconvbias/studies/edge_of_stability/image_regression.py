@@ -70,9 +70,10 @@ class ImageRegression(DescentConfig, training.DataConfig, training.Kept):
     def __post_init__(self):
         super().__post_init__()
         self._positive(
-            *("patch_size", "strides", "teacher_width", "num_standardize", "num_seeds"),
+            *("patch_size", "strides", "teacher_width", "num_standardize"),
             *(f"{name}_width" for name in CONNECTIVITIES),
         )
+        self._num_runs("num_seeds")
         self._at_least_zero("noise")
         if self.radius is not None:
             self._above_zero("radius")

@@ -143,7 +143,11 @@ def make_row(place: training.Workplace, config: StabilityImages, *, name: str) -
 def _stored(config: StabilityImages) -> dict[str, Row]:
     """The rows that are in the run folder."""
     files = {name: row_file(training.RunFolder(config.run_dir), name) for name in CONNECTIVITIES}
-    return {name: training.read_json(file) for name, file in files.items() if file.exists()}
+    return {
+        name: training.read_sealed(file, file.stem)[0]
+        for name, file in files.items()
+        if file.exists()
+    }
 
 
 def _network(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> keras.Model:

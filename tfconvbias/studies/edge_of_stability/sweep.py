@@ -75,7 +75,8 @@ class StabilitySweep(training.ManyRuns, training.Kept):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("seeds", *(f"{name}_width" for name in CONNECTIVITIES), "sweep_steps")
+        self._num_runs("seeds")
+        self._positive(*(f"{name}_width" for name in CONNECTIVITIES), "sweep_steps")
         self._above_zero("small_learning_rate")
         if not self.experiments or set(self.experiments) - set(EXPERIMENTS):
             raise training.ConfigError(
@@ -196,7 +197,7 @@ def stored_experiments(sweep: StabilitySweep) -> dict[str, list[Row]]:
         name: [row_file(folder, run.name) for run in runs] for name, runs in sweep.runs().items()
     }
     return {
-        name: [training.read_json(file) for file in found if file.exists()]
+        name: [training.read_sealed(file, file.stem)[0] for file in found if file.exists()]
         for name, found in files.items()
     }
 

@@ -41,7 +41,7 @@ def read_settings(file: str) -> Chosen:
             for rows in by_epochs.values():
                 for fields in rows.values():
                     RunConfig().replace(**fields)
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise ConfigError(
             "settings must be a JSON file: data set → epochs → row, such as 'S-FC, SGD' → fields "
             f"of a run. Received: settings={file!r} ({error})"

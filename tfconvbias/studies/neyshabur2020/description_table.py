@@ -177,7 +177,7 @@ def _models(config: DescriptionTableConfig) -> Iterator[_Described]:
 def _trained(path: str, config: DescriptionTableConfig) -> _Described:
     folder = RunFolder(path)
     images, labels = folder.dataset(config.dataset, config.data_dir).split("train")
-    model = keras.saving.load_model(folder.last_model)
+    model = folder.load_model(folder.last_model)
     correct = evaluate(model, (images, labels))["accuracy"]
     return _Described(path, model, 1 - correct, len(images), is_trained=True)
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from tfconvbias.lazy import analysis, keras, plots
+from tfconvbias.lazy import analysis, plots
 from tfconvbias.studies.study import Findings, Results, Study, origin_cells, percent
 from tfconvbias.training import (
     MIN_NONZEROS,
@@ -53,7 +53,7 @@ class FilterStudy(Study):
         rows, figures = [], {}
         for cell, runs in results.items():
             first = runs[0]
-            model = keras.saving.load_model(first.folder.last_model, compile=False)
+            model = first.folder.load_model(first.folder.last_model, compile=False)
             side = min(model.input_shape[1:3])
             if self.window > side:
                 raise ConfigError(

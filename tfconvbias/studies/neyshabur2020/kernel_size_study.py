@@ -35,6 +35,7 @@ class KernelSizeStudy(Study):
     def __post_init__(self):
         super().__post_init__()
         self._distinct("kernel_sizes")
+        self._all_positive("kernel_sizes")
 
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """A row for each optimizer and kernel size."""

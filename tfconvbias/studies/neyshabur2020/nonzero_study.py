@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from tfconvbias.lazy import keras, models, plots
+from tfconvbias.lazy import models, plots
 from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_3_LAYERS, FIGURE_3_NONZEROS
 from tfconvbias.studies.study import Findings, Results, Study, origin_cells
 from tfconvbias.training import RunResult, dataset_label
@@ -81,7 +81,7 @@ def reference_counts(
         kernel_size: side of the receptive fields of the other two; by default 9.
     """
     sizes = result.row["kernel_parameters"]
-    model = keras.saving.load_model(result.folder.last_model, compile=False)
+    model = result.folder.load_model(result.folder.last_model, compile=False)
     rest = {layer: size for layer, size in sizes.items() if layer != "conv1"}
 
     def count(family: str) -> int:

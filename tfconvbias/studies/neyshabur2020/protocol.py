@@ -74,7 +74,8 @@ class Protocol(Config):
         grids = ("momenta", "weight_decays", "pulls", "cutoffs", "dropout_rates")
         self._distinct("epochs_list", *grids)
         self._all_positive("epochs_list", "num_kept")
-        self._at_least_zero("l1_ratio", "search_seed")
+        self._at_least_zero("l1_ratio")
+        self._seeds("search_seed")
         if list(self.epochs_list) != sorted(self.epochs_list):
             raise ConfigError(f"epochs_list must rise. Received: epochs_list={self.epochs_list}")
         lengths = {name: len(self.grid(name)) for name in self.table.rows}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfconvbias.arguments import checked
-from tfconvbias.lazy import analysis, keras, plots
+from tfconvbias.lazy import analysis, plots
 from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS
 from tfconvbias.studies.neyshabur2020.protocol import Protocol
 from tfconvbias.studies.neyshabur2020.protocol_runs import Outcome, ProtocolRuns
@@ -17,6 +17,7 @@ from tfconvbias.studies.study import percent
 from tfconvbias.training import (
     Figures,
     MissingRunsError,
+    RunFolder,
     TrainingDivergedError,
     command_line,
     dataset_label,
@@ -63,7 +64,7 @@ def report_protocol(protocol: Protocol) -> None:
         outcomes += found
         for outcome in found:
             for test in outcome.tests:
-                localities[str(test.folder.path)] = _locality(test.folder.last_model)
+                localities[str(test.folder.path)] = _locality(test.folder)
         tables = _tables(protocol, outcomes, localities)
         _write(protocol, folder, outcomes, localities, tables, runs.missing)
     if runs.missing is not None and not outcomes:
@@ -330,8 +331,8 @@ def _nonzeros(outcome: Outcome) -> float:
     return statistics.fmean(sum(test.row["nonzeros"].values()) for test in outcome.tests)
 
 
-def _locality(file: Path) -> analysis.Locality:
-    model = keras.saving.load_model(file, compile=False)
+def _locality(folder: RunFolder) -> analysis.Locality:
+    model = folder.load_model(folder.last_model, compile=False)
     drawn = first_layer_images(model)
     # One weight alone is always local.
     least = max(2, drawn[1]) if drawn else 2

@@ -51,6 +51,7 @@ class WidthStudy(Study):
         super().__post_init__()
         self._distinct("families")
         self._distinct("budgets")
+        self._all_positive("budgets")
         unknown = [name for name in self.families if name not in FAMILIES]
         if unknown:
             raise ConfigError(

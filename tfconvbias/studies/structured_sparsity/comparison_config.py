@@ -109,6 +109,7 @@ class ComparisonConfig(ManyRuns):
     def __post_init__(self):
         super().__post_init__()
         self._distinct("methods", "budgets", "seeds", "scratch_learning_rates")
+        self._seeds("seeds")
         self._at_least_zero("beta")
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:

@@ -79,7 +79,8 @@ class SparsityConfig(DataConfig, Execution):
         self._positive("baseline_epochs", optional=True)
         self._above_zero("width")
         self._at_least_zero("learning_rate", "sparse_learning_rate", "fine_tune_learning_rate")
-        self._at_least_zero("weight_decay", "random_widths")
+        self._at_least_zero("weight_decay")
+        self._num_runs("random_widths", at_least=0)
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum must be in [0, 1). Received: momentum={self.momentum}")
         for name in ("alphas", "taus"):

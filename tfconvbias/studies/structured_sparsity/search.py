@@ -137,9 +137,7 @@ def _run_trials(
     """Run the trials that are left; KerasTuner's records of all of them."""
     with tuning.without_deprecations():
         oracle = _oracle(config, space)
-        tuner = keras_tuner.Tuner(
-            oracle, space, directory=str(folder), project_name="trials", overwrite=False
-        )
+        tuner = _tuner(oracle, space, directory=str(folder), project_name="trials", overwrite=False)
         tuner.save()  # So that a search that is killed in its first trial is found again.
         try:
             tuner.search(verbose=0)
@@ -147,19 +145,27 @@ def _run_trials(
             if isinstance(error.__cause__, RunPausedError):
                 raise error.__cause__ from None
             raise
-    if isinstance(oracle, tuning.GridOracle | tuning.BayesianOracle) and oracle.failure is not None:
+    if oracle.failure is not None:
         raise tuning.SearchError(f"The search stopped: {oracle.failure}") from oracle.failure
     return list(oracle.trials.values())
 
 
+def _tuner(*args: Any, **options: Any) -> keras_tuner.Tuner:
+    # A function, since KerasTuner is only imported for a search.
+    class Tuner(tuning.WholeFiles, keras_tuner.Tuner):
+        """KerasTuner's, with files that are whole or absent."""
+
+    return Tuner(*args, **options)
+
+
 def _oracle(
     config: SparsitySearchConfig, space: StructuredSparsityHyperModel
-) -> keras_tuner.Oracle:
-    kinds = {
+) -> tuning.GridOracle | tuning.BayesianOracle | tuning.RandomOracle:
+    kinds: dict[str, Any] = {
         # KerasTuner's own grid does not store its place in it, and so cannot be continued.
         "grid": tuning.GridOracle,
         "bayesian": tuning.BayesianOracle,
-        "random": keras_tuner.oracles.RandomSearchOracle,
+        "random": tuning.RandomOracle,
     }
     sweep = config.sweep
     is_grid = config.algorithm == "grid"

@@ -114,12 +114,15 @@ def penalized(
         return network, regularizers.proximal_optimizer(
             network, optimizer, penalty, alpha, use_gammas
         )
-    options = {
-        "groups": config.groups,
-        "norm": config.norm,
-        "fold_normalization": config.fold_normalization,
-    }
-    return regularizers.Complexity(network, alpha, config.penalty, **options), optimizer
+    penalized = regularizers.Complexity(
+        network,
+        alpha,
+        config.penalty,
+        groups=config.groups,
+        norm=config.norm,
+        fold_normalization=config.fold_normalization,
+    )
+    return penalized, optimizer
 
 
 def reduce(config: SparsityConfig, network: keras.Model, tau: float) -> Reduced:

@@ -93,7 +93,7 @@ def train_member(
         start = train_member(cnn, config, dataset, deadline, resume=True)
         folder = _train_embedded(training, start.model, dataset, deadline)
         epochs, earlier = start.epochs + training.epochs, (start.folder,)
-    model = keras.saving.load_model(folder.last_model, compile=False)
+    model = folder.load_model(folder.last_model, compile=False)
     if member.is_sparse:
         model = surgery.sparsify(model, choose="smallest").model
     return Trained(member, model, folder, training, epochs, earlier)

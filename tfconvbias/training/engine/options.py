@@ -43,7 +43,8 @@ class ManyRuns(Config):
 
     def __post_init__(self):
         super().__post_init__()
-        self._positive("jobs", "cpus_per_run")
+        self._num_runs("jobs")
+        self._positive("cpus_per_run")
         self._at_least_zero("retries")
         if self.gpus_per_run is not None:
             self._at_least_zero("gpus_per_run")
