@@ -25,7 +25,7 @@ import numpy as np
 import tfconvbias as tcb
 from tfconvbias import analysis, graph, plots, surgery, training, tuning
 from tfconvbias.arguments import Measured
-from tfconvbias.studies import neyshabur2020
+from tfconvbias.studies import dascoli2019, neyshabur2020, structured_sparsity
 from tfconvbias.training import accelerator_table
 
 PACKAGES = (
@@ -323,6 +323,14 @@ def _good_by_name() -> dict[str, Any]:
         "plots.width_snakes(base)": (8, 8), "plots.width_snakes(widths)": {"a": (4, 4)},
         "tuning.hypermodel(config)": tuning.SearchConfig(), "run": training.RunConfig(),
         "training.main(run)": print, "final_sparsity": 0.5, "begin_step": 0, "end_step": 10,
+        "regularizers.Complexity(base)": _model(),
+        # Checked before anything of it is read.
+        "studies.dascoli2019.write_switch_time_report(result)":
+            object.__new__(dascoli2019.SwitchTimeResult),
+        "studies.dascoli2019.write_way_back_report(result)":
+            object.__new__(dascoli2019.WayBackResult),
+        "studies.structured_sparsity.write_comparison_report(result)":
+            object.__new__(structured_sparsity.ComparisonResult),
         "kernel_shape": (3, 3, 3, 2), "points": np.ones((5, 3)), "gradient": print,
     }  # fmt: skip
 

@@ -133,7 +133,13 @@ class Proximal(keras.optimizers.Optimizer):
                     f"`tfconvbias.regularizers.KernelNumber` has. Received: penalty={one}"
                 )
         check_penalized(penalized)
-        inner_optimizer = keras.optimizers.get(inner_optimizer)
+        try:
+            inner_optimizer = keras.optimizers.get(inner_optimizer)
+        except ValueError as error:
+            raise ValueError(
+                "`inner_optimizer` must be an optimizer or the name of one. "
+                f"Received: inner_optimizer={inner_optimizer!r}"
+            ) from error
         if getattr(inner_optimizer, "use_ema", False):
             raise ValueError(
                 "`use_ema` must be given to `Proximal`, which averages the weights after its step, "
