@@ -323,7 +323,9 @@ def _good_by_name() -> dict[str, Any]:
         "plots.width_snakes(base)": (8, 8), "plots.width_snakes(widths)": {"a": (4, 4)},
         "tuning.hypermodel(config)": tuning.SearchConfig(), "run": training.RunConfig(),
         "training.main(run)": print, "final_sparsity": 0.5, "begin_step": 0, "end_step": 10,
-        "regularizers.Complexity(base)": _model(),
+        "regularizers.Complexity(base)": keras.Sequential(
+            [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(3)]
+        ),
         # Checked before anything of it is read.
         "studies.dascoli2019.write_switch_time_report(result)":
             object.__new__(dascoli2019.SwitchTimeResult),

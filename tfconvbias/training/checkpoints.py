@@ -116,9 +116,11 @@ class Checkpoints:
             return f"has no {_seal(file).name} that says what it is"
         if stored["work"] != self.work:
             return "belongs to another training"
-        if stored["epoch"] != epoch or stored["sha256"] != sha256(file):
-            return "is damaged"
-        return None
+        try:
+            is_whole = stored["epoch"] == epoch and stored["sha256"] == sha256(file)
+        except OSError:
+            is_whole = False
+        return None if is_whole else "is damaged"
 
 
 def _seal(file: Path) -> Path:

@@ -183,8 +183,7 @@ class Devices:
         own.claim(config, images)
         if found is not None:
             own.take_over(folder)
-            if folder.best_model.exists():
-                shutil.copyfile(folder.best_model, own.best_model)
+            own.take_over_best(folder)
         # The chief goes on, and may replace what is copied here, only now.
         return own
 

@@ -40,7 +40,14 @@ class Recorder(keras.callbacks.Callback):
         self.execution = execution
         self.deadline = deadline
         self.devices = devices
-        self.best = max(folder.history().get(f"{prefix}accuracy", []), default=float("-inf"))
+        accuracies = folder.history().get(f"{prefix}accuracy", [])
+        self.best = max(accuracies, default=float("-inf"))
+        self.best_epoch = 0
+        if accuracies and keep_best:
+            history = folder.history()
+            self.best_epoch = int(history["epoch"][accuracies.index(self.best)])
+            if self.best_epoch > 0:
+                folder.check_best(self.best_epoch, int(history["epoch"][-1]))
         self.best_weights: list | None = None
         self.paused: int | None = None
         self.diverged: int | None = None
@@ -74,7 +81,7 @@ class Recorder(keras.callbacks.Callback):
         )
         accuracy = found[f"{self.prefix}accuracy"]
         if self.keep_best and accuracy > self.best:
-            self.best = accuracy
+            self.best, self.best_epoch = accuracy, epoch + 1
             self.best_weights = [keras.ops.copy(weight) for weight in self.model.weights]
         is_last = epoch + 1 == self.epochs
         # Another epoch and its checkpoint would end after the time limit.
@@ -104,7 +111,7 @@ class Recorder(keras.callbacks.Callback):
         if self.best_weights is not None:
             last = [keras.ops.copy(weight) for weight in self.model.weights]
             self._assign(self.best_weights)
-            self.folder.save_model(self.model, self.folder.best_model)
+            self.folder.save_best(self.model, self.best_epoch)
             self._assign(last)
             self.best_weights = None
         self.folder.save_checkpoint(self.model, epoch, num_kept)

@@ -8,6 +8,8 @@ import dataclasses
 import errno
 import hashlib
 import json
+import shutil
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -65,6 +67,7 @@ class RunFolder:
     checkpoint-N.weights.h5   weights and optimizer after epoch N, while the training goes on
     checkpoint-N.json         what they belong to, and their SHA-256
     best.keras        model of the best validation accuracy
+    best.json         its epoch and SHA-256, while the training goes on
     last.keras        model and optimizer after the last epoch
     result.json       the results row, once the work is complete
     lock              held by the process that works here
@@ -259,6 +262,77 @@ class RunFolder:
         with replacing(file) as unfinished:
             model.save(unfinished)
 
+    def save_best(self, model: keras.Model, epoch: int) -> None:
+        """Save the model of the best accuracy so far, with a seal, as `save_model` saves.
+
+        Args:
+            model: The model.
+            epoch: The epoch, counted from 1, that it comes from.
+        """
+        with replacing(self.best_model) as unfinished:
+            model.save(unfinished)
+            # A kill before the new file has its name leaves the previous one: both are known.
+            before = list(self._best_epochs().items())[-1:]
+            epochs = dict([*before, (sha256(unfinished), epoch)])
+            write_json(self._best_seal, {"work": self._work(), "epochs": epochs})
+
+    def check_best(self, epoch: int, reached: int) -> None:
+        """Check that the model of the best accuracy is the one that was stored.
+
+        Args:
+            epoch: The epoch, counted from 1, that it should come from.
+            reached: The last epoch that counts; a model of a later one will be written again.
+
+        Raises:
+            RunFolderError: If it is missing, damaged or another one.
+        """
+        if not self.best_model.is_file():
+            raise damaged(self.best_model, "it is missing")
+        epochs = self._best_epochs()
+        stored = epochs.get(sha256(self.best_model))
+        if epochs and stored != epoch and (stored is None or stored <= reached):
+            raise damaged(self.best_model, "its content is not what was written")
+
+    def load_best(self, model: keras.Model, epoch: int) -> None:
+        """Load the weights of the best accuracy into a model.
+
+        Args:
+            model: The model.
+            epoch: The epoch, counted from 1, that they should come from.
+
+        Raises:
+            RunFolderError: If the file is missing, damaged or another one.
+        """
+        self.check_best(epoch, sys.maxsize)
+        model.load_weights(self.best_model)
+
+    def take_over_best(self, earlier: RunFolder) -> None:
+        """Take over the best model of another process at the same work, if there is one."""
+        for mine, theirs in (
+            (self._best_seal, earlier._best_seal),
+            (self.best_model, earlier.best_model),
+        ):
+            if theirs.exists():
+                with replacing(mine) as unfinished:
+                    shutil.copyfile(theirs, unfinished)
+
+    @property
+    def _best_seal(self) -> Path:
+        return self.path / "best.json"
+
+    def _best_epochs(self) -> dict[str, int]:
+        """Epoch of each model that `best.keras` may be, by SHA-256; empty where nothing is known.
+
+        A run of an earlier version has no seal.
+        """
+        try:
+            seal = read_object(self._best_seal)
+        except FileNotFoundError:
+            return {}
+        if seal.get("work") != self._work() or not isinstance(seal.get("epochs"), dict):
+            raise damaged(self._best_seal, "it belongs to other work")
+        return seal["epochs"]
+
     @checked
     def load_model(self, file: Path, compile: bool = True) -> keras.Model:
         """Load the last or the best model of finished work, if it is the one that was stored.
@@ -306,6 +380,8 @@ class RunFolder:
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a training that is over."""
         self._checkpoints().drop()
+        with contextlib.suppress(OSError):
+            self._best_seal.unlink(missing_ok=True)
 
     def history(self) -> History:
         """The columns of the history, one value per epoch; empty before the first one.
