@@ -18,10 +18,13 @@ from markupsafe import Markup
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
+from tfconvbias.training.command_line import typed_command
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import replacing, write_text
+from tfconvbias.training.page_settings import shown_settings
 from tfconvbias.training.run_folder import RunFolder
+from tfconvbias.training.table import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,22 +36,6 @@ Tables = Mapping[str, Sequence[Mapping[str, str]]]
 Figures = dict[str, tuple[str, Figure]]
 """Name → caption and figure."""
 
-_MAIN_SETTINGS = {
-    "optimizer": "optimizer",
-    "learning_rate": "learning rate",
-    "l1_conv": "λ, convolutions",
-    "l1": "λ, other layers",
-    "beta": "β",
-    "momentum": "momentum",
-    "weight_decay": "weight decay",
-    "dropout_rate": "dropout",
-    "schedule": "schedule",
-    "augment": "augmentation",
-    "epochs": "epochs",
-    "batch_size": "batch",
-    "seed": "seed",
-}
-_OF_BETA_LASSO = ("l1_conv", "l1", "beta")
 _LONGEST_STEM = 80
 
 
@@ -61,12 +48,15 @@ def write_page(
     notes: Sequence[str],
     formats: Sequence[str] = ("svg",),
     *,
-    findings: Sequence[str] = (),
-    settings: Sequence[Mapping[str, str]] = (),
+    findings: Sequence[str],
+    settings: Config | Mapping[str, RunFolder],
     command: str | None = None,
     folders: Mapping[str, RunFolder] | None = None,
 ) -> Path:
     """Write a page, and its figures into `figures/` beside it.
+
+    Every page has the same order: what was found, the command and the settings, tables, figures,
+    how it was measured, links to the run folders.
 
     The page holds its text, style, script and pictures, and loads nothing from elsewhere: a
     content-security policy forbids it, and every text in it is escaped. With the extra `pages`
@@ -81,15 +71,23 @@ def write_page(
         figures: name → caption and figure.
         notes: sentences on how the numbers were measured.
         formats: formats of the figures' files beside PNG, such as `pdf` for a paper.
-        findings: what was found, in sentences; they come first, and the settings follow.
-        settings: rows of a table of settings, see `setting_rows`.
-        command: what a user types to get these results again.
-        folders: name → folder of a run that the page shows; links to them come last.
+        findings: what was found, one sentence or more; they come first.
+        settings: what decided the results: the configuration of a study, or name → finished run.
+        command: what a user types to get these results again; by default the recipe that is
+            running, with its options.
+        folders: name → folder of a run that the page shows; by default the runs of `settings`.
 
     Returns:
         The path of the page.
+
+    Raises:
+        ValueError: If there are no findings, or no settings.
     """
+    if not findings:
+        raise ValueError("`findings` must say in a sentence what was found. Received: none")
     path = Path(path)
+    if folders is None:
+        folders = {} if isinstance(settings, Config) else settings
     drawn = [
         _drawn(path.parent, stem, name, *figures[name], formats)
         for name, stem in _stems(figures).items()
@@ -107,13 +105,13 @@ def write_page(
         title=title,
         findings=findings,
         tables=[(heading, rows) for heading, rows in tables.items() if rows],
-        settings=settings,
-        command=command,
+        settings=shown_settings(settings),
+        command=command or typed_command(),
         figures=drawn,
         notes=notes,
         folders=[
             (name, _address(os.path.relpath(folder.path, path.parent)))
-            for name, folder in (folders or {}).items()
+            for name, folder in folders.items()
         ],
     )
     # Names of files may hold bytes that are no text.
@@ -135,7 +133,7 @@ def run_notes(folders: Mapping[str, RunFolder]) -> list[str]:
             raise RunFolderError(f"{folder.path} holds no finished run.")
         notes.append(
             f"{name}: data set {row['dataset']}, {row['num_train']} training images, "
-            f"{row['epochs']} epochs, seed {row['seed']}, {row['seconds']} s on "
+            f"{counted(row['epochs'], 'epoch')}, seed {row['seed']}, {row['seconds']} s on "
             f"{environment_note(found)}."
         )
     return notes
@@ -149,44 +147,6 @@ def environment_note(environment: Mapping[str, Any]) -> str:
         f"{environment['hardware']}, backend {environment['backend']}, {versions}, "
         f"commit {environment['commit']}"
     )
-
-
-@checked
-def config_note(config: Config) -> str:
-    """The fields that decide the result, in a sentence."""
-    return ", ".join(f"{name} = {value}" for name, value in config.identity().items())
-
-
-@checked
-def setting_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rate, λ, β, and how long each run trained, as rows of a table.
-
-    λ and β are those of β-LASSO and stand as dashes where another optimizer trained. Runs of the
-    same settings share a row.
-
-    Args:
-        runs: name → fields that decided its result, as `Config.identity` or `RunFolder.config`
-            give them.
-
-    Example:
-        >>> rows = setting_rows({"S-FC": {"optimizer": "sgd", "learning_rate": 0.1, "beta": 50.0}})
-        >>> rows
-        [{'run': 'S-FC', 'optimizer': 'sgd', 'learning rate': '0.1', 'β': '–'}]
-    """
-    known = [key for key in _MAIN_SETTINGS if any(key in fields for fields in runs.values())]
-    names: dict[tuple[str, ...], list[str]] = {}
-    for name, fields in runs.items():
-        lasso = fields.get("optimizer", "beta_lasso") == "beta_lasso"
-        cells = tuple(
-            "–" if key not in fields or (key in _OF_BETA_LASSO and not lasso) else str(fields[key])
-            for key in known
-        )
-        names.setdefault(cells, []).append(name)
-    return [
-        {"run": "; ".join(shared)}
-        | {_MAIN_SETTINGS[key]: cell for key, cell in zip(known, cells, strict=True)}
-        for cells, shared in names.items()
-    ]
 
 
 def _drawn(

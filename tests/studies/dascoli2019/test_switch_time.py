@@ -161,15 +161,17 @@ def test_a_run_that_pauses_is_continued(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [{}, {"filters": 32}, {"network": "alexnet"}, {"target": "local"}, {"target": "wide"},
-     {"embedded_epochs": 50}, {"data": "cifar100"}, {"images": 10_000}],
+     {"embedded_epochs": 50}, {"data": "cifar100"}, {"images": 10_000},
+     {"source": "images in folder/cifar10"}],
 )  # fmt: skip
 def test_the_papers_figures_stand_beside_the_papers_own_run_only(other):
+    is_papers = not other
     row = {
         "test_accuracy": 0.6, "off_local": 0.1, "broken_sharing": 0.1,
         "dataset": other.pop("data", "cifar10"), "num_train": other.pop("images", 50_000),
         "num_test": 10_000,
+        "source": other.pop("source", "TensorFlow Datasets cifar10/3.0.2, splits train, test"),
     }  # fmt: skip
-    is_papers = not other and row["dataset"] == "cifar10" and row["num_train"] == 50_000
     config = dascoli2019.SwitchTimeConfig(switch_times=(0, 20), **other)
     rows = dict.fromkeys(("fcn", "tw-0", "tw-20", "tw-150"), row)
     found = findings(

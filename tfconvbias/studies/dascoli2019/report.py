@@ -14,8 +14,7 @@ from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult, run_switch
 from tfconvbias.studies.dascoli2019.seeds import configs_of_seeds, show_seeds, write_seeds_report
 from tfconvbias.training import (
     Figures,
-    command_line,
-    config_note,
+    counted,
     environment_note,
     format_table,
     write_page,
@@ -47,6 +46,8 @@ _PAPERS_RUN = {
     "permute_pixels": None,
 }
 _PAPERS_DATA = {"dataset": "cifar10", "num_train": 50_000, "num_test": 10_000}
+# A folder of other images can have the name and the sizes.
+_PAPERS_SOURCE = "TensorFlow Datasets cifar10/"
 
 
 @checked
@@ -102,14 +103,13 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
         {"What was found": findings(result), "Each network": switch_time_table(result)},
         switch_time_figures(result),
         [
-            config_note(result.config),
             f"Data set {baseline['dataset']}, {baseline['num_train']} training and "
             f"{baseline['num_test']} test images, {found}",
             "Training losses are means over the steps of an epoch; the one before the first step "
             "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],
         findings=[f"{row['measure']}: {row['here']}." for row in findings(result)[:3]],
-        command=command_line.typed_command(),
+        settings=result.config,
         folders={name: result.folder.part(name) for name in ("cnn", *result.rows)},
     )
 
@@ -124,9 +124,9 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     ratio = _ratio(result)
     largest = max(result.rows[f"tw-{t}"][ratio] for t in times)
     found = [
-        (f"CNN, {result.config.epochs} epochs", f"{cnn:.2%}", "about 72 %"),
+        (f"CNN, {counted(result.config.epochs, 'epoch')}", f"{cnn:.2%}", "about 72 %"),
         (
-            f"{_baseline(result)}, {result.config.embedded_epochs} epochs",
+            f"{_baseline(result)}, {counted(result.config.embedded_epochs, 'epoch')}",
             f"{fcn:.2%}",
             "FCN: 55 to 57.5 %",
         ),
@@ -154,6 +154,7 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
         found += [(f"largest broken sharing of a trained {label}", f"{largest:.2%}", "no figure")]
     is_papers = all(getattr(result.config, key) == value for key, value in _PAPERS_RUN.items())
     is_papers &= all(standard[key] == value for key, value in _PAPERS_DATA.items())
+    is_papers &= standard["source"].startswith(_PAPERS_SOURCE)
     return [{"measure": m, "here": h} | ({"paper": p} if is_papers else {}) for m, h, p in found]
 
 

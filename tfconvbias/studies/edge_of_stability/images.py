@@ -66,13 +66,25 @@ def report_stability_images(config: StabilityImages) -> None:
     caption = "Sharpness against the edge 2/η, and accuracies, over the steps."
     notes = [
         "The sharpness is that of the loss with the batch's own normalization statistics.",
-        f"Data set: {training.dataset_label(config.dataset)}. "
-        f"Settings: {training.config_note(config)}.",
         *environment_notes(rows.values()),
     ]
     tables = {"Networks": _table(rows)}
     figures = {"sharpness": (caption, curves)}
-    show("Edge of stability on images", config.run_dir, tables, figures, notes)
+    show("Edge of stability on images", config, tables, figures, notes, _findings(config, rows))
+
+
+def _findings(config: StabilityImages, rows: Mapping[str, Row]) -> list[str]:
+    """How near each network is to the edge, and how well it generalizes."""
+
+    def of_each(column: str, pattern: str) -> str:
+        return ", ".join(f"{name} {pattern.format(row[column])}" for name, row in rows.items())
+
+    after = f"after {config.steps:,} steps"
+    return [
+        f"Sharpness as a share of the edge 2/η {after}: {of_each('relative_sharpness', '{:.2f}')}.",
+        f"Test accuracy {after}: {of_each('test_accuracy', '{:.2%}')}.",
+        f"Redrawn labels that are memorized: {of_each('memorized', '{:.2%}')}.",
+    ]
 
 
 @checked

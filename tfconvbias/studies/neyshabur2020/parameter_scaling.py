@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import models, plots
-from tfconvbias.training import Config, command_line, environment, format_table, option, write_page
+from tfconvbias.training import Config, environment, format_table, option, write_page
 
 FORMULAS: Mapping[str, Callable[[int, int, int], float]] = {
     "d_conv": lambda a, s, c: (9 * 2**8 + 4 * s**2) * a**2 + (27 + 64 * c) * a,
@@ -102,7 +102,7 @@ def report_parameter_scaling(config: ParameterScaling) -> None:
         {"parameters": (caption, figure)},
         [f"Counted, not trained; {config.classes} classes, commit {found['commit']}."],
         findings=[_agreement([by_width, by_size])],
-        command=command_line.typed_command(),
+        settings=config,
     )
     print(f"Report: {page}")
 

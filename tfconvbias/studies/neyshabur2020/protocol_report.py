@@ -17,12 +17,10 @@ from tfconvbias.studies.study import percent
 from tfconvbias.training import (
     Figures,
     TrainingDivergedError,
-    command_line,
     dataset_label,
     first_layer_images,
     format_table,
     run_notes,
-    setting_rows,
     write_page,
     write_rows,
 )
@@ -104,16 +102,24 @@ def _write(
             *diverged,
             *run_notes({name: test.folder for name, test in tests.items()}),
         ],
-        findings=[
-            f"{row['gap']} on {row['data set']} after {row['epochs']} epochs: "
-            f"{row['points of test accuracy']} points of test accuracy "
-            f"(standard error {row['standard error']})."
-            for row in tables[_NAMES[1]]
-        ],
-        settings=setting_rows({name: test.folder.config() for name, test in tests.items()}),
-        command=command_line.typed_command(),
-        folders={name: test.folder for name, test in tests.items()},
+        findings=_findings(tables),
+        settings={name: test.folder for name, test in tests.items()},
     )
+
+
+def _findings(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
+    """The gaps; of rows without a counterpart their accuracies."""
+    gaps = [
+        f"{row['gap']} on {row['data set']} after {row['epochs']} epochs: "
+        f"{row['points of test accuracy']} points of test accuracy"
+        + (f" (standard error {row['standard error']})." if row["standard error"] != "–" else ".")
+        for row in tables[_NAMES[1]]
+    ]
+    return gaps or [
+        f"{row['model']} on {row['data set']} after {row['epochs']} epochs: test accuracy "
+        f"{row['test, %']} %."
+        for row in tables[_NAMES[0]]
+    ]
 
 
 def _tables(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -88,8 +88,21 @@ def report_architectures(config: ArchitectureTable) -> None:
         tables,
         {"groups": (caption, figure)},
         [f"Counted, not trained; commit {environment()['commit']}."],
+        findings=_findings(tables["Table 1: known architectures"]),
+        settings=config,
     )
     print(f"Report: {page}")
+
+
+def _findings(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each network, whether the printed depth is the counted one."""
+    return [
+        f"{row['network']}: depth {row['D']}, "
+        + ("as printed" if row["D"] == row["D, printed"] else f"printed {row['D, printed']}")
+        + f"; {row['parameters']} parameters (printed {row['parameters, printed']}) and "
+        f"{row['multiply-adds']} multiply-adds (printed {row['multiply-adds, printed']})."
+        for row in rows
+    ]
 
 
 @checked

@@ -15,7 +15,6 @@ from tfconvbias.training import (
     Deadline,
     Figures,
     build_dataset,
-    command_line,
     format_table,
     write_page,
 )
@@ -78,7 +77,7 @@ def report_sparsity_depth(config: DepthConfig) -> None:
         figures,
         [],
         findings=notes,
-        command=command_line.typed_command(),
+        settings=config.sweep,
         folders={name: result.folder for name, result in results.items()},
     )
     if table:
