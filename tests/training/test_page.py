@@ -1,6 +1,7 @@
 """Every page is one template: nothing that it shows can become a part of it."""
 
 import ast
+import itertools
 import json
 import re
 from pathlib import Path
@@ -79,6 +80,20 @@ def test_figures_stand_beside_the_page_under_names_of_their_own(tmp_path):
     assert max(len(file.name) for file in files) < 100
 
 
+def test_panels_side_by_side_are_stacked_for_a_phone():
+    figure = plots.accuracy_curves({"run": HISTORY})
+    before = [axis.get_ylabel() for axis in figure.axes]
+    width, height = figure.get_size_inches()
+    assert plots.stack_panels(figure)
+    figure.canvas.draw()
+    boxes = [axis.get_position() for axis in figure.axes]
+    assert [axis.get_ylabel() for axis in figure.axes] == before
+    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
+    assert tuple(figure.get_size_inches()) == pytest.approx((width / 3, 3 * height))
+    for other in (plots.filter_images(np.ones((9, 8, 8, 3))), plots.gap_curves({"": {}})):
+        assert not plots.stack_panels(other)
+
+
 def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():
     first, *_ = plots.interactive(plots.accuracy_curves({"run": HISTORY, "two": HISTORY}))
     found = json.dumps(first)
@@ -151,12 +166,16 @@ def test_a_browser_shows_the_page_without_complaint(page, tmp_path):
     })()"""
     cell = "document.querySelectorAll('main > .scroll table')[0].tBodies[0].rows[0].cells[1]"
     heading = "document.querySelectorAll('main > .scroll th button')[1].click()"
+    hidden = (
+        "[...document.querySelectorAll('.picture')].filter((p) => p.scrollWidth > p.clientWidth)"
+    )
     with chromium.chromium(tmp_path / "profile") as tab:
         papers = set()
         for width in (1280, 390):
             for dark in (False, True):
                 tab.open(page, width, dark)
                 assert tab.evaluate(over) <= 0
+                assert tab.evaluate(f"{hidden}.length") == 0
                 papers.add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
             tab.screenshot(tmp_path / f"{width}.png")
             assert tab.evaluate(f"{cell}.textContent") == "9.50"

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import curve_style, panels
+from tfconvbias.plots.figure import curve_style, legend_under, panels
 
 
 @checked
@@ -248,5 +248,5 @@ def _same_height(axes: Sequence[Axes]) -> None:
 def _finish(axis: Axes, title: str) -> None:
     """A title, and the legend below the data."""
     axis.set_title(title)
-    axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    legend_under(axis)
     axis.grid(alpha=0.3, which="both")

@@ -24,7 +24,6 @@ from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import replacing, write_text
 from tfconvbias.training.page_settings import shown_settings
 from tfconvbias.training.run_folder import RunFolder
-from tfconvbias.training.table import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,7 +35,9 @@ Tables = Mapping[str, Sequence[Mapping[str, str]]]
 Figures = dict[str, tuple[str, Figure]]
 """Name → caption and figure."""
 
+_BACKENDS = ("tensorflow", "jax", "torch")
 _LONGEST_STEM = 80
+_MOST_ROWS_FIRST = 20
 
 
 @checked
@@ -92,6 +93,7 @@ def write_page(
         _drawn(path.parent, stem, name, *figures[name], formats)
         for name, stem in _stems(figures).items()
     ]
+    shown = [(heading, rows) for heading, rows in tables.items() if rows]
     library = None
     if any(figure["panels"] for figure in drawn):
         library = f"scripts/{_library(path.parent / 'scripts')}"
@@ -104,7 +106,8 @@ def write_page(
         library=library,
         title=title,
         findings=findings,
-        tables=[(heading, rows) for heading, rows in tables.items() if rows],
+        tables=[found for found in shown if not _is_long(found)],
+        long_tables=[found for found in shown if _is_long(found)],
         settings=shown_settings(settings),
         command=command or typed_command(),
         figures=drawn,
@@ -121,31 +124,32 @@ def write_page(
 
 @checked
 def run_notes(folders: Mapping[str, RunFolder]) -> list[str]:
-    """Data set, epochs, seed, hardware, versions and commit of finished runs, a sentence each.
+    """Where finished runs were trained: one sentence for each hardware, versions and commit.
 
     Raises:
         RunFolderError: If a run is not finished.
     """
-    notes = []
+    places: dict[str, list[str]] = {}
     for name, folder in folders.items():
         row, found = folder.result(), folder.environment()
         if row is None:
             raise RunFolderError(f"{folder.path} holds no finished run.")
-        notes.append(
-            f"{name}: data set {row['dataset']}, {row['num_train']} training images, "
-            f"{counted(row['epochs'], 'epoch')}, seed {row['seed']}, {row['seconds']} s on "
-            f"{environment_note(found)}."
-        )
-    return notes
+        seconds = f"{name} ({row['seconds']:,.0f} s)"
+        places.setdefault(environment_note(found), []).append(seconds)
+    return [f"Trained on {place}: {', '.join(names)}." for place, names in places.items()]
 
 
 @checked
 def environment_note(environment: Mapping[str, Any]) -> str:
     """Hardware, backend, versions and commit, as a run folder keeps them, in a sentence."""
-    versions = ", ".join(f"{package} {v}" for package, v in environment["versions"].items())
-    return (
-        f"{environment['hardware']}, backend {environment['backend']}, {versions}, "
-        f"commit {environment['commit']}"
+    commit, backend = environment["commit"], environment["backend"]
+    versions = ", ".join(
+        f"{package} {version}"
+        for package, version in environment["versions"].items()
+        if package == backend or package not in _BACKENDS
+    )
+    return f"{environment['hardware']}, backend {backend}, {versions}" + (
+        "" if commit is None else f", commit {commit}"
     )
 
 
@@ -154,21 +158,34 @@ def _drawn(
 ) -> dict[str, Any]:
     """What the template shows of a figure, whose files are written."""
     plots.show_names_as_they_are(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    png = _png(figure)
     with replacing(folder / "figures" / f"{stem}.png") as unfinished:
-        unfinished.write_bytes(buffer.getvalue())
+        unfinished.write_bytes(png)
     for suffix in formats:
         with replacing(folder / "figures" / f"{stem}.{suffix}") as unfinished:
             figure.savefig(unfinished, format=suffix)
-    return {
+    shown = {
         "name": name,
         "caption": caption,
         "is_wide": figure.get_figwidth() > 2 * figure.get_figheight(),
-        "png": base64.b64encode(buffer.getvalue()).decode(),
+        "png": base64.b64encode(png).decode(),
         "files": [(s.upper(), _address(f"figures/{stem}.{s}")) for s in ("png", *formats)],
         "panels": plots.interactive(figure) if plots.has_bokeh() else None,
     }
+    # Last, since it changes the figure.
+    narrow = _png(figure) if plots.stack_panels(figure) else None
+    return {**shown, "narrow": narrow and base64.b64encode(narrow).decode()}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _is_long(table: tuple[str, Sequence[Mapping[str, str]]]) -> bool:
+    """Whether a table would push the figures out of sight."""
+    return len(table[1]) > _MOST_ROWS_FIRST
 
 
 def _stems(figures: Figures) -> dict[str, str]:

@@ -12,7 +12,15 @@ import numpy as np
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import keras, models, plots, surgery
 from tfconvbias.studies.structured_sparsity.googlenet import GoogLeNet
-from tfconvbias.training import Config, ConfigError, environment, format_table, option, write_page
+from tfconvbias.training import (
+    Config,
+    ConfigError,
+    environment,
+    environment_note,
+    format_table,
+    option,
+    write_page,
+)
 
 
 class Published(NamedTuple):
@@ -87,7 +95,7 @@ def report_architectures(config: ArchitectureTable) -> None:
         "Structured sparsity: architectures and groups",
         tables,
         {"groups": (caption, figure)},
-        [f"Counted, not trained; commit {environment()['commit']}."],
+        [f"Counted, not trained, on {environment_note(environment())}."],
         findings=_findings(tables["Table 1: known architectures"]),
         settings=config,
     )
