@@ -81,16 +81,20 @@ def test_figures_stand_beside_the_page_under_names_of_their_own(tmp_path):
 
 
 def test_panels_side_by_side_are_stacked_for_a_phone():
-    figure = plots.accuracy_curves({"run": HISTORY})
+    figure = plots.accuracy_curves({f"a name of some length {i}": HISTORY for i in range(4)})
     before = [axis.get_ylabel() for axis in figure.axes]
     width, height = figure.get_size_inches()
     assert plots.stack_panels(figure)
     figure.canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 4
+    assert 0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= figure.bbox.x1
     boxes = [axis.get_position() for axis in figure.axes]
     assert [axis.get_ylabel() for axis in figure.axes] == before
     assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
     assert tuple(figure.get_size_inches()) == pytest.approx((width / 3, 3 * height))
-    for other in (plots.filter_images(np.ones((9, 8, 8, 3))), plots.gap_curves({"": {}})):
+    single = plots.accuracy_pairs({"m": (50, 60)}, ("a", "b"))
+    for other in (plots.filter_images(np.ones((9, 8, 8, 3))), single):
         assert not plots.stack_panels(other)
 
 

@@ -58,8 +58,11 @@ def stack_panels(figure: Figure) -> bool:
         axis.set_subplotspec(grid[row])
     width, height = figure.get_size_inches()
     figure.set_size_inches(width / len(axes), height * len(axes))
-    for legend in figure.legends:
-        legend.set_ncols(2)
+    for legend in list(figure.legends):
+        names = [text.get_text() for text in legend.get_texts()]
+        handles = legend.legend_handles
+        legend.remove()
+        figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize="small")
     return True
 
 

@@ -56,16 +56,16 @@ class Setting(NamedTuple):
 
     name: str
     value: str
-    help: str
+    help: str = ""
 
 
 class ShownSettings(NamedTuple):
-    """The settings of a study, or of runs, one row for those that share all.
+    """The settings of a study, or of runs.
 
     Attributes:
-        main: A study's settings that every reader asks for.
+        main: The settings that every reader asks for: of a study, or those that all runs share.
         others: A study's other settings that decide its result.
-        runs: Rows of a table of runs.
+        runs: Rows of a table of the settings in which runs differ.
     """
 
     main: Sequence[Setting] = ()
@@ -83,9 +83,11 @@ def shown_settings(settings: Config | Mapping[str, RunFolder]) -> ShownSettings:
         return ShownSettings(*_settings_of(settings))
     if not settings:
         raise ValueError("`settings` must be a configuration, or hold runs. Received: none")
-    return ShownSettings(
-        runs=setting_rows({name: _fields_of(folder) for name, folder in settings.items()})
-    )
+    rows = setting_rows({name: _fields_of(folder) for name, folder in settings.items()})
+    shared = {name for name in rows[0] if len(rows) == 1 or len({row[name] for row in rows}) == 1}
+    main = [Setting(name, rows[0][name]) for name in rows[0] if name in shared - {"run"}]
+    own = [{name: row[name] for name in row if name not in shared} for row in rows]
+    return ShownSettings(main, runs=own if len(rows) > 1 else ())
 
 
 def setting_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
