@@ -60,7 +60,7 @@ def stack_panels(figure: Figure) -> bool:
     figure.set_size_inches(width / len(axes), height * len(axes))
     for legend in list(figure.legends):
         names = [text.get_text() for text in legend.get_texts()]
-        handles = legend.legend_handles
+        handles = [handle for handle in legend.legend_handles if handle is not None]
         legend.remove()
         figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize="small")
     return True

@@ -120,7 +120,7 @@ def test_protocol_and_report(tmp_path, monkeypatch):
     assert table[0]["δ, %"] == table[1]["‖∇L‖"] == ""
     assert {row["measure"] for row in findings(result)} >= {"FCN < eFCN(0) < CNN"}
     forces = result.rows["tw-0"]["paths"]["string"]["residuals"]
-    assert f"After 1 epochs the forces on the string are {forces[1] / forces[0]:.1%}" in page
+    assert f"After 1 epoch the forces on the string are {100 * forces[1] / forces[0]:.1f} %" in page
 
     with pytest.raises(training.RunFolderError, match="--resume"):
         dascoli2019.run_switch_time(config, dataset)
@@ -140,7 +140,7 @@ def test_the_local_target_keeps_what_is_local(tmp_path):
     found = {row["measure"]: row["here"] for row in findings(result)}
     assert "LCN of switch time 0" in found and "standard LCN < LCN(0) < CNN" in found
     broken = max(result.rows[f"tw-{t}"]["broken_sharing"] for t in (0, 2))
-    assert found["largest broken sharing of a trained LCN"] == f"{broken:.2%}"
+    assert found["largest broken sharing of a trained LCN"] == f"{100 * broken:.2f} %"
     assert not any("δ" in measure for measure in found)
 
 

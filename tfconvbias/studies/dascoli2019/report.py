@@ -95,12 +95,15 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
     Returns:
         The path of the page.
     """
-    baseline = result.rows["fcn"]
+    baseline, measured = result.rows["fcn"], findings(result)
     found = environment_note(result.folder.part("fcn").environment())
     return write_page(
         result.folder.path / "report.html",
         "From the CNN to its embedding, at each switch time",
-        {"What was found": findings(result), "Each network": switch_time_table(result)},
+        {
+            "Beside the paper": measured if "paper" in measured[0] else [],
+            "Each network": switch_time_table(result),
+        },
         switch_time_figures(result),
         [
             f"Data set {baseline['dataset']}, {baseline['num_train']} training and "
@@ -108,7 +111,9 @@ def write_switch_time_report(result: SwitchTimeResult) -> Path:
             "Training losses are means over the steps of an epoch; the one before the first step "
             "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],
-        findings=[f"{row['measure']}: {row['here']}." for row in findings(result)[:3]],
+        findings=[
+            f"{row['measure'][0].upper()}{row['measure'][1:]}: {row['here']}." for row in measured
+        ],
         settings=result.config,
         folders={name: result.folder.part(name) for name in ("cnn", *result.rows)},
     )
@@ -124,34 +129,34 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     ratio = _ratio(result)
     largest = max(result.rows[f"tw-{t}"][ratio] for t in times)
     found = [
-        (f"CNN, {counted(result.config.epochs, 'epoch')}", f"{cnn:.2%}", "about 72 %"),
+        (f"CNN, {counted(result.config.epochs, 'epoch')}", _percent(cnn), "about 72 %"),
         (
             f"{_baseline(result)}, {counted(result.config.embedded_epochs, 'epoch')}",
-            f"{fcn:.2%}",
+            _percent(fcn),
             "FCN: 55 to 57.5 %",
         ),
     ]
     if 0 in accuracy:
         holds = "holds" if fcn < accuracy[0] < cnn else "does not hold"
         found += [
-            (f"{label} of switch time 0", f"{accuracy[0]:.2%}", "eFCN: 62.5 %"),
+            (f"{label} of switch time 0", _percent(accuracy[0]), "eFCN: 62.5 %"),
             (f"{_baseline(result)} < {label}(0) < CNN", holds, "holds"),
         ]
     found += [
         (
             f"best {label}",
-            f"{accuracy[best]:.2%} at {best}, {'above' if accuracy[best] > cnn else 'not above'} "
-            "the CNN",
+            f"{_percent(accuracy[best])} of switch time {best}, "
+            f"{'above' if accuracy[best] > cnn else 'not above'} the CNN",
             "near 20, above the CNN",
         ),
     ]
     if ratio == "off_local":
         found += [
-            (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
-            (f"δ of the {_baseline(result)}", f"{standard['off_local']:.2%}", "97 %"),
+            (f"largest δ of a trained {label}", _percent(largest), "8 %"),
+            (f"δ of the {_baseline(result)}", _percent(standard["off_local"]), "97 %"),
         ]
     else:
-        found += [(f"largest broken sharing of a trained {label}", f"{largest:.2%}", "no figure")]
+        found += [(f"largest broken sharing of a trained {label}", _percent(largest), "no figure")]
     is_papers = all(getattr(result.config, key) == value for key, value in _PAPERS_RUN.items())
     is_papers &= all(standard[key] == value for key, value in _PAPERS_DATA.items())
     # Rows of the first versions do not say where the images came from.
@@ -264,14 +269,18 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
     return figures
 
 
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
 def _at_rest(paths: Mapping[str, Any]) -> str:
     """A sentence about how far the string came, where one was relaxed."""
     residuals = paths.get("string", {}).get("residuals")
     if not residuals:
         return ""
     return (
-        f"After {len(residuals) - 1} epochs the forces on the string are "
-        f"{residuals[-1] / max(residuals[0], 1e-300):.1%} of those on the straight line. "
+        f"After {counted(len(residuals) - 1, 'epoch')} the forces on the string are "
+        f"{100 * residuals[-1] / max(residuals[0], 1e-300):.1f} % of those on the straight line. "
     )
 
 

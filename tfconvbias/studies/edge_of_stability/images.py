@@ -76,14 +76,14 @@ def report_stability_images(config: StabilityImages) -> None:
 def _findings(config: StabilityImages, rows: Mapping[str, Row]) -> list[str]:
     """How near each network is to the edge, and how well it generalizes."""
 
-    def of_each(column: str, pattern: str) -> str:
-        return ", ".join(f"{name} {pattern.format(row[column])}" for name, row in rows.items())
+    def of_each(column: str, factor: int, unit: str) -> str:
+        return ", ".join(f"{name} {factor * row[column]:.2f}{unit}" for name, row in rows.items())
 
     after = f"after {config.steps:,} steps"
     return [
-        f"Sharpness as a share of the edge 2/η {after}: {of_each('relative_sharpness', '{:.2f}')}.",
-        f"Test accuracy {after}: {of_each('test_accuracy', '{:.2%}')}.",
-        f"Redrawn labels that are memorized: {of_each('memorized', '{:.2%}')}.",
+        f"Sharpness as a share of the edge 2/η {after}: {of_each('relative_sharpness', 1, '')}.",
+        f"Test accuracy {after}: {of_each('test_accuracy', 100, ' %')}.",
+        f"Redrawn labels that are memorized: {of_each('memorized', 100, ' %')}.",
     ]
 
 
@@ -114,9 +114,9 @@ def run_stability_images(config: StabilityImages) -> dict[str, Row]:
             rows[name] = row
             config.tell(
                 f"{name}: λη/2 {row['relative_sharpness']:.3f}, "
-                f"training accuracy {row['accuracy']:.3f}, "
-                f"redrawn labels memorized {row['memorized']:.3f}, "
-                f"test accuracy {row['test_accuracy']:.3f}"
+                f"training accuracy {100 * row['accuracy']:.2f} %, "
+                f"redrawn labels memorized {100 * row['memorized']:.2f} %, "
+                f"test accuracy {100 * row['test_accuracy']:.2f} %"
             )
     return rows
 
@@ -170,9 +170,9 @@ def _table(rows: Mapping[str, Row]) -> list[dict[str, str]]:
             "connectivity": name,
             "parameters": f"{row['parameters']:,}",
             "λη/2": f"{row['relative_sharpness']:.3f}",
-            "training accuracy": f"{row['accuracy']:.3f}",
-            "redrawn labels memorized": f"{row['memorized']:.3f}",
-            "test accuracy": f"{row['test_accuracy']:.3f}",
+            "training accuracy, %": f"{100 * row['accuracy']:.2f}",
+            "redrawn labels memorized, %": f"{100 * row['memorized']:.2f}",
+            "test accuracy, %": f"{100 * row['test_accuracy']:.2f}",
         }
         for name, row in rows.items()
     ]

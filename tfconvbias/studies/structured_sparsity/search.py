@@ -79,8 +79,8 @@ def write_sparsity_search_report(
         ],
         findings=[
             f"Best of {counted(len(rows), 'trial')}: α = {best['alpha']:g} and τ = "
-            f"{best['tau']:g}, with {best['val_accuracy']:.2%} of the validation images and "
-            f"{best['multiply_adds_ratio']:.1%} of the base's multiply-adds.",
+            f"{best['tau']:g}, with {100 * best['val_accuracy']:.2f} % of the validation images "
+            f"and {100 * best['multiply_adds_ratio']:.1f} % of the base's multiply-adds.",
             f"To run it and test it: {sparsity_command(config, best)}",
         ],
         settings=config,
