@@ -194,7 +194,8 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
     figures: Figures = {
         "curves": (
             "Training loss and test accuracy over time. On the right the embedded networks' "
-            "curves begin at their switch times. Figures 2 and 9.",
+            f"curves begin at their switch times, and the dashed line is the {_baseline(result)}'s "
+            "best accuracy. Figures 2 and 9.",
             plots.switch_time_curves(
                 result.histories["cnn"],
                 result.histories["fcn"],
