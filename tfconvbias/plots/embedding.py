@@ -41,8 +41,8 @@ def switch_time_curves(
         baseline: Name of the standard network.
 
     Returns:
-        A figure with three panels; the third is Figure 9 of the paper, with the best accuracy of the
-        standard network as a dashed line.
+        A figure with three panels. The third is Figure 9 of the paper, in which a dashed line is
+        the best accuracy of the standard network.
     """
     figure, axes = panels(3)
     shades = _shades(efcns)
