@@ -48,7 +48,7 @@ _MAIN = {
 """Fields that every reader asks for, in their order, with their names on a page."""
 
 _OF_BETA_LASSO = ("l1_conv", "l1", "beta")
-_WHERE_IMAGES_LIE = ("dataset", "datasets")
+_WHERE_IMAGES_LIE = ("dataset", "datasets", "images")
 
 
 class Setting(NamedTuple):
@@ -121,13 +121,14 @@ def setting_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
 def _settings_of(config: Config) -> tuple[list[Setting], list[Setting]]:
     """The settings of a configuration: those that every reader asks for, and the others.
 
-    Fields that only say where results are kept are left out, except for the name of the images.
+    Fields that only say where results are kept are left out, but not the names of the images, and
+    not seeds that can be added later.
     """
     decides = config.identity()
     main, others = {}, []
     for option in options_of(config):
         name = option.name
-        if name not in decides and name not in _WHERE_IMAGES_LIE:
+        if name not in decides and name not in _MAIN:
             continue
         shown = Setting(
             _MAIN.get(name, name.replace("_", " ")),

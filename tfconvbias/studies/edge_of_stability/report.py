@@ -98,7 +98,7 @@ def criteria_findings(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """How many criteria are met, and which are not."""
     missed = [row["criterion"] for row in rows if row["verdict"] != "pass"]
     met = f"{len(rows) - len(missed)} of {len(rows)} criteria are met."
-    return [met, *(f"Not met: {name}." for name in missed)]
+    return [met, *(f"Not met: {name} (see the table of criteria)." for name in missed)]
 
 
 def environment_notes(rows: Iterable[Row]) -> list[str]:

@@ -17,6 +17,7 @@ from tfconvbias.studies.study import percent
 from tfconvbias.training import (
     Figures,
     TrainingDivergedError,
+    counted,
     dataset_label,
     first_layer_images,
     format_table,
@@ -110,14 +111,14 @@ def _write(
 def _findings(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
     """The gaps; of rows without a counterpart their accuracies."""
     gaps = [
-        f"{row['gap']} on {row['data set']} after {row['epochs']} epochs: "
+        f"{row['gap']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: "
         f"{row['points of test accuracy']} points of test accuracy"
         + (f" (standard error {row['standard error']})." if row["standard error"] != "–" else ".")
         for row in tables[_NAMES[1]]
     ]
     return gaps or [
-        f"{row['model']} on {row['data set']} after {row['epochs']} epochs: test accuracy "
-        f"{row['test, %']} %."
+        f"{row['model']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: test "
+        f"accuracy {row['test, %']} %."
         for row in tables[_NAMES[0]]
     ]
 
