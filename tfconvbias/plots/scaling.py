@@ -91,7 +91,8 @@ def accuracy_against_parameters(
     axes[2].margins(x=0.3, y=0.2)
     for axis in axes:
         within_percent(axis)
-        axis.set_xscale("log")
+        if axis.lines:
+            axis.set_xscale("log")
         # Between near powers of ten the minor ticks' labels would lie on each other.
         axis.tick_params(axis="x", which="both", labelrotation=45)
         axis.grid(alpha=0.3)
