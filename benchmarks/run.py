@@ -8,6 +8,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ON_DEMAND = {
     "curvature_peers": "needs PyHessian, curvlinops and the PyTorch backend",
+    "plan_check": "checks the plan, and compares with no peer",
     "real_scale": "trains for minutes to hours, and needs a data set",
     "sparse_inference": "trains for minutes",
     "sparse_training": "trains for minutes",

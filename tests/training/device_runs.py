@@ -25,7 +25,7 @@ def dataset():
         x = generator.integers(0, 120, (num, 8, 8, 3)) + 60 * (y[:, None, None, None] == 1)
         return x.astype("uint8"), y
 
-    (x, y), (xv, yv), (xt, yt) = split(96), split(24), split(30)
+    (x, y), (xv, yv), (xt, yt) = split(96), split(25), split(31)
     return data.ImageDataset("tiny", x, y, xv, yv, xt, yt, ("a", "b", "c"))
 
 
@@ -73,4 +73,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    training.guarded(main)

@@ -33,7 +33,7 @@ def start(asked, backend, **environment):
     )
 
 
-def finish(*processes, seconds=300):
+def finish(*processes, seconds=900):
     for process in processes:
         text, _ = process.communicate(timeout=seconds)
         assert process.returncode == 0, text
@@ -89,28 +89,42 @@ def cluster():
     ]
 
 
-def test_a_killed_process_and_the_other_one_go_on(tmp_path):
+def kill(victim, asked, epoch, **environment):
+    """Kill one of two processes after an epoch; how the other one ends, and what it says."""
+    places = cluster()
+    processes = [
+        start(asked | ({"die_after": epoch} if i == victim else {}), "jax", **place, **environment)
+        for i, place in enumerate(places)
+    ]
+    assert processes[victim].wait(timeout=900) == -9
+    text, _ = processes[1 - victim].communicate(timeout=300)
+    return processes[1 - victim].returncode, text
+
+
+def test_two_processes_give_the_numbers_of_one_whichever_is_killed(tmp_path):
     expected = one_device(tmp_path, "jax")
     folder = tmp_path / "two"
-    asked = {
-        "rows": [{"strategy": "data_parallel", "run_dir": str(folder)}],
-        "out": str(tmp_path / "two.json"),
-    }
-    first, second = cluster()
-    survivor = start(asked, "jax", **first)
-    victim = start({**asked, "die_after": 2}, "jax", **second)
-    victim.communicate(timeout=300)
-    assert victim.returncode == -9
-    try:
-        survivor.wait(timeout=60)
-    except subprocess.TimeoutExpired:
-        survivor.kill()
-    survivor.communicate()
-    assert not (folder / "result.json").exists()
-    assert list(folder.glob("checkpoint-*.weights.h5"))
+    strategy = {"strategy": "data_parallel", "run_dir": str(folder)}
+    out = tmp_path / "two.json"
+    asked = {"rows": [strategy], "out": str(out)}
 
-    first, second = cluster()
-    finish(start(asked, "jax", **first), start(asked, "jax", **second))
-    found = json.loads((tmp_path / "two.json").read_text())[0]
+    status, text = kill(1, asked, 1)
+    assert status == 1, text
+    assert "Another process of this run has ended" in text
+    # Two devices in each process, and 25 images to measure on.
+    flags = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
+    status, text = kill(0, asked, 2, XLA_FLAGS=flags)
+    assert status != 0
+    assert not (folder / "result.json").exists()
+
+    alone = start({**asked, "rows": [{"run_dir": str(folder)}], "die_after": 3}, "jax")
+    alone.communicate(timeout=900)
+    assert alone.returncode == -9
+    assert {file.name for file in folder.glob("checkpoint-*.h5")} == {
+        "checkpoint-2.weights.h5",
+        "checkpoint-3.weights.h5",
+    }
+    finish(*(start(asked, "jax", **place) for place in cluster()))
+    found = json.loads(out.read_text())[0]
     assert_same(found, expected)
     assert found["history"]["epoch"] == [1, 2, 3, 4]

@@ -194,3 +194,64 @@ def test_all_dense_kernels_but_the_classifiers_are_cut(family, build, arguments)
 def test_the_strategy_does_not_decide_the_result(tiny_config):
     spread = dataclasses.replace(tiny_config, strategy="mirrored", num_devices=4)
     assert spread.identity() == tiny_config.identity()
+
+
+def devices_of(num_replicas, num_processes, process=0):
+    """What a process of several knows, without the others."""
+    pytest.importorskip("jax")
+    from tfconvbias.training.jax_devices import DataParallel
+
+    devices = object.__new__(DataParallel)
+    devices.num_replicas, devices.num_processes, devices.process = (
+        num_replicas,
+        num_processes,
+        process,
+    )
+    return devices
+
+
+@pytest.mark.parametrize("num", [24, 25, 1001])
+@pytest.mark.parametrize(("num_replicas", "num_processes"), [(2, 2), (4, 2), (3, 3)])
+def test_every_image_counts_equally_often_in_all_processes(num, num_replicas, num_processes):
+    images = np.arange(num)
+    seen = []
+    for process in range(num_processes):
+        devices = devices_of(num_replicas, num_processes, process)
+        (own, _), size = devices.evaluation((images, images))
+        assert size > 0
+        seen.append(own)
+    counts = np.bincount(np.concatenate(seen), minlength=num)
+    assert counts.min() == counts.max() > 0
+
+
+def test_a_lost_process_is_told_from_other_errors():
+    gone = "UNKNOWN: Gloo AllGather failed: Read error: Connection reset by peer"
+    with (
+        pytest.raises(training.LostProcessError, match="has ended or cannot be reached"),
+        devices_of(2, 2).joined(),
+    ):
+        raise ValueError(gone)
+    for devices, error in (
+        (devices_of(2, 1), ValueError(gone)),
+        (devices_of(2, 2), ValueError("shapes differ")),
+        (devices_of(2, 2), training.RunFolderError("UNAVAILABLE")),
+    ):
+        with pytest.raises(type(error)) as caught, devices.joined():
+            raise error
+        assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("127.0.0.1:1", "2"), "need KERAS_DISTRIBUTION_JOB_ADDRESSES=HOST:PORT"),
+        (("127.0.0.1:1", "2", "2"), "which is 0 to N - 1"),
+        (("127.0.0.1:1", "2", "0"), "each would train for itself"),
+    ],
+)
+def test_processes_that_would_not_train_together_are_refused(given, message, run, monkeypatch):
+    names = ("JOB_ADDRESSES", "NUM_PROCESSES", "PROCESS_ID")
+    for name, value in zip(names, given, strict=False):
+        monkeypatch.setenv(f"KERAS_DISTRIBUTION_{name}", value)
+    with pytest.raises(training.ConfigError, match=message):
+        run("together")

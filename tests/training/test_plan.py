@@ -53,8 +53,11 @@ def test_time_and_memory_follow_from_the_device():
 
 
 def test_a_study_prints_its_plan_and_leaves_no_folder(tmp_path, capsys):
+    def row(efficiency, seconds):
+        return {"efficiency": efficiency, "step_seconds": seconds}
+
     file = tmp_path / "real_scale.json"
-    file.write_text(json.dumps({"rows": [{"efficiency": 0.2}, {"efficiency": 0.4}, {}]}))
+    file.write_text(json.dumps({"rows": [row(0.2, 2.0), row(0.4, 1.0), {}]}))
     study = studies.neyshabur2020.TABLE_1.replace(
         datasets=("motifs10",),
         rows=("s-conv", "s-fc"),

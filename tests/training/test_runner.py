@@ -141,7 +141,7 @@ def test_time_that_is_over_stops_a_comparison(tiny_config, tmp_path, monkeypatch
     with pytest.raises(training.RunPausedError, match="two is still to run"):
         training.compare(rows, tmp_path, training.Deadline(1e-9))
     assert not (tmp_path / "two").exists()
-    finished, _ = training.compare(rows, tmp_path, training.Deadline(60.0))
+    finished, _, _ = training.compare(rows, tmp_path, training.Deadline(60.0))
     assert list(finished) == ["one", "two"]
 
 

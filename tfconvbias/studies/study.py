@@ -113,7 +113,7 @@ def report_study(study: Study) -> None:
     """Run what is not on disk yet, print the tables and write the report.
 
     Raises:
-        MissingRunsError: If processes of some runs were lost; the others are on disk.
+        MissingRunsError: If processes of some runs were lost; the others are reported first.
         TrainingDivergedError: If the loss of a run diverged; the others are reported first.
     """
     folder = Path(study.run.run_dir or f"runs/{slug(study.title)}")
@@ -121,11 +121,11 @@ def report_study(study: Study) -> None:
     if study.run.plan is not None:
         print_plan({name: run for name, (_, run) in planned.items()})
         return
-    finished, diverged = compare(
+    finished, diverged, missing = compare(
         {name: run for name, (_, run) in planned.items()}, folder, many=study
     )
     if not finished:
-        raise TrainingDivergedError("Every run diverged.")
+        raise missing or TrainingDivergedError("Every run diverged.")
     results: dict[Cell, list[RunResult]] = {}
     for name, result in finished.items():
         results.setdefault(planned[name][0], []).append(result)
@@ -143,10 +143,16 @@ def report_study(study: Study) -> None:
         found.tables,
         found.figures,
         [*notes, *run_notes(folders)],
-        findings=[*_most_accurate(results), *found.conclusion],
+        findings=[
+            *([] if missing is None else [missing.summary]),
+            *_most_accurate(results),
+            *found.conclusion,
+        ],
         settings=folders,
     )
     print(f"Report: {page}")
+    if missing is not None:
+        raise missing
     if diverged:
         raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
 

@@ -13,7 +13,7 @@ from tfconvbias.training.build import (
     with_precision,
     xla_pays,
 )
-from tfconvbias.training.comparison import compare
+from tfconvbias.training.comparison import Compared, compare
 from tfconvbias.training.config import Config, option
 from tfconvbias.training.data_config import DataConfig, build_dataset, dataset_label
 from tfconvbias.training.devices import Devices, Layout, Strategy, distribute
@@ -22,6 +22,7 @@ from tfconvbias.training.entry_point import PAUSED_STATUS, guarded, main
 from tfconvbias.training.environment import accelerators, environment, hardware
 from tfconvbias.training.errors import (
     ConfigError,
+    LostProcessError,
     MissingRunsError,
     RecipeError,
     RunFolderError,
@@ -38,7 +39,14 @@ from tfconvbias.training.page import (
     run_notes,
     write_page,
 )
-from tfconvbias.training.plan import RunPlan, StepCost, plan_run, print_plan, step_cost
+from tfconvbias.training.plan import (
+    RunPlan,
+    StepCost,
+    efficiency_of,
+    plan_run,
+    print_plan,
+    step_cost,
+)
 from tfconvbias.training.report import (
     MIN_NONZEROS,
     Comparison,
@@ -61,6 +69,7 @@ __all__ = [
     "MIN_NONZEROS",
     "PAUSED_STATUS",
     "Accelerator",
+    "Compared",
     "Comparison",
     "Config",
     "ConfigError",
@@ -74,6 +83,7 @@ __all__ = [
     "Images",
     "Kept",
     "Layout",
+    "LostProcessError",
     "ManyRuns",
     "MissingRunsError",
     "RecipeError",
@@ -102,6 +112,7 @@ __all__ = [
     "counted",
     "dataset_label",
     "distribute",
+    "efficiency_of",
     "environment",
     "environment_note",
     "evaluate",

@@ -4,15 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from tfconvbias.arguments import checked
 from tfconvbias.training.engine import Finished, ManyRuns, Task, Workplace, run_tasks
-from tfconvbias.training.errors import ConfigError, TrainingDivergedError
+from tfconvbias.training.errors import ConfigError, MissingRunsError, TrainingDivergedError
 from tfconvbias.training.execution import Deadline
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.slug import slug
+
+
+class Compared(NamedTuple):
+    """How the rows of a comparison ended.
+
+    Attributes:
+        finished: Label → finished row.
+        diverged: Label → message of a row whose loss diverged.
+        missing: Says which rows came to no end since their processes were lost; `None` without.
+    """
+
+    finished: dict[str, RunResult]
+    diverged: dict[str, str]
+    missing: MissingRunsError | None
 
 
 @checked
@@ -21,7 +36,7 @@ def compare(
     folder: str | Path,
     deadline: Deadline | None = None,
     many: ManyRuns | None = None,
-) -> tuple[dict[str, RunResult], dict[str, str]]:
+) -> Compared:
     """Run every row, each in a subfolder of its own; finished rows are read from disk.
 
     Args:
@@ -31,11 +46,10 @@ def compare(
         many: How many rows at a time, and where; by default one after the other in this process.
 
     Returns:
-        The finished rows by label, and the messages of rows whose loss diverged.
+        The finished rows, those whose loss diverged and those whose processes were lost.
 
     Raises:
         ConfigError: If two labels would share a subfolder.
-        MissingRunsError: If processes of some rows were lost; the others are on disk.
         RunPausedError: If the time was over before the last row.
     """
     folders = {name: Path(folder) / slug(name) for name in rows}
@@ -52,21 +66,28 @@ def compare(
         for name, config in rows.items()
     ]
     first = next(iter(rows.values()))
-    finished, diverged = set(), {}
-    for task, reply in run_tasks(
+    finished, diverged, missing = set(), {}, None
+    ended = run_tasks(
         tasks,
         many or ManyRuns(),
         first,
         folder,
         deadline=deadline,
         goes_on_after=(TrainingDivergedError,),
-    ):
-        if reply.error is None:
-            finished.add(task.name)
-        else:
-            diverged[task.name] = str(reply.error)
-    results = {name: _read(RunFolder(folders[name])) for name in rows if name in finished}
-    return results, {name: diverged[name] for name in rows if name in diverged}
+    )
+    try:
+        for task, reply in ended:
+            if reply.error is None:
+                finished.add(task.name)
+            else:
+                diverged[task.name] = str(reply.error)
+    except MissingRunsError as error:
+        missing = error
+    return Compared(
+        {name: _read(RunFolder(folders[name])) for name in rows if name in finished},
+        {name: diverged[name] for name in rows if name in diverged},
+        missing,
+    )
 
 
 def run_row(place: Workplace, config: RunConfig) -> Finished:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,13 @@ BACKENDS = {
     "model_parallel": "jax",
 }
 """Strategy → the only backend on which it spreads anything."""
+
+PROCESS_VARIABLES = (
+    "KERAS_DISTRIBUTION_JOB_ADDRESSES",
+    "KERAS_DISTRIBUTION_NUM_PROCESSES",
+    "KERAS_DISTRIBUTION_PROCESS_ID",
+)
+"""Environment variables of Keras that name the processes of one training."""
 
 Layout = Mapping[str, tuple[str | None, ...]]
 """Regular expression over variable paths → for each axis `"model"` (cut) or `None` (whole)."""
@@ -58,6 +66,15 @@ class Devices:
     @contextlib.contextmanager
     def scope(self) -> Iterator[None]:
         """Variables made inside are placed on all devices."""
+        yield
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Work inside takes part in that of the other processes, and ends where one of them ends.
+
+        Raises:
+            LostProcessError: If another process has ended or cannot be reached.
+        """
         yield
 
     def prepare(self, model: keras.Model) -> None:
@@ -188,11 +205,12 @@ def distribute(
     | `data_parallel` | JAX | parts of the batch on all devices, of all processes |
     | `model_parallel` | JAX | dense kernels cut up, for models too large for one device |
 
-    For `data_parallel` over several processes set `KERAS_DISTRIBUTION_JOB_ADDRESSES`,
-    `…_NUM_PROCESSES` and `…_PROCESS_ID`, which `keras.distribution.initialize` reads, and call
-    `distribute` first thing in the program. tf.distribute over several machines is not offered:
-    Keras' `fit` fails in its first step there, since it cannot build a model from batches that lie
-    on several workers.
+    For `data_parallel` over several processes set `KERAS_DISTRIBUTION_JOB_ADDRESSES` (HOST:PORT of
+    process 0), `KERAS_DISTRIBUTION_NUM_PROCESSES` and `KERAS_DISTRIBUTION_PROCESS_ID` (from 0),
+    which `keras.distribution.initialize` reads, and call `distribute` first thing in the program.
+    tf.distribute over several machines (`MultiWorkerMirroredStrategy`) is not offered, since Keras
+    3.15 cannot train there: `fit` cannot build a model from a batch that lies on several workers,
+    and with a model that was built before it takes the mean over axis 0 of a loss without axes.
 
     `training.run` does all this itself, from `RunConfig(strategy=…)`. For a `model.fit` of your
     own build and compile the model inside the scope, then `prepare` it. On one device
@@ -213,8 +231,9 @@ def distribute(
         What to enter (`scope`), to prepare the model with, and to ask for numbers.
 
     Raises:
-        ConfigError: If the strategy would not spread anything on this backend, or there are fewer
-            devices than asked for.
+        ConfigError: If the strategy would not spread anything on this backend, there are fewer
+            devices than asked for, or the environment asks for several processes in a way that
+            the strategy cannot follow.
 
     Example:
         >>> devices = distribute("none")
@@ -225,6 +244,7 @@ def distribute(
         >>> model.fit(keras.ops.ones((8, 4)), keras.ops.ones((8, 2)), verbose=0).epoch
         [0]
     """
+    _check_processes(strategy)
     if strategy == "none":
         return Devices()
     if strategy not in BACKENDS:
@@ -250,6 +270,32 @@ def distribute(
     if layout is None:
         raise ConfigError("strategy='model_parallel' needs a `layout`, such as LAYOUTS['s'].")
     return ModelParallel(num_devices, layout, num_shards)
+
+
+def _check_processes(strategy: str) -> None:
+    """Check the environment variables by which processes find each other.
+
+    Raises:
+        ConfigError: If only some of them are set, one has a value that cannot be used, or the
+            strategy would train once in each process.
+    """
+    given = {name: os.environ[name] for name in PROCESS_VARIABLES if name in os.environ}
+    if not given:
+        return
+    shown = ", ".join(f"{name}={value}" for name, value in given.items())
+    count, number = (given.get(name, "") for name in PROCESS_VARIABLES[1:])
+    is_whole = len(given) == len(PROCESS_VARIABLES) and count.isdecimal() and number.isdecimal()
+    if not is_whole or int(number) >= int(count):
+        raise ConfigError(
+            "Processes that train together need KERAS_DISTRIBUTION_JOB_ADDRESSES=HOST:PORT of the "
+            "first one, KERAS_DISTRIBUTION_NUM_PROCESSES=N and KERAS_DISTRIBUTION_PROCESS_ID, "
+            f"which is 0 to N - 1. Received: {shown}"
+        )
+    if strategy != "data_parallel" and int(count) > 1:
+        raise ConfigError(
+            "Only strategy='data_parallel' trains in several processes together; with another one "
+            f"each would train for itself. Received: strategy={strategy!r}, {shown}"
+        )
 
 
 def choose(found: list, num_devices: int | None) -> list:

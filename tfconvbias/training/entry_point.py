@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shlex
 import signal
 import sys
@@ -17,7 +18,12 @@ from tfconvbias.lazy import data
 from tfconvbias.optional import MissingPackageError
 from tfconvbias.training import command_line
 from tfconvbias.training.config import Config
-from tfconvbias.training.errors import MissingRunsError, RecipeError, RunPausedError
+from tfconvbias.training.errors import (
+    LostProcessError,
+    MissingRunsError,
+    RecipeError,
+    RunPausedError,
+)
 from tfconvbias.training.execution import stop_request
 from tfconvbias.training.files import refusal, system_error_number
 
@@ -79,6 +85,12 @@ def guarded(work: Callable[[], object]) -> None:
     try:
         with stop_on_termination():
             work()
+    except LostProcessError as error:
+        print(f"error: {error}\nTo continue, in every process:\n  {_resuming()}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # An orderly exit would wait for the process that is no more.
+        os._exit(1)
     except MissingRunsError as error:
         _leave(f"{error}\nTo continue:\n  {_resuming()}")
     except (RecipeError, MissingPackageError) as error:

@@ -1,5 +1,7 @@
 """Errors that a user can mend: the command line prints them without a traceback."""
 
+from collections.abc import Mapping
+
 
 class RecipeError(Exception):
     """Base of the errors that the user of a recipe can mend; the recipe ends with the message."""
@@ -22,4 +24,33 @@ class TrainingDivergedError(RecipeError, RuntimeError):
 
 
 class MissingRunsError(RecipeError, RuntimeError):
-    """Some runs of a study came to no end, since their processes were lost; the others are kept."""
+    """Some runs of a study came to no end, since their processes were lost; the others are kept.
+
+    Args:
+        missing: Name of each such run → why it is missing.
+        num_runs: How many runs the study has.
+    """
+
+    def __init__(self, missing: Mapping[str, str], num_runs: int):
+        super().__init__(missing, num_runs)
+        self.missing = dict(missing)
+        self.num_runs = num_runs
+
+    def __str__(self) -> str:
+        lines = [f"  {name}: {text}" for name, text in self.missing.items()]
+        return "\n".join([f"{self._count} missing:", *lines])
+
+    @property
+    def summary(self) -> str:
+        """What a report of the other runs says of them."""
+        names = "; ".join(self.missing)
+        return f"{self._count} missing: {names}. The same command with --resume continues them."
+
+    @property
+    def _count(self) -> str:
+        count = len(self.missing)
+        return f"{count} of {self.num_runs} runs {'is' if count == 1 else 'are'}"
+
+
+class LostProcessError(RecipeError, RuntimeError):
+    """Another of the processes that train together has ended, or cannot be reached."""

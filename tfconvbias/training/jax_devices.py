@@ -12,8 +12,11 @@ from jax.experimental import multihost_utils
 
 from tfconvbias.data import EVALUATION_BATCH_SIZE
 from tfconvbias.training.batches import ShuffledBatches
-from tfconvbias.training.devices import Devices, Layout, choose
-from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.devices import PROCESS_VARIABLES, Devices, Layout, choose
+from tfconvbias.training.errors import ConfigError, LostProcessError, RecipeError
+
+# What JAX, Gloo and NCCL say where the other end of a connection is gone.
+_LOST = ("Gloo", "NCCL", "UNAVAILABLE", "DEADLINE_EXCEEDED", "coordination service")
 
 
 class _WholeWhereUneven:
@@ -50,6 +53,20 @@ class _Distributed(Devices):
         with self.distribution.scope():
             yield
 
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        try:
+            yield
+        except RecipeError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            if self.num_processes == 1 or not any(word in str(error) for word in _LOST):
+                raise
+            first = next(iter(str(error).splitlines()))[:200]
+            raise LostProcessError(
+                f"Another process of this run has ended or cannot be reached ({first})."
+            ) from error
+
     def prepare(self, model: keras.Model) -> None:
         found = {len(variable.value.sharding.device_set) for variable in model.variables}
         if found != {self.distribution.device_mesh.devices.size}:
@@ -72,6 +89,10 @@ class _Distributed(Devices):
             own = tuple(part[self.process :: self.num_processes] for part in images_and_labels)
             return own, size
         size = EVALUATION_BATCH_SIZE
+        if parts == self.num_processes:
+            # Every batch can be cut. Each process hands in all images, so that every image counts
+            # as often as the others.
+            return images_and_labels, size
         while size * self.num_processes % parts == 0:
             size -= 1
         if num < size:
@@ -135,7 +156,16 @@ class ModelParallel(_Distributed):
 @functools.cache
 def _connect() -> None:
     """Join the other processes, once, where the environment names them."""
-    if "KERAS_DISTRIBUTION_NUM_PROCESSES" in os.environ and not jax.distributed.is_initialized():
-        # With a seed Keras need not agree on one, which takes a computation.
-        keras.utils.set_random_seed(0)
-        keras.distribution.initialize()
+    if PROCESS_VARIABLES[0] not in os.environ or jax.distributed.is_initialized():
+        return
+    address, count, number = (os.environ[name] for name in PROCESS_VARIABLES)
+    # Said beforehand, since JAX ends a process at once, without an exception.
+    print(
+        f"Process {number} of {count} waits for the others at {address}, five minutes at most. "
+        "If one of them ends later, JAX ends the others within two minutes; the same commands "
+        "with --resume go on.",
+        flush=True,
+    )
+    # With a seed Keras need not agree on one, which takes a computation.
+    keras.utils.set_random_seed(0)
+    keras.distribution.initialize()

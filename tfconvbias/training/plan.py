@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from tfconvbias.arguments import PositiveInt, checked
+from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
 from tfconvbias.lazy import analysis, data, keras
 from tfconvbias.memory import readable
 from tfconvbias.terminal import duration
@@ -111,6 +111,7 @@ def plan_run(
     num_train: PositiveInt,
     device: Accelerator,
     efficiency: float = ASSUMED_EFFICIENCY,
+    overhead: NonNegativeFloat = 0.0,
 ) -> RunPlan:
     """What a whole run takes on a device, or on `config.num_devices` of them.
 
@@ -121,6 +122,7 @@ def plan_run(
         num_train: Training images.
         device: One device.
         efficiency: Share of the bound that a step reaches, measured or assumed.
+        overhead: Seconds that every step takes beside it, however small the network is.
     """
     cost = step_cost(config, image_shape, classes)
     steps = config.epochs * (num_train // config.batch_size)
@@ -130,15 +132,15 @@ def plan_run(
     else:
         memory = cost.state + cost.activations // count
     bound = cost.bound_seconds(device, config.precision != "float32")
-    return RunPlan(cost, steps, memory, steps * bound / efficiency / count)
+    return RunPlan(cost, steps, memory, steps * (overhead + bound / efficiency / count))
 
 
 @checked
 def print_plan(runs: Mapping[str, RunConfig]) -> None:
     """Print what each run of a study would take on the device `plan`, and the total.
 
-    The efficiency is the median of those in the file `plan_efficiency`, which
-    `benchmarks/real_scale.py` writes; without one it is assumed.
+    Efficiency and overhead come from the file `plan_efficiency`, which `benchmarks/real_scale.py`
+    writes, as `efficiency_of` finds them; without one the efficiency is assumed.
 
     Args:
         runs: Label → configuration.
@@ -151,7 +153,7 @@ def print_plan(runs: Mapping[str, RunConfig]) -> None:
     if first.plan is None:
         raise ConfigError("`plan` must name a device. Received: plan=None")
     device = accelerator(first.plan)
-    efficiency, origin = _efficiency(first)
+    efficiency, overhead, origin = _efficiency(first)
     rows, seconds = [], 0.0
     datasets: dict[tuple, data.ImageDataset] = {}
     for name, config in runs.items():
@@ -168,6 +170,7 @@ def print_plan(runs: Mapping[str, RunConfig]) -> None:
             len(dataset.x_train),
             device,
             efficiency,
+            overhead,
         )
         seconds += found.seconds
         fits = "" if found.memory <= device.memory else ", too large"
@@ -184,7 +187,8 @@ def print_plan(runs: Mapping[str, RunConfig]) -> None:
     print(format_table(rows))
     print(
         f"Total: {_time(seconds)} of training steps on {first.plan}, one run after the "
-        f"other, without validation and checkpoints. Efficiency {efficiency:.2f} ({origin})."
+        f"other, without validation and checkpoints. Efficiency {efficiency:.2f} ({origin})"
+        + (f", and {1e3 * overhead:.1f} ms per step." if overhead else ".")
     )
 
 
@@ -192,19 +196,45 @@ def _time(seconds: float) -> str:
     return duration(seconds) if seconds >= 1 else "less than 1 s"
 
 
-def _efficiency(config: RunConfig) -> tuple[float, str]:
+@checked
+def efficiency_of(bounds: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
+    """Efficiency and overhead that explain measured steps: `overhead + bound / efficiency`.
+
+    Small networks show the overhead and large ones the efficiency, so it takes networks of unequal
+    size: a line is fitted. Where it makes no sense (one network, a negative slope or overhead),
+    the efficiency is the median of `bound / seconds`, and the overhead 0.
+
+    Args:
+        bounds: Of each network's step, in seconds.
+        seconds: The time that it took.
+
+    Example:
+        >>> efficiency_of([0.001, 0.01], [0.007, 0.025])
+        (0.5, 0.005)
+    """
+    if len(set(bounds)) > 1:
+        slope, overhead = statistics.linear_regression(bounds, seconds)
+        if slope > 0 and overhead >= 0:
+            return round(1 / slope, 9), round(overhead, 9)
+    ratios = [bound / taken for bound, taken in zip(bounds, seconds, strict=True)]
+    return statistics.median(ratios), 0.0
+
+
+def _efficiency(config: RunConfig) -> tuple[float, float, str]:
     if config.plan_efficiency is None:
-        return ASSUMED_EFFICIENCY, "assumed; --plan-efficiency FILE takes a measured one"
+        return ASSUMED_EFFICIENCY, 0.0, "assumed; --plan-efficiency FILE takes a measured one"
     path = Path(config.plan_efficiency)
     if not path.is_file():
         raise ConfigError(f"There is no such file. Received: plan_efficiency={str(path)!r}")
-    found = [row.get("efficiency") for row in read_json(path).get("rows", [])]
-    measured = [value for value in found if value]
+    rows = read_json(path).get("rows", [])
+    measured = [row for row in rows if row.get("efficiency") and row.get("step_seconds")]
     if not measured:
         raise ConfigError(
             f"{path} holds no efficiency: run benchmarks/real_scale.py with --device. "
         )
-    return statistics.median(measured), f"measured, {path.name}"
+    seconds = [row["step_seconds"] for row in measured]
+    bounds = [row["efficiency"] * row["step_seconds"] for row in measured]
+    return *efficiency_of(bounds, seconds), f"measured, {path.name}"
 
 
 def _shapes(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:

@@ -43,6 +43,8 @@ def report_run(config: RunConfig) -> None:
         print_plan({config.default_run_name(): config})
         return
     result = run(config)
+    if not result.is_chief:
+        return
     name = label(result.row)
     print(in_short({name: result.row}))
     path = result.folder.path / "report.html"
@@ -102,21 +104,24 @@ def report_comparison(config: Comparison) -> None:
     """Train every row, print the table and write one report.
 
     Raises:
-        MissingRunsError: If processes of some rows were lost; the others are on disk.
+        MissingRunsError: If processes of some rows were lost; the others are reported first.
         TrainingDivergedError: If the loss of a row diverged; the others are reported first.
     """
     configs = {name: config.run.replace(**fields) for name, fields in config.rows.items()}
     if config.run.plan is not None:
         print_plan(configs)
         return
-    finished, diverged = compare(configs, config.folder, many=config)
+    finished, diverged, missing = compare(configs, config.folder, many=config)
     if finished:
         rows = {name: result.row for name, result in finished.items()}
         print(in_short(rows))
         folders = {name: result.folder for name, result in finished.items()}
         path = config.folder / "report.html"
-        page = write_report(folders, path, config.title)
+        remarks = [] if missing is None else [missing.summary]
+        page = write_report(folders, path, config.title, remarks=remarks)
         print(f"Report: {page}")
+    if missing is not None:
+        raise missing
     if diverged:
         raise TrainingDivergedError(f"Diverged: {', '.join(diverged)}.")
 
@@ -128,6 +133,7 @@ def write_report(
     title: str,
     first_layer: str | None = None,
     command: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Set the results of finished runs side by side: tables, curves, non-zeros, filters.
 
@@ -139,6 +145,7 @@ def write_report(
             model's first kernel.
         command: what a user types to get these results again; by default the recipe that is
             running, with its options.
+        remarks: sentences that stand before the findings, such as which runs are missing.
 
     Returns:
         The path of the page.
@@ -185,7 +192,7 @@ def write_report(
         tables,
         figures,
         run_notes(folders),
-        findings=conclusion(results),
+        findings=[*remarks, *conclusion(results)],
         settings=folders,
         command=command,
     )

@@ -24,11 +24,15 @@ from tfconvbias.training.trainer import evaluate, fit
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: its folder, its results row and its history."""
+    """A finished run: its folder, its results row and its history.
+
+    Where several processes have trained it together, only the chief's folder remains.
+    """
 
     folder: RunFolder
     row: dict[str, Any]
     history: History
+    is_chief: bool = True
 
 
 @checked
@@ -60,6 +64,7 @@ def run(
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
         RunPausedError: If the time was over before the last epoch.
         TrainingDivergedError: If the loss became NaN or infinite.
+        LostProcessError: If another of the processes that train together has ended.
         data.DatasetUnavailableError: If the data set is not available.
     """
     deadline = deadline or config.deadline()
@@ -71,7 +76,7 @@ def run(
         num_shards=config.num_shards,
     )
     devices.check(config.batch_size, config.device_epochs == "on", config.jit_compile)
-    with devices.scope():
+    with devices.joined(), devices.scope():
         return _run(config, dataset, deadline, is_trial, devices)
 
 
@@ -83,6 +88,8 @@ def _run(
     devices: Devices,
 ) -> RunResult:
     config = with_precision(config)
+    if not devices.is_chief:
+        config = config.replace(verbose="silent")
     if dataset is None:
         dataset = build_dataset(config)
     check_execution(dataset, devices, config)
@@ -97,7 +104,7 @@ def _run(
     _check_folder(folder, config, dataset, devices)
     finished = folder.result()
     if finished is not None:
-        return RunResult(folder, finished, folder.history())
+        return RunResult(folder, finished, folder.history(), devices.is_chief)
 
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
@@ -136,7 +143,7 @@ def _run(
         keras.config.set_dtype_policy(policy)
     folder.write_result(row)
     folder.drop_checkpoints()
-    return RunResult(folder, row, history)
+    return RunResult(folder, row, history, devices.is_chief)
 
 
 def _checked_sizes(config: RunConfig, dataset: data.ImageDataset | data.Loaders) -> tuple[int, int]:

@@ -13,6 +13,7 @@ from tfconvbias import data, embedding, training
 from tfconvbias.studies import dascoli2019
 from tfconvbias.studies.dascoli2019 import measurements, protocol
 from tfconvbias.studies.dascoli2019.report import findings, switch_time_table
+from tfconvbias.training.engine import task
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "efcn_switch_time.py"
 RECIPE_OPTIONS = (
@@ -262,3 +263,19 @@ def test_recipe(tmp_path, capsys, monkeypatch):
     with pytest.raises(SystemExit, match="1"):
         runpy.run_path(str(RECIPE), run_name="__main__")
     assert "--resume" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_cnn")
+def test_a_switch_time_that_was_lost_is_missing_from_the_report(
+    tmp_path, monkeypatch, report_without
+):
+    monkeypatch.setattr(task, "build_dataset", lambda config: _dataset())
+    config = _config(tmp_path, switch_times=(0, 1))
+    page = report_without(lambda: dascoli2019.report_switch_time(config), tmp_path / "run", "tw-1")
+    assert "t_w = 0" in page and "t_w = 1" not in page and "<img" not in page
+    seeds = config.replace(run_dir=str(tmp_path / "seeds"), num_seeds=2)
+    with pytest.raises(training.MissingRunsError, match="2 of 8 runs are missing") as caught:
+        dascoli2019.report_switch_time(seeds)
+    assert list(caught.value.missing) == ["seed 0, tw-1", "seed 1, tw-1"]
+    assert (tmp_path / "seeds" / "seed-1" / "report.html").exists()

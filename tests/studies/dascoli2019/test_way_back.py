@@ -11,6 +11,7 @@ from tfconvbias import data, training
 from tfconvbias.studies import dascoli2019
 from tfconvbias.studies.dascoli2019 import way_back
 from tfconvbias.studies.dascoli2019.seeds import configs_of_seeds, seeds_table, write_seeds_report
+from tfconvbias.training.engine import task
 
 RECIPE = Path(__file__).parents[3] / "recipes" / "efcn_way_back.py"
 
@@ -130,3 +131,15 @@ def test_seeds_of_the_switch_time_protocol(tmp_path):
     assert table[2]["best, %"] == "70 ± 0" and table[0]["δ, %"] == ""
     page = write_seeds_report(results, tmp_path, "eFCN", "FCN").read_text(encoding="utf-8")
     assert "50 ± 14" in page and page.count("<img") == 1
+
+
+@pytest.mark.slow
+def test_a_network_that_was_lost_is_missing_from_the_report(tmp_path, monkeypatch, report_without):
+    monkeypatch.setattr(way_back, "build_cnn", _small_cnn)
+    for module in (way_back, task):
+        monkeypatch.setattr(module, "build_dataset", lambda config: _dataset())
+    config = TINY.replace(run_dir=str(tmp_path / "run"), num_seeds=1, retries=0)
+    page = report_without(
+        lambda: dascoli2019.report_way_back(config), tmp_path / "run", "local, seed 0"
+    )
+    assert "wide: shared, not local" in page and "<td>local: not shared" not in page

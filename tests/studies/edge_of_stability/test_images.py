@@ -55,7 +55,8 @@ def test_a_network_is_measured_and_read_again(config, tmp_path, capsys):
     assert 0 <= row["memorized"] <= 1
     # Of 20 test images.
     assert 20 * row["test_accuracy"] == pytest.approx(round(20 * row["test_accuracy"]))
-    assert "redrawn labels memorized" in capsys.readouterr().out
+    assert "redrawn labels memorized" in out
+    assert "conv: done before" in capsys.readouterr().out
     page = (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
     assert {f.name for f in (tmp_path / "run" / "figures").iterdir()} == {
         "sharpness.png",
@@ -174,3 +175,35 @@ def test_what_cannot_be_loaded_leaves_no_folder(config, tmp_path):
 def test_values_that_do_not_fit_are_refused(change, message):
     with pytest.raises(training.ConfigError, match=message):
         CONFIG.replace(**change)
+
+
+def test_networks_that_were_lost_are_missing_from_the_report(
+    config, tmp_path, monkeypatch, report_without
+):
+    row = {
+        **dict.fromkeys(("relative_sharpness", "accuracy", "memorized", "test_accuracy"), 0.5),
+        "parameters": 7,
+        "history": {
+            name: [0.0, 1.0]
+            for name in ("step", "sharpness", "edge", "accuracy", "test_accuracy", "loss")
+        },
+        "environment": training.environment(),
+    }
+    monkeypatch.setattr(images, "CONNECTIVITIES", ("dense", "conv"))
+    monkeypatch.setattr(images, "_train", lambda config, name, dataset: row)
+    page = report_without(lambda: report_stability_images(config), tmp_path / "run", "dense")
+    assert "<td>conv</td>" in page and "<td>dense</td>" not in page
+
+
+@pytest.mark.slow
+@pytest.mark.tensorflow
+def test_processes_give_the_rows_of_one(tmp_path):
+    config = CONFIG.replace(dataset="motifs10", num_train=40, steps=2, warmup_steps=1)
+    alone, shared = (
+        run_stability_images(config.replace(jobs=jobs, run_dir=str(tmp_path / str(jobs))))
+        for jobs in (1, 2)
+    )
+    assert list(shared) == ["dense", "local", "conv"]
+    for name, row in shared.items():
+        for column in ("loss", "sharpness"):
+            assert row[column] == pytest.approx(alone[name][column], rel=1e-3)

@@ -230,3 +230,33 @@ def test_a_sweep_refuses_values_that_do_not_fit(change):
 def test_experiments_meet_their_criteria(tmp_path):
     rows = run_stability(StabilitySweep(run_dir=str(tmp_path)))
     assert [check for check in check_stability(rows) if not check.passed] == []
+
+
+def test_an_experiment_that_lacks_a_run_has_a_table_but_no_verdict(
+    monkeypatch, tmp_path, report_without
+):
+    columns = ("train_error", "excess_risk", "gap_at_half_time", "gap", "relative_sharpness")
+    columns += ("path_norm", "path_norm_bound", "active_share", "seconds")
+    history = {name: [0.5, 1.0] for name in ("time", "gap", "path_norm", "path_norm_bound")}
+
+    def train(run):
+        numbers = dict.fromkeys(columns, run.patch_size / 7)
+        return {
+            "config": run.identity(),
+            **numbers,
+            "history": history,
+            "environment": training.environment(),
+        }
+
+    monkeypatch.setattr(sweep, "stability_row", train)
+    config = dataclasses.replace(
+        SWEEP, experiments=("patch_sizes", "views"), patch_sizes=(2, 4, 20), run_dir=str(tmp_path)
+    )
+    lost = config.runs()["views"][0].name
+    page = report_without(lambda: report_stability(config), tmp_path, lost)
+    assert "Spearman correlation" in page and "Experiment views" not in page
+    assert page.count("<h2>views") == 1
+    resumed = dataclasses.replace(config, resume=True)
+    monkeypatch.undo()
+    monkeypatch.setattr(sweep, "stability_row", train)
+    assert [len(found) for found in run_stability(resumed).values()] == [3, 8]

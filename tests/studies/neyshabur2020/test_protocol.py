@@ -17,6 +17,7 @@ from tfconvbias.studies.neyshabur2020 import (
     protocol_runs,
 )
 from tfconvbias.studies.neyshabur2020.protocol_grids import Setting, initial_deviation
+from tfconvbias.studies.neyshabur2020.protocol_report import _NAMES as NAMES
 from tfconvbias.training.engine import task
 
 SMALL = PROTOCOL.replace(
@@ -284,3 +285,30 @@ def test_the_edge_of_a_grid_is_named():
 
     assert edge(0.05, 0.1, 0.0) == ["cutoff 0.1"]
     assert edge(0.2, 0.2, 0.5) == ["pull 0.2", "cutoff 0.2"]
+
+
+def test_rows_that_lack_a_setting_are_left_out_and_seeds_that_are_lost_too(
+    fake, tmp_path, monkeypatch, report_without
+):
+    def write(protocol, folder, outcomes, localities, tables, missing):
+        texts = [f"{o.row} {o.epochs} {[t.row['seed'] for t in o.tests]}" for o in outcomes]
+        page = "\n".join([*texts, "" if missing is None else missing.summary])
+        (folder / "report.html").write_text(page)
+
+    monkeypatch.setattr(protocol_report, "_write", write)
+    monkeypatch.setattr(protocol_report, "_locality", lambda file: None)
+    monkeypatch.setattr(protocol_report, "_tables", lambda *_: {name: [] for name in NAMES})
+    config = SMALL.replace(run_dir=str(tmp_path), epochs_list=(1,))
+    page = report_without(
+        lambda: protocol_report.report_protocol(config),
+        tmp_path,
+        "S-FC, tiny, 1 epochs, setting 2 of 2",
+        "S-FC β-LASSO, tiny, 1 epochs, chosen setting, seed 2",
+        missing=(
+            "S-FC, tiny, 1 epochs, setting 2 of 2",
+            "S-FC, tiny, 1 epochs, chosen setting, seed 1",
+            "S-FC, tiny, 1 epochs, chosen setting, seed 2",
+            "S-FC β-LASSO, tiny, 1 epochs, chosen setting, seed 2",
+        ),
+    )
+    assert page.splitlines()[0] == "S-FC β-LASSO 1 [1]"

@@ -4,7 +4,11 @@ import pytest
 
 from tfconvbias import data, models, surgery, training
 from tfconvbias.studies import structured_sparsity
-from tfconvbias.studies.structured_sparsity import comparison, comparison_trainings
+from tfconvbias.studies.structured_sparsity import (
+    comparison,
+    comparison_report,
+    comparison_trainings,
+)
 from tfconvbias.studies.structured_sparsity.comparison_config import Setting, pattern_of
 from tfconvbias.studies.structured_sparsity.steps import build_network
 
@@ -211,3 +215,16 @@ def test_every_method_meets_its_budget(dataset, tmp_path):
         assert rows[method]["nonzeros"] == pytest.approx(0.25 * weights, rel=0.02)
     # The first kernel has three input channels and stays whole, the others keep 1 of 4.
     assert rows["n_m"]["nonzeros"] == 216 + (weights - 216) / 4
+
+
+def test_a_seed_that_was_lost_is_missing_from_the_report(
+    finished, tmp_path, monkeypatch, dataset, report_without
+):
+    result, _, _ = finished
+    for name in (comparison, comparison_report):
+        monkeypatch.setattr(name, "build_dataset", lambda config: dataset)
+    config = result.config.replace(resume=True, seeds=(0, 1, 2), retries=0)
+    page = report_without(
+        lambda: comparison_report.report_comparison(config), tmp_path / "run", "seed 2"
+    )
+    assert "50.50 ± 0.71" in page

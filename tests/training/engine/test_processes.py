@@ -76,7 +76,7 @@ def test_what_is_lost_too_often_is_missing_and_faults_come_as_they_are(tmp_path)
 
     lost = Task("lost", engine_tasks.die, config)
     other = Task("other", engine_tasks.note, config, {"name": "other"})
-    with pytest.raises(training.MissingRunsError, match="1 of 2 runs are missing"):
+    with pytest.raises(training.MissingRunsError, match="1 of 2 runs is missing"):
         go(lost, other)
     assert (tmp_path / "other.done").exists()
     with pytest.raises(training.ConfigError, match=r"^width must be even$"):

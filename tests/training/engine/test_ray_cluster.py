@@ -3,6 +3,7 @@
 import builtins
 import os
 import socket
+import sys
 import time
 
 import engine_tasks
@@ -70,3 +71,14 @@ def test_a_cluster_carries_out_a_graph_with_a_killed_process(tmp_path):
         go([Task("lost", engine_tasks.die, config)], ManyRuns(ray="local", retries=1), tmp_path)
     with pytest.raises(training.ConfigError, match="too few for one run"):
         go(tasks, ManyRuns(ray="local", cpus_per_run=1000), tmp_path)
+
+
+def test_a_signal_while_ray_starts_is_a_pause(tmp_path, monkeypatch):
+    ray = pytest.importorskip("ray")
+    ended = []
+    # Ray's own handler of SIGTERM, which it sets first of all, leaves by this.
+    monkeypatch.setattr(ray, "init", lambda **_: sys.exit(15))
+    monkeypatch.setattr(ray, "shutdown", lambda: ended.append(True))
+    with pytest.raises(training.RunPausedError, match="while Ray was starting"):
+        go([], ManyRuns(ray="local"), tmp_path)
+    assert ended

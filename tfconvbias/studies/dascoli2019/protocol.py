@@ -90,7 +90,7 @@ def run_switch_time(
         TrainingDivergedError: If a loss became NaN or infinite.
         data.DatasetUnavailableError: If a named data set is not available.
     """
-    names = ["fcn", *(f"tw-{t}" for t in config.times)]
+    names = ["fcn", *_names_of(config)]
     tasks = [Task("cnn", train_cnn, config, kind="cnn", epochs=config.epochs)]
     tasks += [
         Task(
@@ -106,10 +106,20 @@ def run_switch_time(
     ]
     for _ in run_tasks(tasks, config, config, config.run_dir, deadline=deadline, dataset=dataset):
         pass
+    return read_switch_time(config)
+
+
+def read_switch_time(config: SwitchTimeConfig) -> SwitchTimeResult:
+    """What the run folder holds of the protocol: the CNN, and the networks that are finished."""
     folder = RunFolder(config.run_dir)
-    rows = {name: folder.part(name).result() or {} for name in names}
-    histories = {name: folder.part(name).history() for name in ("cnn", *names)}
+    found = {name: folder.part(name).result() for name in ("fcn", *_names_of(config))}
+    rows = {name: row for name, row in found.items() if row is not None}
+    histories = {name: folder.part(name).history() for name in ("cnn", *rows)}
     return SwitchTimeResult(config, histories, rows, folder)
+
+
+def _names_of(config: SwitchTimeConfig) -> list[str]:
+    return [f"tw-{t}" for t in config.times]
 
 
 def train_cnn(place: Workplace, config: SwitchTimeConfig) -> Finished:

@@ -10,10 +10,16 @@ from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.measurements import as_interpolations
-from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult, run_switch_time
+from tfconvbias.studies.dascoli2019.protocol import (
+    SwitchTimeResult,
+    read_switch_time,
+    run_switch_time,
+)
 from tfconvbias.studies.dascoli2019.seeds import configs_of_seeds, show_seeds, write_seeds_report
 from tfconvbias.training import (
+    Deadline,
     Figures,
+    MissingRunsError,
     counted,
     environment_note,
     format_table,
@@ -60,7 +66,7 @@ def report_switch_time(config: SwitchTimeConfig) -> None:
     Raises:
         ConfigError: If the data set does not hold what is asked for, or the embedded network takes
             more memory than there is.
-        MissingRunsError: If processes of some points were lost; the others are on disk.
+        MissingRunsError: If processes of some points were lost; the others are reported first.
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
         RunPausedError: If the time was over before the last point.
         TrainingDivergedError: If a loss became NaN or infinite.
@@ -68,52 +74,96 @@ def report_switch_time(config: SwitchTimeConfig) -> None:
     if config.num_seeds > 1:
         _report_seeds(config)
         return
-    result = run_switch_time(config)
-    page = write_switch_time_report(result)
+    result, missing = _run(config, config.deadline())
+    page = write_switch_time_report(result, missing)
     print("\n" + format_table(switch_time_table(result)) + "\n")
-    print(format_table(findings(result)))
+    if missing is None:
+        print(format_table(findings(result)))
     print(f"Report: {page}")
+    if missing is not None:
+        raise missing
+
+
+def _run(
+    config: SwitchTimeConfig, deadline: Deadline
+) -> tuple[SwitchTimeResult, MissingRunsError | None]:
+    """The protocol, or what is there of it and which networks are missing.
+
+    Raises:
+        MissingRunsError: If there is no finished network.
+    """
+    try:
+        return run_switch_time(config, deadline=deadline), None
+    except MissingRunsError as error:
+        result = read_switch_time(config)
+        if not result.rows:
+            raise
+        return result, error
 
 
 def _report_seeds(config: SwitchTimeConfig) -> None:
     """One run and page for each seed, and a page over all of them."""
     deadline, results = config.deadline(), []
+    missing: dict[str, str] = {}
+    num_runs = 0
     for one in configs_of_seeds(config):
         config.tell(f"seed {one.seed}")
-        result = run_switch_time(one, deadline=deadline)
-        write_switch_time_report(result)
-        results.append(result)
-    page = write_seeds_report(results, config.run_dir, _label(results[0]), _baseline(results[0]))
-    print("\n" + show_seeds(results) + "\n")
-    print(f"Report: {page}")
+        num_runs += 2 + len(one.times)
+        try:
+            result, lost = _run(one, deadline)
+        except MissingRunsError as error:
+            missing |= {f"seed {one.seed}, {name}": text for name, text in error.missing.items()}
+            continue
+        write_switch_time_report(result, lost)
+        if lost is None:
+            results.append(result)
+        else:
+            missing |= {f"seed {one.seed}, {name}": text for name, text in lost.missing.items()}
+    fault = MissingRunsError(missing, num_runs) if missing else None
+    # A spread takes two seeds of which nothing is missing.
+    if len(results) > 1:
+        label, baseline = _label(results[0]), _baseline(results[0])
+        page = write_seeds_report(results, config.run_dir, label, baseline, fault)
+        print("\n" + show_seeds(results) + "\n")
+        print(f"Report: {page}")
+    if fault is not None:
+        raise fault
 
 
 @checked
-def write_switch_time_report(result: SwitchTimeResult) -> Path:
+def write_switch_time_report(
+    result: SwitchTimeResult, missing: MissingRunsError | None = None
+) -> Path:
     """Write findings, table and every figure into the run folder.
+
+    Args:
+        result: The protocol.
+        missing: Which networks it lacks; the page then holds the table of the others alone.
 
     Returns:
         The path of the page.
     """
-    baseline, measured = result.rows["fcn"], findings(result)
-    found = environment_note(result.folder.part("fcn").environment())
+    first, baseline = next(iter(result.rows.items()))
+    found = environment_note(result.folder.part(first).environment())
+    measured = findings(result) if missing is None else []
+    sentences = [
+        f"{row['measure'][0].upper()}{row['measure'][1:]}: {row['here']}." for row in measured
+    ]
     return write_page(
         result.folder.path / "report.html",
         "From the CNN to its embedding, at each switch time",
         {
-            "Beside the paper": measured if "paper" in measured[0] else [],
+            "Beside the paper": [row for row in measured if "paper" in row],
             "Each network": switch_time_table(result),
         },
-        switch_time_figures(result),
+        switch_time_figures(result) if missing is None else {},
         [
             f"Data set {baseline['dataset']}, {baseline['num_train']} training and "
             f"{baseline['num_test']} test images, {found}",
             "Training losses are means over the steps of an epoch; the one before the first step "
             "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],
-        findings=[
-            f"{row['measure'][0].upper()}{row['measure'][1:]}: {row['here']}." for row in measured
-        ],
+        findings=sentences if missing is None else [missing.summary],
         settings=result.config,
         folders={name: result.folder.part(name) for name in ("cnn", *result.rows)},
     )

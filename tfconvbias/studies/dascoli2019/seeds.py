@@ -10,7 +10,7 @@ import numpy as np
 from tfconvbias.lazy import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult
-from tfconvbias.training import environment_note, format_table, write_page
+from tfconvbias.training import MissingRunsError, environment_note, format_table, write_page
 
 _COLUMNS = (
     ("test, %", "test_accuracy", 100),
@@ -49,7 +49,11 @@ def seeds_table(results: Sequence[SwitchTimeResult]) -> list[dict[str, str]]:
 
 
 def write_seeds_report(
-    results: Sequence[SwitchTimeResult], folder: str | Path, label: str, baseline: str
+    results: Sequence[SwitchTimeResult],
+    folder: str | Path,
+    label: str,
+    baseline: str,
+    missing: MissingRunsError | None = None,
 ) -> Path:
     """Write the table over all seeds and Figure 3 with their spread.
 
@@ -58,6 +62,7 @@ def write_seeds_report(
         folder: Where to write the page.
         label: Name of an embedded network.
         baseline: Name of the standard network of its shape.
+        missing: Which networks other seeds lack.
 
     Returns:
         The path of the page.
@@ -92,7 +97,10 @@ def write_seeds_report(
             "All seeds see the same images; they differ in initial weights and batch order. The "
             "pages of the single seeds stand in the folders beside this page.",
         ],
-        findings=_findings(results, label, baseline),
+        findings=[
+            *([] if missing is None else [missing.summary]),
+            *_findings(results, label, baseline),
+        ],
         settings=config.replace(num_seeds=len(results)),
         folders={f"seed {result.config.seed}": result.folder for result in results},
     )

@@ -14,13 +14,18 @@ from tfconvbias.studies.dascoli2019.protocol import build_cnn
 from tfconvbias.training import (
     ConfigError,
     Deadline,
+    Finished,
+    ManyRuns,
     RunFolder,
+    Task,
+    Workplace,
     build_dataset,
     compile_classifier,
     environment,
     evaluate,
     fit,
     option,
+    run_tasks,
 )
 from tfconvbias.training.batches import check_batch_size
 
@@ -28,7 +33,7 @@ CORNERS = ("conv", "wide", "local", "dense")
 
 
 @dataclass(frozen=True)
-class WayBackConfig(NetworkConfig):
+class WayBackConfig(NetworkConfig, ManyRuns):
     """One CNN per seed, the networks that it becomes at one epoch, and their way back.
 
     Raises:
@@ -64,6 +69,11 @@ class WayBackConfig(NetworkConfig):
         self._at_least_zero("beta")
         if any(not 0 <= value < float("inf") for value in self.l1):
             raise ConfigError(f"l1 must be finite and not negative. Received: l1={self.l1}")
+
+    @property
+    def seeds(self) -> range:
+        """The seeds."""
+        return range(self.seed, self.seed + self.num_seeds)
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -109,6 +119,7 @@ def run_way_back(
 
     Raises:
         ConfigError: If the data set does not hold what is asked for.
+        MissingRunsError: If processes of some networks were lost; the others are on disk.
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
         RunPausedError: If the time was over before the last network.
         TrainingDivergedError: If a loss became NaN or infinite.
@@ -116,22 +127,91 @@ def run_way_back(
     """
     deadline = deadline or config.deadline()
     folder = RunFolder(config.run_dir)
-    if dataset is None:
-        dataset = build_dataset(config)
+    given = build_dataset(config) if dataset is None else dataset
+    limited = _limited(given, config)
+    is_claimed = folder.check(config, config.resume, limited)
+    check_batch_size(config.batch_size, len(limited.x_train))
+    if not is_claimed:
+        folder.claim(config, limited)
+        folder.write_environment(environment())
+    if dataset is None and config.is_in_process:
+        dataset = given
+    tasks = []
+    for seed in config.seeds:
+        start = f"cnn, seed {seed}"
+        tasks.append(
+            Task(start, train_start, config, {"seed": seed}, kind="cnn", epochs=config.switch_time)
+        )
+        tasks += [
+            Task(
+                f"{name}, seed {seed}",
+                train_network,
+                config,
+                {"seed": seed, "name": name},
+                needs=(start,),
+                kind=name.split("-")[0],
+                epochs=config.embedded_epochs + config.fine_tune_epochs,
+            )
+            for name in config.networks
+        ]
+    for _ in run_tasks(tasks, config, config, config.run_dir, deadline=deadline, dataset=dataset):
+        pass
+    return read_way_back(config)
+
+
+def read_way_back(config: WayBackConfig) -> WayBackResult:
+    """What the run folder holds of the study: the networks that are finished."""
+    folder = RunFolder(config.run_dir)
+    found = {
+        seed: {name: _place(folder, seed, name).result() for name in config.networks}
+        for seed in config.seeds
+    }
+    rows = {
+        seed: {name: row for name, row in networks.items() if row is not None}
+        for seed, networks in found.items()
+    }
+    return WayBackResult(config, {seed: some for seed, some in rows.items() if some}, folder)
+
+
+def train_start(place: Workplace, config: WayBackConfig, *, seed: int) -> Finished:
+    """Train the CNN of a seed until the switch, as a task.
+
+    Raises:
+        ConfigError: If the images are too small for the network.
+    """
+    one = _Seed.at(place, config, seed)
+    is_new = one.place("cnn").history().get("epoch", [0])[-1] < config.switch_time
+    if is_new:
+        place.deadline.pause_before(f"cnn, seed {seed}")
+    one.train_start()
+    return Finished(f"{config.switch_time} epochs", is_new)
+
+
+def train_network(place: Workplace, config: WayBackConfig, *, seed: int, name: str) -> Finished:
+    """Train one network of a seed and its projection, as a task."""
+    one = _Seed.at(place, config, seed)
+    row = one.place(name).result()
+    is_new = row is None
+    if row is None:
+        place.deadline.pause_before(f"{name}, seed {seed}")
+        row = one.network(name)
+    return Finished(
+        f"test accuracy {100 * row['test_accuracy']:.2f} %, projected and fine-tuned "
+        f"{100 * row['fine_tuned']:.2f} %",
+        is_new,
+    )
+
+
+def _limited(dataset: data.ImageDataset, config: WayBackConfig) -> data.ImageDataset:
+    """The data set with as many validation images as are asked for."""
     try:
-        dataset = dataset.limit(num_validation=config.num_validation, seed=config.drawn_with)
+        return dataset.limit(num_validation=config.num_validation, seed=config.drawn_with)
     except ValueError as error:
         raise ConfigError(str(error)) from error
-    is_claimed = folder.check(config, config.resume, dataset)
-    check_batch_size(config.batch_size, len(dataset.x_train))
-    if not is_claimed:
-        folder.claim(config, dataset)
-        folder.write_environment(environment())
-    rows: dict[int, dict[str, dict[str, Any]]] = {}
-    for seed in range(config.seed, config.seed + config.num_seeds):
-        one = _Seed(config, dataset, folder, deadline, seed)
-        rows[seed] = {name: one.network(name) for name in config.networks}
-    return WayBackResult(config, rows, folder)
+
+
+def _place(folder: RunFolder, seed: int, name: str) -> RunFolder:
+    return folder.part(f"seed-{seed}-{name}")
 
 
 @dataclass(frozen=True)
@@ -144,15 +224,16 @@ class _Seed:
     deadline: Deadline
     seed: int
 
+    @classmethod
+    def at(cls, place: Workplace, config: WayBackConfig, seed: int) -> _Seed:
+        """The trainings of a seed, where a task is done."""
+        dataset = _limited(place.dataset(config), config)
+        return cls(config, dataset, RunFolder(config.run_dir), place.deadline, seed)
+
     def network(self, name: str) -> dict[str, Any]:
-        """Train one network and its projection; what was found before is read."""
+        """Train one network and its projection."""
         config = self.config
-        place = self._place(name)
-        found = place.result()
-        if found is not None:
-            return found
-        self.deadline.pause_before(f"{name}, seed {self.seed}")
-        config.tell(f"seed {self.seed}: {name}")
+        place = self.place(name)
         target = name.split("-")[0]
         size = config.kernel_size if target == "wide" else None
         start = self._at_switch()
@@ -171,7 +252,7 @@ class _Seed:
             row |= _parts(best, self.dataset)
             back = embedding.project(best)
         optimizer = keras.optimizers.SGD(config.fine_tune_learning_rate)
-        place_back = self._place(f"{name}-back")
+        place_back = self.place(f"{name}-back")
         _, after = self._train(back, optimizer, place_back, config.fine_tune_epochs)
         row["projected"] = after["test_accuracy_at_start"]
         row["fine_tuned"] = after["test_accuracy"]
@@ -183,21 +264,31 @@ class _Seed:
             one.best_model.unlink(missing_ok=True)
         return row
 
-    def _place(self, name: str) -> RunFolder:
-        return self.folder.part(f"seed-{self.seed}-{name}")
+    def place(self, name: str) -> RunFolder:
+        """The folder of one training."""
+        return _place(self.folder, self.seed, name)
+
+    def train_start(self) -> None:
+        """Train the CNN until the switch."""
+        config = self.config
+        optimizer = keras.optimizers.SGD(config.learning_rate)
+        self._fit(self._cnn(), optimizer, self.place("cnn"), config.switch_time)
 
     def _at_switch(self) -> keras.Model:
         """The CNN after its last epoch before the switch."""
-        config = self.config
+        cnn = self._cnn()
+        found = self.place("cnn").checkpoint()
+        assert found is not None, self.place("cnn").path
+        cnn.load_weights(found[1])
+        return cnn
+
+    def _cnn(self) -> keras.Model:
         keras.utils.set_random_seed(self.seed)
         try:
-            cnn = build_cnn(config, self.dataset)
+            return build_cnn(self.config, self.dataset)
         except ValueError as error:
             # The images are too small for the network.
             raise ConfigError(str(error)) from error
-        optimizer = keras.optimizers.SGD(config.learning_rate)
-        self._fit(cnn, optimizer, self._place("cnn"), config.switch_time)
-        return cnn
 
     def _fit(
         self, model: keras.Model, optimizer: Any, place: RunFolder, epochs: int, keep: bool = False

@@ -5,8 +5,19 @@ from pathlib import Path
 import numpy as np
 
 from tfconvbias.arguments import checked
-from tfconvbias.studies.dascoli2019.way_back import WayBackConfig, WayBackResult, run_way_back
-from tfconvbias.training import counted, environment_note, format_table, write_page
+from tfconvbias.studies.dascoli2019.way_back import (
+    WayBackConfig,
+    WayBackResult,
+    read_way_back,
+    run_way_back,
+)
+from tfconvbias.training import (
+    MissingRunsError,
+    counted,
+    environment_note,
+    format_table,
+    write_page,
+)
 
 _TITLES = {
     "conv": "conv: shared, local",
@@ -35,19 +46,32 @@ def report_way_back(config: WayBackConfig) -> None:
 
     Raises:
         ConfigError: If the data set does not hold what is asked for.
+        MissingRunsError: If processes of some networks were lost; the others are reported first.
         RunFolderError: If the folder holds another run, or this one without `config.resume`.
         RunPausedError: If the time was over before the last network.
         TrainingDivergedError: If a loss became NaN or infinite.
     """
-    result = run_way_back(config)
-    page = write_way_back_report(result)
+    missing = None
+    try:
+        result = run_way_back(config)
+    except MissingRunsError as error:
+        missing, result = error, read_way_back(config)
+        if not result.rows:
+            raise
+    page = write_way_back_report(result, missing)
     print("\n" + format_table(way_back_table(result)) + "\n")
     print(f"Report: {page}")
+    if missing is not None:
+        raise missing
 
 
 @checked
-def write_way_back_report(result: WayBackResult) -> Path:
+def write_way_back_report(result: WayBackResult, missing: MissingRunsError | None = None) -> Path:
     """Write the table into the run folder.
+
+    Args:
+        result: The study.
+        missing: Which networks it lacks.
 
     Returns:
         The path of the page.
@@ -67,7 +91,7 @@ def write_way_back_report(result: WayBackResult) -> Path:
             "CNN, again with the epoch chosen on validation images; in the first row the CNN "
             "itself trains on.",
         ],
-        findings=way_back_findings(result),
+        findings=way_back_findings(result) if missing is None else [missing.summary],
         settings=result.config,
         folders={"all seeds": result.folder},
     )
@@ -100,10 +124,11 @@ def way_back_table(result: WayBackResult) -> list[dict[str, str]]:
     return [
         {"from the same epoch on": _title(name)}
         | {
-            heading: _spread([row[name][key] for row in result.rows.values() if key in row[name]])
+            heading: _spread([row[name][key] for row in having if key in row[name]])
             for heading, key in _COLUMNS
         }
         for name in result.config.networks
+        if (having := [row for row in result.rows.values() if name in row])
     ]
 
 

@@ -14,13 +14,13 @@ from tfconvbias.arguments import checked
 from tfconvbias.lazy import callbacks, data, keras, models, plots
 from tfconvbias.studies.edge_of_stability.descent import DescentConfig, descend, edge_ratios
 from tfconvbias.studies.edge_of_stability.report import environment_notes, show
-from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
+from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, row_file, stored_row
 
 CONNECTIVITIES = ("dense", "local", "conv")
 
 
 @dataclass(frozen=True)
-class StabilityImages(DescentConfig, training.DataConfig, training.Kept):
+class StabilityImages(DescentConfig, training.DataConfig, training.Kept, training.ManyRuns):
     """Networks of the S family on the same images, labels and step size.
 
     The folder belongs to one configuration and to the images themselves, wherever they lie.
@@ -60,8 +60,18 @@ class StabilityImages(DescentConfig, training.DataConfig, training.Kept):
 
 @checked
 def report_stability_images(config: StabilityImages) -> None:
-    """Train the networks, print their table and write the page."""
-    rows = run_stability_images(config)
+    """Train the networks, print their table and write the page.
+
+    Raises:
+        MissingRunsError: If processes of some networks were lost; the others are reported first.
+    """
+    missing = None
+    try:
+        rows = run_stability_images(config)
+    except training.MissingRunsError as error:
+        missing, rows = error, _stored(config)
+        if not rows:
+            raise
     curves = plots.sharpness_and_accuracy({name: row["history"] for name, row in rows.items()})
     caption = "Sharpness against the edge 2/η, and accuracies, over the steps."
     notes = [
@@ -70,7 +80,10 @@ def report_stability_images(config: StabilityImages) -> None:
     ]
     tables = {"Networks": _table(rows)}
     figures = {"sharpness": (caption, curves)}
-    show("Edge of stability on images", config, tables, figures, notes, _findings(config, rows))
+    findings = [*([] if missing is None else [missing.summary]), *_findings(config, rows)]
+    show("Edge of stability on images", config, tables, figures, notes, findings)
+    if missing is not None:
+        raise missing
 
 
 def _findings(config: StabilityImages, rows: Mapping[str, Row]) -> list[str]:
@@ -98,6 +111,7 @@ def run_stability_images(config: StabilityImages) -> dict[str, Row]:
 
     Raises:
         ConfigError: If the data set cannot be read.
+        MissingRunsError: If processes of some networks were lost; finished rows are kept.
         RunFolderError: If the folder holds something else, holds this comparison while `resume` is
             off, or cannot be written.
         RunPausedError: If `max_minutes` are over before the last network.
@@ -107,18 +121,43 @@ def run_stability_images(config: StabilityImages) -> dict[str, Row]:
     dataset = training.build_dataset(config)
     _network(config, "conv", dataset)  # what cannot be built leaves no folder behind
     folder = training.RunFolder(config.run_dir)
+    tasks = [
+        training.Task(name, make_row, config, {"name": name}, kind=name, epochs=config.steps)
+        for name in CONNECTIVITIES
+    ]
     with claimed(folder, config, "comparison", dataset):
-        rows = {}
-        for name in CONNECTIVITIES:
-            row = stored_row(folder, name, partial(_train, config, name, dataset), deadline)
-            rows[name] = row
-            config.tell(
-                f"{name}: λη/2 {row['relative_sharpness']:.3f}, "
-                f"training accuracy {100 * row['accuracy']:.2f} %, "
-                f"redrawn labels memorized {100 * row['memorized']:.2f} %, "
-                f"test accuracy {100 * row['test_accuracy']:.2f} %"
-            )
-    return rows
+        ended = training.run_tasks(
+            tasks,
+            config,
+            config,
+            folder.path,
+            deadline=deadline,
+            dataset=dataset if config.is_in_process else None,
+        )
+        for _ in ended:
+            pass
+    return _stored(config)
+
+
+def make_row(place: training.Workplace, config: StabilityImages, *, name: str) -> training.Finished:
+    """Train the network of one connectivity, unless its row is in the folder, as a task."""
+    folder = training.RunFolder(config.run_dir)
+    is_new = not row_file(folder, name).exists()
+    make = partial(_train, config, name, place.dataset(config))
+    row = stored_row(folder, name, make, place.deadline)
+    return training.Finished(
+        f"λη/2 {row['relative_sharpness']:.3f}, training accuracy "
+        f"{100 * row['accuracy']:.2f} %, "
+        f"redrawn labels memorized {100 * row['memorized']:.2f} %, "
+        f"test accuracy {100 * row['test_accuracy']:.2f} %",
+        is_new,
+    )
+
+
+def _stored(config: StabilityImages) -> dict[str, Row]:
+    """The rows that are in the run folder."""
+    files = {name: row_file(training.RunFolder(config.run_dir), name) for name in CONNECTIVITIES}
+    return {name: training.read_json(file) for name, file in files.items() if file.exists()}
 
 
 def _network(config: StabilityImages, connectivity: str, dataset: data.ImageDataset) -> keras.Model:

@@ -12,7 +12,11 @@ from tfconvbias.lazy import plots
 from tfconvbias.studies.check import check_rows
 from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_slopes
 from tfconvbias.studies.edge_of_stability.stored_rows import Row
-from tfconvbias.studies.edge_of_stability.sweep import StabilitySweep, run_stability
+from tfconvbias.studies.edge_of_stability.sweep import (
+    StabilitySweep,
+    run_stability,
+    stored_experiments,
+)
 
 Curve = tuple[list[float], list[float]]
 
@@ -53,17 +57,39 @@ NOTES = (
 
 @checked
 def report_stability(sweep: StabilitySweep) -> None:
-    """Run the experiments, print criteria and tables, and write the page."""
-    rows = run_stability(sweep)
+    """Run the experiments, print criteria and tables, and write the page.
+
+    Raises:
+        MissingRunsError: If processes of some runs were lost; the others are reported first, and
+            experiments that lack a run have neither criteria nor figures.
+    """
+    missing = None
+    try:
+        rows = run_stability(sweep)
+    except training.MissingRunsError as error:
+        missing = error
+        rows = {name: found for name, found in stored_experiments(sweep).items() if found}
+        if not rows:
+            raise
+    whole = {
+        name: rows[name]
+        for name, runs in sweep.runs().items()
+        if len(rows.get(name, [])) == len(runs)
+    }
     tables = {
-        "Criteria": check_rows(check_stability(rows)),
+        "Criteria": check_rows(check_stability(whole)) if whole else [],
         **{name: summary(found) for name, found in rows.items()},
     }
     everything = (row for found in rows.values() for row in found)
     meant = "The criteria are meant for the recipe's own sizes and steps."
     notes = [meant, *NOTES, *environment_notes(everything)]
-    findings = criteria_findings(tables["Criteria"])
-    show("Edge of stability", sweep, tables, stability_figures(rows), notes, findings)
+    findings = [
+        *([] if missing is None else [missing.summary]),
+        *criteria_findings(tables["Criteria"]),
+    ]
+    show("Edge of stability", sweep, tables, stability_figures(whole), notes, findings)
+    if missing is not None:
+        raise missing
 
 
 def show(

@@ -186,10 +186,19 @@ def run_stability(sweep: StabilitySweep) -> dict[str, list[Row]]:
         )
         for _ in ended:
             pass
-        return {
-            name: [training.read_json(row_file(folder, run.name)) for run in runs]
-            for name, runs in planned.items()
-        }
+        return stored_experiments(sweep)
+
+
+def stored_experiments(sweep: StabilitySweep) -> dict[str, list[Row]]:
+    """The rows of each experiment that are in the run folder."""
+    folder = training.RunFolder(sweep.run_dir)
+    files = {
+        name: [row_file(folder, run.name) for run in runs] for name, runs in sweep.runs().items()
+    }
+    return {
+        name: [training.read_json(file) for file in found if file.exists()]
+        for name, found in files.items()
+    }
 
 
 def make_row(place: training.Workplace, run: StabilityRun, *, folder: str) -> training.Finished:

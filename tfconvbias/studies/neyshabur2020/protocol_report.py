@@ -16,6 +16,7 @@ from tfconvbias.studies.neyshabur2020.protocol_runs import Outcome, ProtocolRuns
 from tfconvbias.studies.study import percent
 from tfconvbias.training import (
     Figures,
+    MissingRunsError,
     TrainingDivergedError,
     counted,
     dataset_label,
@@ -48,6 +49,7 @@ def report_protocol(protocol: Protocol) -> None:
     The report is written after every length, so that a long study can be looked at on its way.
 
     Raises:
+        MissingRunsError: If processes of some runs were lost; the others are reported first.
         TrainingDivergedError: If the loss of a chosen setting diverged with some seed; the others
             are reported first.
     """
@@ -55,13 +57,16 @@ def report_protocol(protocol: Protocol) -> None:
     outcomes: list[Outcome] = []
     localities: dict[str, analysis.Locality] = {}
     tables: dict[str, list[dict[str, str]]] = {}
-    for found in ProtocolRuns(protocol).outcomes():
+    runs = ProtocolRuns(protocol)
+    for found in runs.outcomes():
         outcomes += found
         for outcome in found:
             for test in outcome.tests:
                 localities[str(test.folder.path)] = _locality(test.folder.last_model)
         tables = _tables(protocol, outcomes, localities)
-        _write(protocol, folder, outcomes, localities, tables)
+        _write(protocol, folder, outcomes, localities, tables, runs.missing)
+    if runs.missing is not None and not outcomes:
+        raise runs.missing
     for heading in _NAMES:
         if tables[heading]:
             print(f"\n{heading}\n\n{format_table(tables[heading])}")
@@ -69,6 +74,8 @@ def report_protocol(protocol: Protocol) -> None:
         print(remark)
     print(f"Settings for the tables' --settings: {folder / 'settings.json'}")
     print(f"Report: {folder / 'report.html'}")
+    if runs.missing is not None:
+        raise runs.missing
     lost = [f"{o.row}, {o.epochs} epochs, seed {seed}" for o in outcomes for seed in o.diverged]
     if lost:
         raise TrainingDivergedError(f"Diverged: {'; '.join(lost)}.")
@@ -80,6 +87,7 @@ def _write(
     outcomes: Sequence[Outcome],
     localities: Mapping[str, analysis.Locality],
     tables: Mapping[str, Sequence[Mapping[str, str]]],
+    missing: MissingRunsError | None,
 ) -> None:
     tests = {
         f"{o.row}, {dataset_label(o.dataset)}, {o.epochs} epochs, seed {test.row['seed']}": test
@@ -103,7 +111,7 @@ def _write(
             *diverged,
             *run_notes({name: test.folder for name, test in tests.items()}),
         ],
-        findings=_findings(tables),
+        findings=[*([] if missing is None else [missing.summary]), *_findings(tables)],
         settings={name: test.folder for name, test in tests.items()},
     )
 
@@ -116,11 +124,15 @@ def _findings(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
         + (f" (standard error {row['standard error']})." if row["standard error"] != "–" else ".")
         for row in tables[_NAMES[1]]
     ]
-    return gaps or [
-        f"{row['model']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: test "
-        f"accuracy {row['test, %']} %."
-        for row in tables[_NAMES[0]]
-    ]
+    return (
+        gaps
+        or [
+            f"{row['model']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: test "
+            f"accuracy {row['test, %']} %."
+            for row in tables[_NAMES[0]]
+        ]
+        or ["No chosen setting was trained to its end."]
+    )
 
 
 def _tables(

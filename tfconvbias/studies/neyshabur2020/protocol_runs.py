@@ -13,6 +13,7 @@ from tfconvbias.studies.neyshabur2020.protocol import Protocol
 from tfconvbias.studies.neyshabur2020.protocol_grids import Setting
 from tfconvbias.training import (
     Finished,
+    MissingRunsError,
     RunConfig,
     RunFolder,
     RunResult,
@@ -90,12 +91,16 @@ class ProtocolRuns:
     def __init__(self, protocol: Protocol):
         self.protocol = protocol
         self.deadline = protocol.table.run.deadline()
+        self.missing: MissingRunsError | None = None
+        """Which runs came to no end, since their processes were lost, once `outcomes` is."""
 
     def outcomes(self) -> Iterator[list[Outcome]]:
         """Yield the outcomes of all rows after each length, one data set after the other.
 
+        Where processes of some runs were lost, what is there comes last: rows of which all
+        settings were tried and at least one seed of the chosen setting was measured.
+
         Raises:
-            MissingRunsError: If processes of some runs were lost; the others are on disk.
             RunPausedError: If the time was over before the last run.
             TrainingDivergedError: If every setting of a row diverged.
         """
@@ -109,18 +114,33 @@ class ProtocolRuns:
         tasks = [task for group in groups.values() for task in group]
         left = {key: {task.name for task in group} for key, group in groups.items()}
         kept = protocol.table.run
-        for task, _ in run_tasks(
-            tasks, protocol.table, kept, protocol.folder(), deadline=self.deadline
-        ):
-            for names in left.values():
-                names.discard(task.name)
-            # In their order, whichever ends first.
-            while left and not next(iter(left.values())):
-                dataset, length = next(iter(left))
-                del left[dataset, length]
-                yield [
-                    self._outcome(Place(row, dataset, length), work) for row in protocol.table.rows
-                ]
+        ended = run_tasks(tasks, protocol.table, kept, protocol.folder(), deadline=self.deadline)
+        try:
+            for task, _ in ended:
+                for names in left.values():
+                    names.discard(task.name)
+                # In their order, whichever ends first.
+                while left and not next(iter(left.values())):
+                    place = next(iter(left))
+                    del left[place]
+                    yield self._outcomes(*place, work, set())
+        except MissingRunsError as error:
+            self.missing = error
+        for place, names in left.items():
+            yield self._outcomes(*place, work, names)
+
+    def _outcomes(
+        self, dataset: str, length: int, work: Workplace, missing: set[str]
+    ) -> list[Outcome]:
+        """The outcomes of the rows that lack no setting, and not every seed of the chosen one."""
+        protocol = self.protocol
+        places = [Place(row, dataset, length) for row in protocol.table.rows]
+        return [
+            self._outcome(place, work)
+            for place in places
+            if not missing & set(_trial_names(protocol, place))
+            and not missing >= set(_test_names(protocol, place))
+        ]
 
     def _tasks(self, dataset: str, length: int) -> list[Task]:
         """The trials and tests of all rows on a data set, at one length."""
@@ -146,7 +166,7 @@ class ProtocolRuns:
             ]
             tasks += [
                 Task(
-                    f"{_title(protocol, place)}, chosen setting, seed {seed}",
+                    name,
                     run_test,
                     protocol,
                     {"place": place, "seed": seed},
@@ -154,7 +174,9 @@ class ProtocolRuns:
                     kind=row,
                     epochs=epochs,
                 )
-                for seed in protocol.table.seeds
+                for seed, name in zip(
+                    protocol.table.seeds, _test_names(protocol, place), strict=True
+                )
             ]
         return tasks
 
@@ -177,7 +199,7 @@ class ProtocolRuns:
             row = folder.result() or {}
             if _DIVERGED in row:
                 diverged.append(seed)
-            else:
+            elif row:
                 tests.append(RunResult(folder, row, folder.history()))
         return Outcome(
             place.row, place.dataset, config.epochs, trials, chosen, fields, tests, diverged
@@ -300,6 +322,11 @@ def _best(protocol: Protocol, place: Place, trials: Sequence[Trial]) -> Trial:
 def _trial_names(protocol: Protocol, place: Place) -> list[str]:
     num = protocol.num_settings(place.length)
     return [f"{_title(protocol, place)}, setting {k} of {num}" for k in range(1, num + 1)]
+
+
+def _test_names(protocol: Protocol, place: Place) -> list[str]:
+    title = _title(protocol, place)
+    return [f"{title}, chosen setting, seed {seed}" for seed in protocol.table.seeds]
 
 
 def _title(protocol: Protocol, place: Place) -> str:

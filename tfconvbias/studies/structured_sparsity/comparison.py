@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,14 @@ from tfconvbias.studies.structured_sparsity.comparison_trainings import SeedTrai
 from tfconvbias.training import (
     ConfigError,
     Deadline,
+    Finished,
     RunFolder,
+    Task,
     TrainingDivergedError,
+    Workplace,
     build_dataset,
     environment,
+    run_tasks,
 )
 from tfconvbias.training.batches import check_batch_size
 
@@ -63,6 +67,7 @@ def run_comparison(
     Raises:
         ConfigError: If the data set is too small or has no validation images, or the augmentation
             is unknown.
+        MissingRunsError: If processes of some seeds were lost; the others are on disk.
         RunFolderError: If the folder holds something else, or this without `resume`.
         RunPausedError: If the time was over before the last training.
         TrainingDivergedError: If the loss of every setting of a method became NaN or infinite.
@@ -70,20 +75,52 @@ def run_comparison(
     """
     sweep = config.sweep
     deadline = deadline or sweep.deadline()
-    if dataset is None:
-        dataset = build_dataset(sweep)
-    if len(dataset.x_validation) == 0:
+    images = build_dataset(sweep) if dataset is None else dataset
+    if len(images.x_validation) == 0:
         raise ConfigError(
-            f"Settings are chosen on validation images. Received: data set {dataset.name} without"
+            f"Settings are chosen on validation images. Received: data set {images.name} without"
         )
     folder = RunFolder(sweep.run_dir)
-    is_claimed = folder.check(config, sweep.resume, dataset, "comparison")
-    check_batch_size(sweep.batch_size, len(dataset.x_train))
+    is_claimed = folder.check(config, sweep.resume, images, "comparison")
+    check_batch_size(sweep.batch_size, len(images.x_train))
+    if dataset is None and config.is_in_process:
+        dataset = images
+    first, *others = config.seeds
+    tasks = [_task(config, first), *(_task(config, seed, task_name(first)) for seed in others)]
     with folder.locked():
         if not is_claimed:
-            folder.claim(config, dataset)
+            folder.claim(config, images)
             folder.write_environment(environment())
-        return _Comparison(config, dataset, folder, deadline).run()
+        ended = run_tasks(tasks, config, sweep, folder.path, deadline=deadline, dataset=dataset)
+        for _ in ended:
+            pass
+        return read_comparison(config, images)
+
+
+def read_comparison(config: ComparisonConfig, dataset: data.ImageDataset) -> ComparisonResult:
+    """What the run folder holds of a comparison; chosen networks are measured if none did so."""
+    folder = RunFolder(config.sweep.run_dir)
+    return _Comparison(config, dataset, folder, Deadline(None)).result()
+
+
+def run_seed(place: Workplace, config: ComparisonConfig, *, seed: int) -> Finished:
+    """Try all settings with the first seed, or train the chosen ones with another, as a task."""
+    folder = RunFolder(config.sweep.run_dir)
+    cells = _Comparison(config, place.dataset(config.sweep), folder, place.deadline)
+    return Finished(f"{cells.train(seed)} networks")
+
+
+def _task(config: ComparisonConfig, seed: int, *needs: str) -> Task:
+    is_first = seed == config.seeds[0]
+    cells = [(method, budget) for method in config.methods for budget in config.budgets_of(method)]
+    settings = [len(config.settings(method)) if is_first else 1 for method, _ in cells]
+    epochs = config.total_epochs * sum(settings)
+    return Task(task_name(seed), run_seed, config, {"seed": seed}, needs=needs, epochs=epochs)
+
+
+def task_name(seed: int) -> str:
+    """The name of a seed's task."""
+    return f"seed {seed}"
 
 
 class _Comparison:
@@ -101,26 +138,49 @@ class _Comparison:
         self.folder = folder
         self.deadline = deadline
 
-    def run(self) -> ComparisonResult:
+    def train(self, seed: int) -> int:
+        """Train all networks of a seed; returns how many."""
         config = self.config
-        tried: list[dict[str, Any]] = []
-        chosen: list[dict[str, Any]] = []
-        best: dict[tuple[str, float], int] = {}
+        trainings = SeedTrainings(config, self.dataset, self.folder, self.deadline, seed)
+        num = 0
+        for method in config.methods:
+            for budget in config.budgets_of(method):
+                if seed == config.seeds[0]:
+                    num += len(self._try_settings(trainings, method, budget))
+                else:
+                    best = self._best(self._tried(method, budget))
+                    self._train(trainings, method, budget, best["setting"])
+                    num += 1
+        return num
+
+    def result(self) -> ComparisonResult:
+        """The rows of all trained networks, those of the chosen settings measured."""
+        config = self.config
+        cells = [(method, b) for method in config.methods for b in config.budgets_of(method)]
+        tried = {cell: self._tried(*cell) for cell in cells}
+        chosen = []
         for seed in config.seeds:
-            trainings = SeedTrainings(config, self.dataset, self.folder, self.deadline, seed)
-            for method in config.methods:
-                for budget in config.budgets_of(method):
-                    cell = (method, budget)
-                    if cell not in best:
-                        rows = self._try_settings(trainings, method, budget)
-                        tried += rows
-                        row = max(rows, key=lambda row: row["val_accuracy"])
-                        best[cell] = row["setting"]
-                    else:
-                        row = self._train(trainings, method, budget, best[cell])
-                    chosen.append(row)
-        tested = [row | {"test_accuracy": self._test(row)} for row in chosen]
-        return ComparisonResult(config, tried, tested, self.folder)
+            for cell in cells:
+                best = self._best(tried[cell]) if tried[cell] else {"setting": 0}
+                row = self._place(*cell, seed, best["setting"]).result()
+                if row is not None:
+                    chosen.append(row | {"test_accuracy": self._test(row)})
+        rows = [row for cell in cells for row in tried[cell]]
+        return ComparisonResult(config, rows, chosen, self.folder)
+
+    def _tried(self, method: str, budget: float) -> list[dict[str, Any]]:
+        """The rows of the settings that were tried with the first seed and did not diverge."""
+        found = [
+            self._place(method, budget, self.config.seeds[0], number).result()
+            for number in range(len(self.config.settings(method)))
+        ]
+        return [row for row in found if row is not None]
+
+    def _best(self, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        return max(rows, key=lambda row: row["val_accuracy"])
+
+    def _place(self, method: str, budget: float, seed: int, number: int) -> RunFolder:
+        return self.folder.part(f"{method}-{budget:g}/seed-{seed}/setting-{number}")
 
     def _try_settings(
         self, trainings: SeedTrainings, method: str, budget: float
@@ -142,8 +202,8 @@ class _Comparison:
     ) -> dict[str, Any]:
         """The row of one network, from its folder where it was trained before."""
         setting = self.config.settings(method)[number]
-        name = f"{method}-{budget:g}/seed-{trainings.seed}/setting-{number}"
-        place = self.folder.part(name)
+        place = self._place(method, budget, trainings.seed, number)
+        name = place.path.relative_to(self.folder.path).as_posix()
         row = place.result()
         if row is not None:
             return row

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
-from tfconvbias.training import Config, ConfigError, option
+from tfconvbias.training import ConfigError, ManyRuns, option
 
 FROM_SCRATCH = ("dense", "uniform", "random")
 """Baselines that train one network all the time: the base, and narrower ones."""
@@ -42,7 +42,7 @@ class Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ComparisonConfig(Config):
+class ComparisonConfig(ManyRuns):
     """Methods, budgets, seeds, and as many settings for each method.
 
     Every network sees the images for `epochs + sparse_epochs + fine_tune_epochs` epochs. `dense`,

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
-from tfconvbias.studies.structured_sparsity.comparison import ComparisonResult, run_comparison
+from tfconvbias.studies.structured_sparsity.comparison import (
+    ComparisonResult,
+    read_comparison,
+    run_comparison,
+    task_name,
+)
 from tfconvbias.studies.structured_sparsity.comparison_config import (
     FROM_SCRATCH,
     SINGLE_WEIGHTS,
@@ -16,6 +21,8 @@ from tfconvbias.studies.structured_sparsity.comparison_config import (
 )
 from tfconvbias.training import (
     Figures,
+    MissingRunsError,
+    build_dataset,
     environment_note,
     format_table,
     write_page,
@@ -38,21 +45,38 @@ def report_comparison(config: ComparisonConfig) -> None:
     Raises:
         ConfigError: If the data set is too small or has no validation images, or the augmentation
             is unknown.
+        MissingRunsError: If processes of some seeds were lost; the others are reported first.
         RunFolderError: If the folder holds something else, or this without `resume`.
         RunPausedError: If the time was over before the last training.
         TrainingDivergedError: If the loss of every setting of a method became NaN or infinite.
         data.DatasetUnavailableError: If a named data set is not available.
     """
-    result = run_comparison(config)
-    page = write_comparison_report(result)
+    missing = None
+    try:
+        result = run_comparison(config)
+    except MissingRunsError as error:
+        missing = error
+        whole = [seed for seed in config.seeds if task_name(seed) not in error.missing]
+        if not whole:
+            raise
+        result = read_comparison(config.replace(seeds=tuple(whole)), build_dataset(config.sweep))
+    page = write_comparison_report(result, missing)
     print("\n" + format_table(comparison_table(result)) + "\n")
     print("\n".join(comparison_findings(result)))
     print(f"Report: {page}")
+    if missing is not None:
+        raise missing
 
 
 @checked
-def write_comparison_report(result: ComparisonResult) -> Path:
+def write_comparison_report(
+    result: ComparisonResult, missing: MissingRunsError | None = None
+) -> Path:
     """Write findings, tables and figure into the run folder.
+
+    Args:
+        result: The comparison, with all rows of its seeds.
+        missing: Which seeds it lacks.
 
     Returns:
         The path of the page.
@@ -71,7 +95,7 @@ def write_comparison_report(result: ComparisonResult) -> Path:
             f"Data set {row['dataset']}, {row['num_train']} training and {row['num_test']} test "
             f"images, {environment_note(result.folder.environment())}",
         ],
-        findings=comparison_findings(result),
+        findings=comparison_findings(result) if missing is None else [missing.summary],
         settings=config,
         folders={"all networks": result.folder},
     )

@@ -11,11 +11,16 @@ from tfconvbias.studies.structured_sparsity.report import sparsity_findings, wri
 from tfconvbias.studies.structured_sparsity.result import SparsityResult
 from tfconvbias.studies.structured_sparsity.sweep import run_sparsity
 from tfconvbias.training import (
-    Config,
     Deadline,
     Figures,
+    Finished,
+    ManyRuns,
+    MissingRunsError,
+    Task,
+    Workplace,
     build_dataset,
     format_table,
+    run_tasks,
     write_page,
 )
 
@@ -24,7 +29,7 @@ NETWORKS = ("residual", "plain")
 
 
 @dataclass(frozen=True)
-class DepthConfig(Config):
+class DepthConfig(ManyRuns):
     """Two sweeps without baselines, one of the residual network and one of the plain one.
 
     Args:
@@ -55,12 +60,15 @@ def report_sparsity_depth(config: DepthConfig) -> None:
     Raises:
         CompactionError: If a compact network computes something else than the thresholded one.
         ConfigError: If the data set is too small, or the augmentation is unknown.
+        MissingRunsError: If the process of a sweep was lost; the other one is reported first.
         RunFolderError: If the folder holds another sweep, or this one without `resume`.
         RunPausedError: If the time was over before the last training.
         TrainingDivergedError: If a loss became NaN or infinite.
         data.DatasetUnavailableError: If a named data set is not available.
     """
-    results = run_depth(config, config.sweep.deadline())
+    results, missing = run_depth(config, config.sweep.deadline())
+    if missing is not None and not results:
+        raise missing
     table = depth_table(results)
     notes: list[str] = []
     figures: Figures = {}
@@ -76,7 +84,7 @@ def report_sparsity_depth(config: DepthConfig) -> None:
         {"": table},
         figures,
         [],
-        findings=notes,
+        findings=notes if missing is None else [missing.summary, *notes],
         settings=config.sweep,
         folders={name: result.folder for name, result in results.items()},
     )
@@ -84,12 +92,48 @@ def report_sparsity_depth(config: DepthConfig) -> None:
         print("\n" + format_table(table) + "\n")
     print("\n".join(notes))
     print(f"Report: {page}")
+    if missing is not None:
+        raise missing
 
 
-def run_depth(config: DepthConfig, deadline: Deadline) -> dict[str, SparsityResult]:
-    """Run both sweeps, or what is left of them, on the same images."""
+def run_depth(
+    config: DepthConfig, deadline: Deadline
+) -> tuple[dict[str, SparsityResult], MissingRunsError | None]:
+    """Run both sweeps, or what is left of them, on the same images.
+
+    Returns:
+        The finished sweeps, and which one is missing since its process was lost.
+    """
     dataset = build_dataset(config.sweep)
-    return {name: run_sparsity(config.sweep_of(name), dataset, deadline) for name in NETWORKS}
+    tasks = [Task(name, run_network, config, {"name": name}) for name in NETWORKS]
+    ended = run_tasks(
+        tasks,
+        config,
+        config.sweep,
+        config.sweep.run_dir,
+        deadline=deadline,
+        dataset=dataset if config.is_in_process else None,
+    )
+    finished, missing = [], None
+    try:
+        finished += [task.name for task, _ in ended]
+    except MissingRunsError as error:
+        missing = error
+        finished = [name for name in NETWORKS if name not in error.missing]
+    results = {
+        # Of a finished sweep this reads the rows.
+        name: run_sparsity(config.sweep_of(name).replace(resume=True), dataset, deadline)
+        for name in NETWORKS
+        if name in finished
+    }
+    return results, missing
+
+
+def run_network(place: Workplace, config: DepthConfig, *, name: str) -> Finished:
+    """One of the two sweeps, as a task."""
+    sweep = config.sweep_of(name)
+    result = run_sparsity(sweep, place.dataset(config.sweep), place.deadline)
+    return Finished(f"{len(result.rows)} networks")
 
 
 @checked

@@ -17,7 +17,7 @@ from tfconvbias.lazy import keras
 from tfconvbias.training.engine.devices import threads
 from tfconvbias.training.engine.options import ManyRuns
 from tfconvbias.training.engine.task import TASKS_PER_PROCESS, Order, Reply
-from tfconvbias.training.errors import ConfigError
+from tfconvbias.training.errors import ConfigError, RunPausedError
 
 _PATIENCE_SECONDS = 0.5
 _CONNECTION_SECONDS = 5.0
@@ -31,6 +31,7 @@ class RayCluster:
 
     Raises:
         ConfigError: If Ray is not installed, or there is no cluster at the address.
+        RunPausedError: If SIGTERM comes while it is connected to.
     """
 
     shares_memory = False
@@ -116,6 +117,7 @@ def _connect(ray: Any, address: str) -> None:
 
     Raises:
         ConfigError: If there is none at the address.
+        RunPausedError: If SIGTERM comes meanwhile.
     """
     # No report about the use of Ray is sent from here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -127,6 +129,10 @@ def _connect(ray: Any, address: str) -> None:
     try:
         with _own_termination():
             ray.init(address=address, **options)
+    except SystemExit:
+        # What Ray makes of SIGTERM meanwhile; it may have started some of its processes.
+        ray.shutdown()
+        raise RunPausedError("Asked to end while Ray was starting; no run was begun.") from None
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ConfigError(
             f"No Ray cluster was found: {_first_line(error)} Received: ray={address!r}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Protocol, Self
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import data
 from tfconvbias.terminal import bars
+from tfconvbias.training.devices import PROCESS_VARIABLES
 from tfconvbias.training.engine.in_process import InProcess
 from tfconvbias.training.engine.options import ManyRuns
 from tfconvbias.training.engine.processes import Processes
@@ -80,8 +82,8 @@ def run_tasks(
         goes_on_after: Errors that concern one task alone; they are yielded with it.
 
     Raises:
-        ConfigError: If `dataset` is given and other processes are asked for, or Ray is not
-            installed or not found.
+        ConfigError: If `dataset` is given and other processes are asked for, Ray is not installed
+            or not found, or the environment asks for processes that train one run together.
         MissingRunsError: If processes of some tasks were lost too often; all others are done.
         RunPausedError: If the time was over before the last task.
         ValueError: If two tasks have one name, or one needs a task that does not stand before it.
@@ -91,6 +93,11 @@ def run_tasks(
         raise ConfigError(
             "Images that the caller has loaded do not reach other processes; leave jobs at 1 and "
             f"ray at none. Received: jobs={many.jobs}, ray={many.ray!r}"
+        )
+    if os.environ.get(PROCESS_VARIABLES[1], "1") != "1":
+        raise ConfigError(
+            "Several processes train one run together, and not the runs of a study: use ray, or "
+            f"unset the environment variables {', '.join(PROCESS_VARIABLES)}."
         )
     deadline = deadline or kept.deadline()
     executor: Executor
@@ -153,6 +160,9 @@ class _Schedule:
     def run(self, goes_on_after: tuple[type[Exception], ...]) -> Iterator[tuple[Task, Reply]]:
         """Go on until nothing can be begun and nothing is under way."""
         while True:
+            # Before anything is begun, too: connecting to a cluster takes seconds.
+            if stop_request.is_set():
+                self._stop()
             self._begin()
             if not self.running:
                 break
@@ -166,17 +176,12 @@ class _Schedule:
                     yield task, reply
                 else:
                     self._fail(reply.error, reply.details)
-            if stop_request.is_set():
-                self._stop()
         if self.error is not None:
             raise self.error
         if self.waiting and not self.missing:
             self.deadline.pause_before(next(iter(self.waiting)))
         if self.missing:
-            raise MissingRunsError(
-                f"{len(self.missing)} of {len(self.numbers)} runs are missing:\n"
-                + "\n".join(f"  {name}: {text}" for name, text in self.missing.items())
-            )
+            raise MissingRunsError(self.missing, len(self.numbers))
 
     def _begin(self) -> None:
         """Begin what can be begun."""
