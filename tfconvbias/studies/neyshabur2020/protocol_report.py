@@ -124,15 +124,12 @@ def _findings(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
         + (f" (standard error {row['standard error']})." if row["standard error"] != "–" else ".")
         for row in tables[_NAMES[1]]
     ]
-    return (
-        gaps
-        or [
-            f"{row['model']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: test "
-            f"accuracy {row['test, %']} %."
-            for row in tables[_NAMES[0]]
-        ]
-        or ["No chosen setting was trained to its end."]
-    )
+    accuracies = [
+        f"{row['model']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: "
+        f"test accuracy {row['test, %']} %."
+        for row in tables[_NAMES[0]]
+    ]
+    return gaps or accuracies or ["No chosen setting was trained to its end."]
 
 
 def _tables(
