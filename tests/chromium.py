@@ -18,6 +18,7 @@ class Tab:
 
     def __init__(self, reads, writes):
         self._reads, self._writes, self._number, self._session = reads, writes, 0, None
+        self._rest = b""
         self.errors = []
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)[
@@ -72,12 +73,14 @@ class Tab:
             pass
 
     def _next(self):
-        text = b""
-        while not text.endswith(b"\0"):
-            letter = self._reads.read(1)
-            assert letter, "Chromium ended."
-            text += letter
-        message = json.loads(text[:-1])
+        # Messages end in a zero byte, and some are as long as a page with its pictures.
+        parts = []
+        while b"\0" not in self._rest:
+            parts.append(self._rest)
+            self._rest = self._reads.read1(1 << 16)
+            assert self._rest, "Chromium ended."
+        end, _, self._rest = self._rest.partition(b"\0")
+        message = json.loads(b"".join([*parts, end]))
         params = message.get("params", {})
         match message.get("method"):
             case "Runtime.exceptionThrown":

@@ -16,7 +16,7 @@ PRINTABLE = HOSTILE.replace("\udcff", "")
 _TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "h1", "h2", "ul", "li", "div"),
     *("table", "thead", "tbody", "tr", "th", "td", "pre", "code", "details", "summary", "figure"),
-    *("img", "figcaption", "span", "a", "script"),
+    *("img", "figcaption", "span", "a", "script", "picture", "source", "dl", "dt", "dd"),
 }
 
 
@@ -36,7 +36,9 @@ class _Parts(html.parser.HTMLParser):
             self.links.append(found["href"])
         if tag == "img":
             assert found["src"].startswith("data:image/png;base64,")
-        if tag not in ("img", "meta"):
+        if tag == "source":
+            assert found["srcset"].startswith("data:image/png;base64,")
+        if tag not in ("img", "meta", "source"):
             self.open.append(tag)
         if tag == "script":
             assert "src" not in found

@@ -1,6 +1,8 @@
 """`tcb`: names, folders, and what a wrong one is answered with."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -69,3 +71,30 @@ def test_labels_are_as_long_as_needed(tmp_path):
 
 def test_every_recipe_is_found():
     assert {"train", "tune", "table1", "sconv_cifar100"} <= recipe_files().keys()
+
+
+def test_requirements_are_told_before_any_is_installed():
+    """Without TensorFlow it is the second command, after `pip install --no-deps`."""
+    bare = (
+        "import sys\n"
+        "class Only:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        top = name.partition('.')[0]\n"
+        "        if top != 'tfconvbias' and top not in sys.stdlib_module_names:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Only())\n"
+        "from tfconvbias.commands import main\n"
+        "main(sys.argv[1:])\n"
+    )
+
+    def shown(*argv):
+        command = [sys.executable, "-c", bare, *argv]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    lines = shown("requirements", "core", "jax").stdout.splitlines()
+    assert [line for line in lines if line.startswith("keras>")]
+    assert lines[-1].startswith("jax>")
+    other = shown("list")
+    assert other.returncode == 1
+    assert "pip install $(tcb requirements core jax)" in other.stderr
+    assert "Traceback" not in other.stderr

@@ -1,7 +1,9 @@
 """Every page is one template: nothing that it shows can become a part of it."""
 
 import ast
+import itertools
 import json
+import re
 from pathlib import Path
 
 import chromium
@@ -11,6 +13,12 @@ from hostile import HOSTILE, check_harmless
 
 import tfconvbias
 from tfconvbias import plots, training
+from tfconvbias.training import command_line
+from tfconvbias.training.page_settings import setting_rows
+
+SETTINGS = training.RunConfig(
+    dataset="/elsewhere/mine", data_dir="elsewhere", seed=3, learning_rate=0.25
+)
 
 HISTORY = {
     "epoch": [1, 2, 3],
@@ -39,6 +47,10 @@ def page(tmp_path_factory):
         "filters": ("filters", plots.filter_images(np.ones((9, 8, 8, 3)), title=HOSTILE)),
     }
     run = training.RunFolder(folder / 'a\udcff <b> "c" # ?')
+    training.write_json(
+        run.path / "config.json",
+        {"augment": HOSTILE, "learning_rate": 0.1, "images": f"{HOSTILE} 0f"},
+    )
     return training.write_page(
         folder / "report.html",
         HOSTILE,
@@ -46,9 +58,8 @@ def page(tmp_path_factory):
         figures,
         [HOSTILE],
         findings=[HOSTILE],
-        settings=training.setting_rows({HOSTILE: {"augment": HOSTILE, "learning_rate": 0.1}}),
+        settings={HOSTILE: run},
         command=HOSTILE,
-        folders={HOSTILE: run},
     )
 
 
@@ -60,10 +71,31 @@ def test_figures_stand_beside_the_page_under_names_of_their_own(tmp_path):
     names = ["a b", "a-b", "w" * 300, "w" * 299]
     history = {"epoch": [1], "loss": [1.0], "accuracy": [0.5]}
     figures = {name: ("", plots.accuracy_curves({"run": history})) for name in names}
-    training.write_page(tmp_path / "report.html", "title", {}, figures, [], ("svg", "pdf"))
+    page = tmp_path / "report.html"
+    training.write_page(
+        page, "title", {}, figures, [], ("svg", "pdf"), findings=["Found."], settings=SETTINGS
+    )
     files = list((tmp_path / "figures").iterdir())
     assert len(files) == 3 * len(names)
     assert max(len(file.name) for file in files) < 100
+
+
+def test_panels_side_by_side_are_stacked_for_a_phone():
+    figure = plots.accuracy_curves({f"a name of some length {i}": HISTORY for i in range(4)})
+    before = [axis.get_ylabel() for axis in figure.axes]
+    width, height = figure.get_size_inches()
+    assert plots.stack_panels(figure)
+    figure.canvas.draw()
+    (legend,) = figure.legends
+    assert len(legend.get_texts()) == 4
+    assert 0 <= legend.get_window_extent().x0 < legend.get_window_extent().x1 <= figure.bbox.x1
+    boxes = [axis.get_position() for axis in figure.axes]
+    assert [axis.get_ylabel() for axis in figure.axes] == before
+    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
+    assert tuple(figure.get_size_inches()) == pytest.approx((width / 3, 3 * height))
+    single = plots.accuracy_pairs({"m": (50, 60)}, ("a", "b"))
+    for other in (plots.filter_images(np.ones((9, 8, 8, 3))), single):
+        assert not plots.stack_panels(other)
 
 
 def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():
@@ -77,9 +109,31 @@ def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():
     assert plots.interactive(plots.filter_images(np.ones((1, 4, 4, 1)))) is None
 
 
+def test_no_page_is_without_conclusion_settings_or_command(tmp_path, monkeypatch):
+    """Of a study the page shows every field that decides, of runs those that readers ask for."""
+    page = tmp_path / "report.html"
+    with pytest.raises(ValueError, match="`findings` must say"):
+        training.write_page(page, "title", {}, {}, [], findings=[], settings=SETTINGS)
+    with pytest.raises(ValueError, match="`settings` must be a configuration, or hold runs"):
+        training.write_page(page, "title", {}, {}, [], findings=["Found."], settings={})
+    monkeypatch.setattr(command_line, "typed", ("--lr", "2 3", "--resume"))
+    monkeypatch.setattr("sys.argv", ["recipes/walk.py"])
+    training.write_page(page, "title", {"T": ROWS}, {}, [], findings=["Found."], settings=SETTINGS)
+    text = page.read_text()
+    places = [text.index(part) for part in ("Found.", "recipes/walk.py", "data set", "81.20")]
+    assert places == sorted(places)
+    assert "python recipes/walk.py --lr &#39;2 3&#39;</code>" in text
+    shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
+    assert (shown["data set"], shown["seed"], shown["learning rate"]) == ("mine", "3", "0.25")
+    # SGD has neither; where the data lie is not shown.
+    assert shown["β"] == shown["λ, convolutions"] == "–"
+    assert "data dir" not in shown and "elsewhere" not in text
+    assert len(shown) == 1 + len(SETTINGS.identity())
+
+
 def test_sgd_has_neither_threshold_nor_penalty_in_the_settings():
     shared = {"learning_rate": 0.1, "l1": 5e-6, "beta": 50.0}
-    sgd, lasso = training.setting_rows(
+    sgd, lasso = setting_rows(
         {
             "a": {"optimizer": "sgd", **shared},
             "b": {"optimizer": "sgd", **shared},
@@ -116,12 +170,16 @@ def test_a_browser_shows_the_page_without_complaint(page, tmp_path):
     })()"""
     cell = "document.querySelectorAll('main > .scroll table')[0].tBodies[0].rows[0].cells[1]"
     heading = "document.querySelectorAll('main > .scroll th button')[1].click()"
+    hidden = (
+        "[...document.querySelectorAll('.picture')].filter((p) => p.scrollWidth > p.clientWidth)"
+    )
     with chromium.chromium(tmp_path / "profile") as tab:
         papers = set()
         for width in (1280, 390):
             for dark in (False, True):
                 tab.open(page, width, dark)
                 assert tab.evaluate(over) <= 0
+                assert tab.evaluate(f"{hidden}.length") == 0
                 papers.add(tab.evaluate("getComputedStyle(document.body).backgroundColor"))
             tab.screenshot(tmp_path / f"{width}.png")
             assert tab.evaluate(f"{cell}.textContent") == "9.50"

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfconvbias import __version__, terminal
-from tfconvbias.commands import listing, pages
+from tfconvbias.commands import listing, pages, requirements
 from tfconvbias.commands.recipe_files import run_recipe
-from tfconvbias.commands.requirements import requirements
 from tfconvbias.training.entry_point import guarded
 
 _EPILOG = """examples:
@@ -20,16 +19,13 @@ _EPILOG = """examples:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command of `tcb`.
-
-    Args:
-        argv: Arguments; `sys.argv[1:]` by default.
+def run(words: Sequence[str]) -> None:
+    """Run any command of `tcb` but `requirements`.
 
     Raises:
         SystemExit: With status 2 for a bad option, else as `training.main`.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = list(words)
     # What follows `run RECIPE` is the recipe's own, `--help` included.
     if words[:1] == ["tune"]:
         words = ["run", *words]
@@ -60,8 +56,6 @@ def _call(chosen: argparse.Namespace) -> None:
             pages.report(chosen.folders)
         case "compare":
             pages.compare_runs(chosen.folders, chosen.output, chosen.title)
-        case "requirements":
-            print("\n".join(requirements(chosen.extras)))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,8 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     part.add_argument("--output", default="runs/comparison", help="[runs/comparison]")
     part.add_argument("--title", default="Comparison", help="heading of the page [Comparison]")
 
-    part = commands.add_parser("requirements", help="what pip is to install for chosen extras")
-    part.add_argument("extras", nargs="+", metavar="EXTRA", help="such as core, jax, tuner")
+    requirements.add_arguments(commands.add_parser("requirements", help=requirements.HELP))
     return parser
 
 

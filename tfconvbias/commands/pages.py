@@ -1,6 +1,7 @@
 """`tcb report` and `tcb compare`: pages of runs that are finished."""
 
 import difflib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tfconvbias import terminal
 from tfconvbias.commands.listing import run_folders
 from tfconvbias.commands.names import CommandError
 from tfconvbias.training import table, write_report
-from tfconvbias.training.report import in_short
+from tfconvbias.training.report import command_of, in_short
 from tfconvbias.training.run_folder import RunFolder
 
 
@@ -23,7 +24,9 @@ def report(folders: Sequence[str]) -> None:
     for run in runs:
         row = run.result() or {}
         name = table.label(row)
-        print(f"Report: {write_report({name: run}, run.path / 'report.html', name)}", flush=True)
+        path = run.path / "report.html"
+        page = write_report({name: run}, path, name, command=command_of(run))
+        print(f"Report: {page}", flush=True)
 
 
 def compare_runs(folders: Sequence[str], output: str, title: str) -> None:
@@ -39,7 +42,11 @@ def compare_runs(folders: Sequence[str], output: str, title: str) -> None:
     labelled = dict(zip(labels([run.path for run in runs]), runs, strict=True))
     rows = {name: run.result() or {} for name, run in labelled.items()}
     print(in_short(rows), flush=True)
-    print(f"Report: {write_report(labelled, Path(output) / 'report.html', title)}")
+    command = shlex.join(
+        ["tcb", "compare", *folders, "--output", output, *(["--title", title] if title else [])]
+    )
+    page = write_report(labelled, Path(output) / "report.html", title, command=command)
+    print(f"Report: {page}")
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

@@ -17,7 +17,7 @@ from tfconvbias.plots.embedding import (
     masked_accuracy,
     switch_time_curves,
 )
-from tfconvbias.plots.figure import show_names_as_they_are
+from tfconvbias.plots.figure import show_names_as_they_are, stack_panels
 from tfconvbias.plots.filter_images import filter_images
 from tfconvbias.plots.interactive import bokeh_script, has_bokeh, interactive
 from tfconvbias.plots.kernel_groups import group_supports, size_snakes
@@ -71,6 +71,7 @@ __all__ = [
     "show_names_as_they_are",
     "size_snakes",
     "spread_curves",
+    "stack_panels",
     "switch_time_curves",
     "units_of_networks",
     "width_snakes",

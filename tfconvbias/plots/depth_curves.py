@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from tfconvbias.analysis import PointGeometry
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import curve_style, legend_under, panels
 
 
 @checked
@@ -21,15 +21,19 @@ def depth_and_spectrum(found: Mapping[str, PointGeometry]) -> Figure:
         A figure with two panels.
     """
     figure, (depth, spectrum) = panels(2)
-    for name, cloud in found.items():
-        depth.plot(cloud.thresholds, cloud.curve, label=f"{name}: mean {cloud.mean_depth:.4f}")
+    for index, (name, cloud) in enumerate(found.items()):
+        style = curve_style(index)
+        mean = f"{name}: mean {cloud.mean_depth:.4f}"
+        depth.plot(cloud.thresholds, cloud.curve, label=mean, **style)
         share = np.cumsum(cloud.spectrum) / cloud.spectrum.sum()
-        spectrum.plot(range(1, len(share) + 1), share, label=f"{name}: elbow {cloud.elbow}")
+        spectrum.plot(
+            range(1, len(share) + 1), share, label=f"{name}: elbow {cloud.elbow}", **style
+        )
     depth.set(xlabel="half-space depth t (upper bound)", ylabel="P(depth ≥ t)", yscale="log")
     depth.set(ylim=(1e-4, 1.5))
     spectrum.axhline(0.9, color="grey", linestyle="--", linewidth=1)
     spectrum.set(xlabel="principal components", ylabel="share of variance", xscale="log")
     for axis in (depth, spectrum):
-        axis.legend(fontsize="x-small")
+        legend_under(axis)
         axis.grid(alpha=0.3)
     return figure

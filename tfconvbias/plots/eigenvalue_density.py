@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from tfconvbias.analysis import SpectralDensity
 from tfconvbias.arguments import PositiveFloat, PositiveInt, checked
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import legend_under, panels
 
 
 @checked
@@ -37,6 +37,6 @@ def eigenvalue_density(
         lowest = min(lowest, 0.1 / (found.size * smooth * np.sqrt(2 * np.pi)))
     axis.set(xlabel="eigenvalue", ylabel="density", yscale="log")
     axis.set_ylim(bottom=lowest)
-    axis.legend(fontsize="small")
+    legend_under(axis)
     axis.grid(alpha=0.3)
     return figure

@@ -9,7 +9,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import curve_style, legend_below, panels, within_percent
+from tfconvbias.plots.figure import (
+    curve_style,
+    legend_below,
+    legend_under,
+    panels,
+    within_percent,
+)
 
 History = Mapping[str, Sequence[float]]
 
@@ -35,7 +41,8 @@ def switch_time_curves(
         baseline: Name of the standard network.
 
     Returns:
-        A figure with three panels; the third is Figure 9 of the paper.
+        A figure with three panels. The third is Figure 9 of the paper, in which a dashed line is
+        the best accuracy of the standard network.
     """
     figure, axes = panels(3)
     shades = _shades(efcns)
@@ -75,7 +82,6 @@ def switch_time_curves(
         figure.colorbar(points, ax=last, label=f"epochs of the {label}")
     last.set(xlabel="epochs of the CNN", ylabel="test accuracy, %")
     within_percent(last)
-    last.legend(fontsize="small")
     last.grid(alpha=0.3)
     return figure
 
@@ -121,14 +127,14 @@ def against_switch_time(
         axes[0].axhline(100 * value, color="grey", linestyle=style, label=name)
     axes[0].set(ylabel="test accuracy, %")
     within_percent(axes[0])
-    axes[0].legend(fontsize="small")
+    legend_under(axes[0])
     for axis, (column, name) in zip(axes[1:], panes, strict=True):
         for moment in ("start", "end"):
             values = [rows[t][f"{column}_{moment}"] for t in times]
             axis.plot(times, values, "o-", label=f"{moment} of {label} training")
             _draw_spread(axis, times, values, f"{column}_{moment}", spreads, 1)
         axis.set(ylabel=name, yscale="log")
-        axis.legend(fontsize="small")
+        legend_under(axis, 1)
     for axis in axes:
         axis.set(xlabel="switch time t_w, epochs")
         _time_axis(axis)
@@ -178,7 +184,7 @@ def deviation_panels(
         axes[0].plot(times, [100 * rows[t][key] for t in times], style, label=name)
     _time_axis(axes[0])
     axes[0].set(xlabel="switch time t_w, epochs", ylabel="share of ‖θ‖, %")
-    axes[0].legend(fontsize="small")
+    legend_under(axes[0])
     for axis, measure, name, scale in (
         (axes[1], "loss_start", "training loss at the switch", 1),
         (axes[2], "test_accuracy", "final test accuracy, %", 100),
@@ -190,8 +196,9 @@ def deviation_panels(
         if baseline is not None:
             point = (100 * baseline[column], scale * baseline[measure])
             axis.plot(*point, "o", color=_FCN, label=baseline_label)
-            axis.legend(fontsize="small")
+            legend_under(axis)
         axis.set(xlabel=f"{names[column]}, %", ylabel=name)
+    within_percent(axes[2])
     for axis in axes:
         axis.grid(alpha=0.3)
     return figure
@@ -217,7 +224,7 @@ def masked_accuracy(rows: Mapping[int, Mapping[str, Any]]) -> Figure:
     within_percent(axis)
     _time_axis(axis)
     axis.set(xlabel="switch time t_w, epochs", ylabel="test accuracy, %")
-    axis.legend(fontsize="small")
+    legend_under(axis, 3)
     axis.grid(alpha=0.3)
     return figure
 
@@ -276,7 +283,7 @@ def interpolation_panels(paths: Mapping[str, Any], title: str | None = None) -> 
             unit = ", %" if column == "accuracy" else ""
             axis.set(xlabel="α (0: CNN, 1: embedded)", ylabel=f"{name} {column}{unit}")
             axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
+    legend_below(figure, axes[0], len(paths))
     if title:
         figure.suptitle(title)
     return figure

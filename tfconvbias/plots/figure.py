@@ -6,10 +6,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
 from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, MaxNLocator
 
 from tfconvbias.arguments import checked
+
+COLORBAR = "<colorbar>"
+"""Matplotlib's label of the axes that it adds for a colorbar."""
 
 _LINE_STYLES = ("-", "--", "-.", ":")
 _MOST_LETTERS = 50
@@ -25,10 +29,41 @@ def legend_below(figure: Figure, axis: Axes, columns: int) -> None:
     )
 
 
+def legend_under(axis: Axes, columns: int = 2) -> None:
+    """A panel's own legend below it, where it hides no data."""
+    axis.legend(
+        fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=max(1, columns)
+    )
+
+
 def panels(num: int, width: float = 5.0, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure with `num` axes side by side, `width` × `height` inches each."""
     figure = Figure(figsize=(width * num, height), layout="constrained")
     return figure, [figure.add_subplot(1, num, index + 1) for index in range(num)]
+
+
+@checked
+def stack_panels(figure: Figure) -> bool:
+    """Put panels that stand side by side one below another, for a narrow screen.
+
+    Returns:
+        Whether it was done: a figure of one panel or of several rows stays as it is.
+    """
+    axes = [axis for axis in figure.axes if axis.get_label() != COLORBAR]
+    specs = [axis.get_subplotspec() for axis in axes]
+    if len(axes) < 2 or any(s is None or s.get_geometry()[:2] != (1, len(axes)) for s in specs):
+        return False
+    grid = GridSpec(len(axes), 1, figure=figure)
+    for row, axis in enumerate(axes):
+        axis.set_subplotspec(grid[row])
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width / len(axes), height * len(axes))
+    for legend in list(figure.legends):
+        names = [text.get_text() for text in legend.get_texts()]
+        handles = [handle for handle in legend.legend_handles if handle is not None]
+        legend.remove()
+        figure.legend(handles, names, loc="outside lower center", ncols=2, fontsize="small")
+    return True
 
 
 def curve_style(index: int) -> dict[str, Any]:

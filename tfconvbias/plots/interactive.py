@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection, PathCollection
+from matplotlib.collections import LineCollection, PathCollection, QuadMesh
 from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer, ErrorbarContainer
 from matplotlib.figure import Figure
@@ -16,7 +16,7 @@ from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import has_named_ticks, shortened
+from tfconvbias.plots.figure import COLORBAR, has_named_ticks, shortened
 
 _DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashdot"}
 _MARKERS = {
@@ -31,7 +31,6 @@ _MARKERS = {
     "v": "inverted_triangle",
     "P": "plus",
 }
-_COLORBAR = "<colorbar>"
 
 
 @checked
@@ -71,8 +70,8 @@ def interactive(figure: Figure) -> list[dict[str, Any]] | None:
     """
     from bokeh.embed import json_item
 
-    axes = [axis for axis in figure.axes if axis.get_label() != _COLORBAR]
-    if not axes or any(axis.images for axis in axes):
+    axes = [axis for axis in figure.axes if axis.get_label() != COLORBAR]
+    if not axes or any(axis.images or _has_mesh(axis) for axis in axes):
         return None
     figure.canvas.draw()
     # Bokeh's own type is that of a standalone document, which is plain JSON.
@@ -308,6 +307,10 @@ class _Panel:
             return np.asarray(values, dtype=float)
         transform = getattr(self.axis, f"{name}axis").get_transform()
         return transform.transform(np.asarray(values, dtype=float))
+
+
+def _has_mesh(axis: Axes) -> bool:
+    return any(isinstance(found, QuadMesh) for found in axis.collections)
 
 
 def _scale(axis: Axes, name: str) -> Literal["linear", "log"]:

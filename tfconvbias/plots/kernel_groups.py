@@ -29,9 +29,9 @@ def group_supports(supports: Mapping[str, np.ndarray]) -> Figure:
         for number, group in enumerate(groups, start=1):
             axis = figure.add_subplot(len(supports), columns, row * columns + number)
             axis.pcolormesh(group[::-1], cmap="Blues", vmin=0, vmax=1.6, edgecolors="0.6")
-            axis.set(xticks=(), yticks=(), aspect="equal", title=f"$G_{number}$")
+            axis.set(xticks=(), yticks=(), aspect="equal", title=f"G{chr(0x2080 + number)}")
             if number == 1:
-                axis.set_ylabel(name)
+                axis.set_ylabel(name.replace("_", " "))
     return figure
 
 

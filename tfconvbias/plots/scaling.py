@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import curve_style, panels, within_percent
+from tfconvbias.plots.figure import curve_style, legend_below, legend_under, panels, within_percent
 
 Point = tuple[float, float]
 
@@ -36,7 +36,7 @@ def parameter_curves(
         axis.set(xlabel=label, ylabel="kernel weights", xscale="log", yscale="log")
         axis.grid(alpha=0.3)
     axes[-1].plot([], [], color="black", linestyle="none", marker="x", label="paper's formula")
-    axes[-1].legend(fontsize="small")
+    legend_below(figure, axes[-1], 7)
     return figure
 
 
@@ -70,7 +70,8 @@ def accuracy_against_parameters(
     for axis, points, label in zip(axes, (train, test), ("training", "test"), strict=False):
         for name, found in points.items():
             sizes, accuracies = zip(*sorted(found), strict=True)
-            axis.plot(sizes, accuracies, marker="o", color=colors[name], label=name)
+            style = curve_style(list(train).index(name))
+            axis.plot(sizes, accuracies, marker="o", label=name, **style)
         axis.set(xlabel="kernel weights", ylabel=f"{label} accuracy, %")
     axes[0].axhline(train_accuracy, color="grey", linestyle="--", linewidth=1)
     for name, (size, accuracy) in over_parameterised.items():
@@ -90,13 +91,12 @@ def accuracy_against_parameters(
     axes[2].margins(x=0.3, y=0.2)
     for axis in axes:
         within_percent(axis)
-        axis.set_xscale("log")
+        if axis.lines:
+            axis.set_xscale("log")
         # Between near powers of ten the minor ticks' labels would lie on each other.
         axis.tick_params(axis="x", which="both", labelrotation=45)
         axis.grid(alpha=0.3)
-    axes[0].legend(fontsize="small")
-    if over_parameterised:
-        axes[2].legend(fontsize="small")
+    legend_below(figure, axes[0], len(train))
     if title:
         figure.suptitle(title)
     return figure
@@ -123,20 +123,21 @@ def accuracy_against_kernel_size(
     figure, axes = panels(len(measured))
     for axis, (dataset, curves) in zip(axes, measured.items(), strict=True):
         for index, (name, by_size) in enumerate(curves.items()):
-            color = f"C{index}"
+            style = curve_style(2 * index)
             sizes = sorted(by_size)
-            axis.plot(sizes, [by_size[k] for k in sizes], marker="o", color=color, label=name)
+            axis.plot(sizes, [by_size[k] for k in sizes], marker="o", label=name, **style)
             theirs = published.get(dataset, {}).get(name, {})
             if theirs:
                 sizes = sorted(theirs)
                 accuracies = [theirs[k] for k in sizes]
-                axis.plot(sizes, accuracies, linestyle="--", color=color, label=f"{name}, paper")
+                theirs_style = {**style, "linestyle": "--", "linewidth": 1.2}
+                axis.plot(sizes, accuracies, label=f"{name}, paper", **theirs_style)
         drawn = (*curves.values(), *published.get(dataset, {}).values())
         ticks = sorted({k for by_size in drawn for k in by_size})
         axis.set(xlabel="kernel size", ylabel="test accuracy, %", title=dataset, xticks=ticks)
         within_percent(axis)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
+        legend_under(axis)
     return figure
 
 
@@ -161,8 +162,8 @@ def accuracy_pairs(
         bars = axis.bar(places, [pair[side] for pair in measured.values()], width, label=label)
         axis.bar_label(bars, fmt="%.1f", fontsize="small")
     axis.set_xticks(range(len(measured)), list(measured))
-    axis.set(ylabel="test accuracy, %", ylim=(0, 108))
+    axis.set(ylabel="test accuracy, %", ylim=(0, 100))
     figure.legend(fontsize="small", loc="outside lower center", ncols=2)
     if title:
-        axis.set_title(title)
+        axis.set_title(title, pad=18)  # the number above a full bar stands in between
     return figure

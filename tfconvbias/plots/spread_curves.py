@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import legend_under, panels
 
 
 @checked
@@ -46,7 +46,7 @@ def spread_curves(
         axis.set_xticks(lengths, [str(length) for length in lengths])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+        legend_under(axis)
         if axis.get_ylim()[0] < 0 < axis.get_ylim()[1]:
             axis.axhline(0, color="grey", linewidth=1)
     if title:

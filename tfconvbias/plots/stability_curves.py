@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import curve_style, panels
+from tfconvbias.plots.figure import curve_style, legend_under, panels, whole_numbers
 
 
 @checked
@@ -69,6 +69,7 @@ def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]
                 step, values, color=color, linestyle=style, label=f"{name}, {name_of_set}"
             )
     accuracy.set(xlabel="step", ylabel="accuracy, %", ylim=(0, 101.5))
+    accuracy.xaxis.set_major_locator(whole_numbers())
     for axis, title in zip((sharpness, accuracy), ("sharpness", "accuracy"), strict=True):
         _finish(axis, title)
     return figure
@@ -213,6 +214,7 @@ def _sharpness(axis: Axes, histories: Mapping[str, Mapping[str, Sequence[float]]
     first = next(iter(histories.values()))
     axis.plot(first["step"], first["edge"], color="black", linestyle="--", label="edge 2/η")
     axis.set(xlabel="step", ylabel="sharpness (½ MSE)", ylim=(0, 2.5 * first["edge"][-1]))
+    axis.xaxis.set_major_locator(whole_numbers())
 
 
 def _bars(
@@ -248,5 +250,5 @@ def _same_height(axes: Sequence[Axes]) -> None:
 def _finish(axis: Axes, title: str) -> None:
     """A title, and the legend below the data."""
     axis.set_title(title)
-    axis.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=2)
+    legend_under(axis)
     axis.grid(alpha=0.3, which="both")

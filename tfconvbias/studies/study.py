@@ -15,14 +15,13 @@ from tfconvbias.training import (
     RunResult,
     Tables,
     TrainingDivergedError,
-    command_line,
     compare,
+    counted,
     dataset_label,
     format_table,
     option,
     print_plan,
     run_notes,
-    setting_rows,
     slug,
     write_page,
 )
@@ -150,9 +149,7 @@ def report_study(study: Study) -> None:
             *_most_accurate(results),
             *found.conclusion,
         ],
-        settings=setting_rows({name: part.config() for name, part in folders.items()}),
-        command=command_line.typed_command(),
-        folders=folders,
+        settings=folders,
     )
     print(f"Report: {page}")
     if missing is not None:
@@ -169,7 +166,7 @@ def _most_accurate(results: Results) -> list[str]:
         best = max(here, key=lambda row: mean(here[row], "test_accuracy"))
         sentences.append(
             f"Highest test accuracy on {dataset_label(dataset)} after "
-            f"{here[best][0].row['epochs']} epochs: {best}, "
+            f"{counted(here[best][0].row['epochs'], 'epoch')}: {best}, "
             f"{percent(here[best], 'test_accuracy')} %."
         )
     return sentences

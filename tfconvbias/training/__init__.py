@@ -44,10 +44,8 @@ from tfconvbias.training.layouts import LAYOUTS
 from tfconvbias.training.page import (
     Figures,
     Tables,
-    config_note,
     environment_note,
     run_notes,
-    setting_rows,
     write_page,
 )
 from tfconvbias.training.plan import (
@@ -71,7 +69,7 @@ from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.slug import slug
-from tfconvbias.training.table import label, table_rows
+from tfconvbias.training.table import counted, label, table_rows
 from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
@@ -120,7 +118,7 @@ __all__ = [
     "compare",
     "compile_classifier",
     "compile_model",
-    "config_note",
+    "counted",
     "dataset_label",
     "distribute",
     "efficiency_of",
@@ -148,7 +146,6 @@ __all__ = [
     "run",
     "run_notes",
     "run_tasks",
-    "setting_rows",
     "slug",
     "step_cost",
     "table_rows",

@@ -20,6 +20,9 @@ AnyConfig = TypeVar("AnyConfig", bound=Config)
 started_by: str | None = None
 """The command that a recipe was started by, such as "tcb run"; none: Python itself."""
 
+typed: tuple[str, ...] | None = None
+"""The options that the running recipe was given; none: no recipe is running."""
+
 
 def parse(
     config: AnyConfig,
@@ -177,9 +180,14 @@ def program_name(recipe: str | None = None) -> str:
     return f"python {sys.argv[0]}" if recipe is None else f"python recipes/{recipe}.py"
 
 
-def typed_command() -> str:
-    """The running recipe with the options that it was given, but for `--resume`."""
-    options = [word for word in sys.argv[1:] if word != "--resume"]
+def typed_command() -> str | None:
+    """The running recipe with the options that it was given, but for `--resume`.
+
+    `None` where no recipe is running, such as in a notebook.
+    """
+    if typed is None:
+        return None
+    options = [word for word in typed if word != "--resume"]
     return " ".join([program_name(), *map(shlex.quote, options)])
 
 

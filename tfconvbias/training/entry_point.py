@@ -64,6 +64,7 @@ def main(
             after an interruption, 3 where `max_minutes` ended before the work did.
     """
     chosen = command_line.parse(config, description=description, demo=demo, argv=argv, fixed=fixed)
+    command_line.typed = tuple(sys.argv[1:] if argv is None else argv)
 
     def work() -> None:
         terminal.import_keras()

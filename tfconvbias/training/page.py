@@ -18,9 +18,11 @@ from markupsafe import Markup
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
+from tfconvbias.training.command_line import typed_command
 from tfconvbias.training.config import Config
 from tfconvbias.training.errors import RunFolderError
 from tfconvbias.training.files import replacing, write_text
+from tfconvbias.training.page_settings import shown_settings
 from tfconvbias.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -33,23 +35,9 @@ Tables = Mapping[str, Sequence[Mapping[str, str]]]
 Figures = dict[str, tuple[str, Figure]]
 """Name → caption and figure."""
 
-_MAIN_SETTINGS = {
-    "optimizer": "optimizer",
-    "learning_rate": "learning rate",
-    "l1_conv": "λ, convolutions",
-    "l1": "λ, other layers",
-    "beta": "β",
-    "momentum": "momentum",
-    "weight_decay": "weight decay",
-    "dropout_rate": "dropout",
-    "schedule": "schedule",
-    "augment": "augmentation",
-    "epochs": "epochs",
-    "batch_size": "batch",
-    "seed": "seed",
-}
-_OF_BETA_LASSO = ("l1_conv", "l1", "beta")
+_BACKENDS = ("tensorflow", "jax", "torch")
 _LONGEST_STEM = 80
+_MOST_ROWS_FIRST = 20
 
 
 @checked
@@ -61,12 +49,15 @@ def write_page(
     notes: Sequence[str],
     formats: Sequence[str] = ("svg",),
     *,
-    findings: Sequence[str] = (),
-    settings: Sequence[Mapping[str, str]] = (),
+    findings: Sequence[str],
+    settings: Config | Mapping[str, RunFolder],
     command: str | None = None,
     folders: Mapping[str, RunFolder] | None = None,
 ) -> Path:
     """Write a page, and its figures into `figures/` beside it.
+
+    Every page has the same order: what was found, the command and the settings, tables, figures,
+    how it was measured, links to the run folders.
 
     The page holds its text, style, script and pictures, and loads nothing from elsewhere: a
     content-security policy forbids it, and every text in it is escaped. With the extra `pages`
@@ -81,19 +72,28 @@ def write_page(
         figures: name → caption and figure.
         notes: sentences on how the numbers were measured.
         formats: formats of the figures' files beside PNG, such as `pdf` for a paper.
-        findings: what was found, in sentences; they come first, and the settings follow.
-        settings: rows of a table of settings, see `setting_rows`.
-        command: what a user types to get these results again.
-        folders: name → folder of a run that the page shows; links to them come last.
+        findings: what was found, one sentence or more; they come first.
+        settings: what decided the results: the configuration of a study, or name → finished run.
+        command: what a user types to get these results again; by default the recipe that is
+            running, with its options.
+        folders: name → folder of a run that the page shows; by default the runs of `settings`.
 
     Returns:
         The path of the page.
+
+    Raises:
+        ValueError: If there are no findings, or no settings.
     """
+    if not findings:
+        raise ValueError("`findings` must say in a sentence what was found. Received: none")
     path = Path(path)
+    if folders is None:
+        folders = {} if isinstance(settings, Config) else settings
     drawn = [
         _drawn(path.parent, stem, name, *figures[name], formats)
         for name, stem in _stems(figures).items()
     ]
+    shown = [(heading, rows) for heading, rows in tables.items() if rows]
     library = None
     if any(figure["panels"] for figure in drawn):
         library = f"scripts/{_library(path.parent / 'scripts')}"
@@ -106,14 +106,15 @@ def write_page(
         library=library,
         title=title,
         findings=findings,
-        tables=[(heading, rows) for heading, rows in tables.items() if rows],
-        settings=settings,
-        command=command,
+        tables=[found for found in shown if not _is_long(found)],
+        long_tables=[found for found in shown if _is_long(found)],
+        settings=shown_settings(settings),
+        command=command or typed_command(),
         figures=drawn,
         notes=notes,
         folders=[
             (name, _address(os.path.relpath(folder.path, path.parent)))
-            for name, folder in (folders or {}).items()
+            for name, folder in folders.items()
         ],
     )
     # Names of files may hold bytes that are no text.
@@ -123,70 +124,33 @@ def write_page(
 
 @checked
 def run_notes(folders: Mapping[str, RunFolder]) -> list[str]:
-    """Data set, epochs, seed, hardware, versions and commit of finished runs, a sentence each.
+    """Where finished runs were trained: one sentence for each hardware, versions and commit.
 
     Raises:
         RunFolderError: If a run is not finished.
     """
-    notes = []
+    places: dict[str, list[str]] = {}
     for name, folder in folders.items():
         row, found = folder.result(), folder.environment()
         if row is None:
             raise RunFolderError(f"{folder.path} holds no finished run.")
-        notes.append(
-            f"{name}: data set {row['dataset']}, {row['num_train']} training images, "
-            f"{row['epochs']} epochs, seed {row['seed']}, {row['seconds']} s on "
-            f"{environment_note(found)}."
-        )
-    return notes
+        seconds = f"{name} ({row['seconds']:,.0f} s)"
+        places.setdefault(environment_note(found), []).append(seconds)
+    return [f"Trained on {place}: {', '.join(names)}." for place, names in places.items()]
 
 
 @checked
 def environment_note(environment: Mapping[str, Any]) -> str:
     """Hardware, backend, versions and commit, as a run folder keeps them, in a sentence."""
-    versions = ", ".join(f"{package} {v}" for package, v in environment["versions"].items())
-    return (
-        f"{environment['hardware']}, backend {environment['backend']}, {versions}, "
-        f"commit {environment['commit']}"
+    commit, backend = environment["commit"], environment["backend"]
+    versions = ", ".join(
+        f"{package} {version}"
+        for package, version in environment["versions"].items()
+        if package == backend or package not in _BACKENDS
     )
-
-
-@checked
-def config_note(config: Config) -> str:
-    """The fields that decide the result, in a sentence."""
-    return ", ".join(f"{name} = {value}" for name, value in config.identity().items())
-
-
-@checked
-def setting_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
-    """Rate, λ, β, and how long each run trained, as rows of a table.
-
-    λ and β are those of β-LASSO and stand as dashes where another optimizer trained. Runs of the
-    same settings share a row.
-
-    Args:
-        runs: name → fields that decided its result, as `Config.identity` or `RunFolder.config`
-            give them.
-
-    Example:
-        >>> rows = setting_rows({"S-FC": {"optimizer": "sgd", "learning_rate": 0.1, "beta": 50.0}})
-        >>> rows
-        [{'run': 'S-FC', 'optimizer': 'sgd', 'learning rate': '0.1', 'β': '–'}]
-    """
-    known = [key for key in _MAIN_SETTINGS if any(key in fields for fields in runs.values())]
-    names: dict[tuple[str, ...], list[str]] = {}
-    for name, fields in runs.items():
-        lasso = fields.get("optimizer", "beta_lasso") == "beta_lasso"
-        cells = tuple(
-            "–" if key not in fields or (key in _OF_BETA_LASSO and not lasso) else str(fields[key])
-            for key in known
-        )
-        names.setdefault(cells, []).append(name)
-    return [
-        {"run": "; ".join(shared)}
-        | {_MAIN_SETTINGS[key]: cell for key, cell in zip(known, cells, strict=True)}
-        for cells, shared in names.items()
-    ]
+    return f"{environment['hardware']}, backend {backend}, {versions}" + (
+        "" if commit is None else f", commit {commit}"
+    )
 
 
 def _drawn(
@@ -194,21 +158,34 @@ def _drawn(
 ) -> dict[str, Any]:
     """What the template shows of a figure, whose files are written."""
     plots.show_names_as_they_are(figure)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
+    png = _png(figure)
     with replacing(folder / "figures" / f"{stem}.png") as unfinished:
-        unfinished.write_bytes(buffer.getvalue())
+        unfinished.write_bytes(png)
     for suffix in formats:
         with replacing(folder / "figures" / f"{stem}.{suffix}") as unfinished:
             figure.savefig(unfinished, format=suffix)
-    return {
+    shown = {
         "name": name,
         "caption": caption,
         "is_wide": figure.get_figwidth() > 2 * figure.get_figheight(),
-        "png": base64.b64encode(buffer.getvalue()).decode(),
+        "png": base64.b64encode(png).decode(),
         "files": [(s.upper(), _address(f"figures/{stem}.{s}")) for s in ("png", *formats)],
         "panels": plots.interactive(figure) if plots.has_bokeh() else None,
     }
+    # Last, since it changes the figure.
+    narrow = _png(figure) if plots.stack_panels(figure) else None
+    return {**shown, "narrow": narrow and base64.b64encode(narrow).decode()}
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return buffer.getvalue()
+
+
+def _is_long(table: tuple[str, Sequence[Mapping[str, str]]]) -> bool:
+    """Whether a table would push the figures out of sight."""
+    return len(table[1]) > _MOST_ROWS_FIRST
 
 
 def _stems(figures: Figures) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,11 @@ import numpy as np
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, keras, plots
-from tfconvbias.training.command_line import arguments_of, typed_command
+from tfconvbias.training.command_line import arguments_of, program_name
 from tfconvbias.training.comparison import compare
 from tfconvbias.training.engine import ManyRuns
 from tfconvbias.training.errors import TrainingDivergedError
-from tfconvbias.training.page import Figures, run_notes, setting_rows, write_page
+from tfconvbias.training.page import Figures, run_notes, write_page
 from tfconvbias.training.plan import print_plan
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
@@ -46,10 +47,25 @@ def report_run(config: RunConfig) -> None:
         return
     name = label(result.row)
     print(in_short({name: result.row}))
-    command = f"python recipes/train.py {arguments_of(config.replace(resume=False), RunConfig())}"
     path = result.folder.path / "report.html"
+    command = train_command(config.replace(resume=False))
     page = write_report({name: result.folder}, path, name, command=command)
     print(f"Report: {page}")
+
+
+def train_command(config: RunConfig) -> str:
+    """The command that trains a configuration, with every field that is not the default."""
+    return f"{program_name('train')} {arguments_of(config, RunConfig())}".strip()
+
+
+def command_of(folder: RunFolder) -> str:
+    """The command that trains what a run folder holds, on the data set of the stored name."""
+    stored, row = folder.config(), folder.result() or {}
+    known = {field.name for field in dataclasses.fields(RunConfig)} & stored.keys()
+    fields = {name: stored[name] for name in known}
+    fields["augment"] = fields["augment"].split(" ")[0]  # a policy's file has its digest beside it
+    name = row["dataset"].removesuffix(f"-permuted{fields['permute_pixels']}")
+    return train_command(RunConfig(dataset=name, **fields))
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,7 @@ def report_comparison(config: Comparison) -> None:
         folders = {name: result.folder for name, result in finished.items()}
         path = config.folder / "report.html"
         remarks = [] if missing is None else [missing.summary]
-        page = write_report(folders, path, config.title, command=typed_command(), remarks=remarks)
+        page = write_report(folders, path, config.title, remarks=remarks)
         print(f"Report: {page}")
     if missing is not None:
         raise missing
@@ -127,7 +143,8 @@ def write_report(
         title: heading of the page.
         first_layer: layer whose filters are drawn and whose locality is measured; by default each
             model's first kernel.
-        command: what a user types to get these results again.
+        command: what a user types to get these results again; by default the recipe that is
+            running, with its options.
         remarks: sentences that stand before the findings, such as which runs are missing.
 
     Returns:
@@ -176,9 +193,8 @@ def write_report(
         figures,
         run_notes(folders),
         findings=[*remarks, *conclusion(results)],
-        settings=setting_rows({name: folder.config() for name, folder in folders.items()}),
+        settings=folders,
         command=command,
-        folders=folders,
     )
 
 

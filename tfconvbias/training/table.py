@@ -39,6 +39,17 @@ def table_rows(results: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]
     ]
 
 
+@checked
+def counted(number: int, noun: str) -> str:
+    """A number of things in words, such as "1 epoch" or "4,000 epochs".
+
+    Example:
+        >>> counted(1, "epoch"), counted(4000, "epoch")
+        ('1 epoch', '4,000 epochs')
+    """
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 _SHORT = ("model", "non-zero", "train, %", "validation, %", "test, %", "epochs", "seconds")
 
 
@@ -52,12 +63,12 @@ def conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What results rows, by their label, say: the most accurate one, and the sparsest one."""
     measured = {n: row for n, row in results.items() if row.get("test_accuracy") is not None}
     if not measured:
-        return []
+        return ["No test image has been looked at yet."]
     best = max(measured, key=lambda name: measured[name]["test_accuracy"])
     accuracy = percent(measured[best]["test_accuracy"])
     if len(measured) == 1:
         row = measured[best]
-        epochs = f"{row['epochs']} epoch{'s' * (row['epochs'] != 1)}"
+        epochs = counted(row["epochs"], "epoch")
         share = f"; {100 * _kept(row):.2f} % of the kernel weights are not zero"
         return [
             f"{accuracy} % of the test images of {row['dataset']} are classified correctly after "

@@ -4,7 +4,14 @@ from pathlib import Path
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
-from tfconvbias.training import Figures, command_line, config_note, write_page
+from tfconvbias.training import (
+    Figures,
+    RunFolder,
+    command_line,
+    read_json,
+    run_notes,
+    write_page,
+)
 from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
 from tfconvbias.tuning.results import SearchResults
 from tfconvbias.tuning.search import search
@@ -51,14 +58,14 @@ def write_search_report(config: SearchConfig, results: SearchResults) -> Path:
         [
             "Trials are judged on validation images. A star marks those than which none is both "
             "more accurate and sparser.",
-            config_note(config),
         ],
         findings=[
             f"Best of {len(done)} finished trials: trial {best['trial']}, "
             f"{100 * best['val_accuracy']:.2f} % of the validation images.",
             f"To train and test it: {results.command()}",
         ],
-        command=command_line.typed_command(),
+        settings=config,
+        folders={"the search": RunFolder(results.folder)},
     )
 
 
@@ -66,5 +73,56 @@ def write_search_report(config: SearchConfig, results: SearchResults) -> Path:
 def report_augmentation_search(config: AugmentationSearchConfig) -> None:
     """Search a policy, print where it is and how it is used."""
     policy = search_augmentation(config)
-    train = command_line.program_name("train")
-    print(f"Policy: {policy}\nTrain with it:\n  {train} --augment {policy}")
+    page = write_augmentation_report(config, policy)
+    print(f"Report: {page}\nPolicy: {policy}\nTrain with it:\n  {_training_with(policy)}")
+
+
+def write_augmentation_report(config: AugmentationSearchConfig, policy: Path) -> Path:
+    """Write the sub-policies that were kept, with their scores, into the search's folder.
+
+    Returns:
+        The path of the page.
+    """
+    scores = read_json(policy.parent / "scores.json")
+    folds = {
+        f"fold {fold}": RunFolder(policy.parent / f"fold-{fold}")
+        for fold in range(config.num_folds)
+    }
+    rows = [
+        {
+            "fold": str(index // config.num_kept),
+            "sub-policy": ", then ".join(
+                f"{name} (probability {probability:.2f}, level {level:.2f})"
+                for name, probability, level in found["sub_policy"]
+            ),
+            "cross-entropy": f"{found['score']:.4f}",
+        }
+        for index, found in enumerate(scores)
+    ]
+    best = min(scores, key=lambda found: found["score"])
+    tried = config.num_rounds * config.num_candidates
+    return write_page(
+        policy.parent / "report.html",
+        "Search for an augmentation policy",
+        {"Sub-policies of the policy": rows},
+        {},
+        [
+            "A sub-policy is judged by the cross-entropy of a network on augmented images of the "
+            "fold that it was not trained on: the smaller, the more the images still look like "
+            "those it has learned from. A level goes from 0 to 1. Neither validation nor test "
+            "images are looked at.",
+            *run_notes(folds),
+        ],
+        findings=[
+            f"The {config.num_kept} best of {tried} sub-policies of each of {config.num_folds} "
+            f"folds; the very best has a cross-entropy of {best['score']:.4f}.",
+            f"To train with them: {_training_with(policy)}",
+            "Whether the policy helps, only a training with it and one without it can tell.",
+        ],
+        settings=config,
+        folders=folds,
+    )
+
+
+def _training_with(policy: Path) -> str:
+    return f"{command_line.program_name('train')} --augment {policy}"

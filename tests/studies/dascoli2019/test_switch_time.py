@@ -121,7 +121,7 @@ def test_protocol_and_report(tmp_path, monkeypatch):
     assert table[0]["δ, %"] == table[1]["‖∇L‖"] == ""
     assert {row["measure"] for row in findings(result)} >= {"FCN < eFCN(0) < CNN"}
     forces = result.rows["tw-0"]["paths"]["string"]["residuals"]
-    assert f"After 1 epochs the forces on the string are {forces[1] / forces[0]:.1%}" in page
+    assert f"After 1 epoch the forces on the string are {100 * forces[1] / forces[0]:.1f} %" in page
 
     with pytest.raises(training.RunFolderError, match="--resume"):
         dascoli2019.run_switch_time(config, dataset)
@@ -141,7 +141,7 @@ def test_the_local_target_keeps_what_is_local(tmp_path):
     found = {row["measure"]: row["here"] for row in findings(result)}
     assert "LCN of switch time 0" in found and "standard LCN < LCN(0) < CNN" in found
     broken = max(result.rows[f"tw-{t}"]["broken_sharing"] for t in (0, 2))
-    assert found["largest broken sharing of a trained LCN"] == f"{broken:.2%}"
+    assert found["largest broken sharing of a trained LCN"] == f"{100 * broken:.2f} %"
     assert not any("δ" in measure for measure in found)
 
 
@@ -162,15 +162,17 @@ def test_a_run_that_pauses_is_continued(tmp_path):
 @pytest.mark.parametrize(
     "other",
     [{}, {"filters": 32}, {"network": "alexnet"}, {"target": "local"}, {"target": "wide"},
-     {"embedded_epochs": 50}, {"data": "cifar100"}, {"images": 10_000}],
+     {"embedded_epochs": 50}, {"data": "cifar100"}, {"images": 10_000},
+     {"source": "images in folder/cifar10"}],
 )  # fmt: skip
 def test_the_papers_figures_stand_beside_the_papers_own_run_only(other):
+    is_papers = not other
     row = {
         "test_accuracy": 0.6, "off_local": 0.1, "broken_sharing": 0.1,
         "dataset": other.pop("data", "cifar10"), "num_train": other.pop("images", 50_000),
         "num_test": 10_000,
+        "source": other.pop("source", "TensorFlow Datasets cifar10/3.0.2, splits train, test"),
     }  # fmt: skip
-    is_papers = not other and row["dataset"] == "cifar10" and row["num_train"] == 50_000
     config = dascoli2019.SwitchTimeConfig(switch_times=(0, 20), **other)
     rows = dict.fromkeys(("fcn", "tw-0", "tw-20", "tw-150"), row)
     found = findings(

@@ -64,10 +64,10 @@ def test_a_network_is_measured_and_read_again(config, tmp_path, capsys):
         "sharpness.svg",
     }
     assert page.count("<img") == 1
-    for cell in (f"{row['memorized']:.3f}", f"{row['relative_sharpness']:.3f}"):
+    for cell in (f"{100 * row['memorized']:.2f}", f"{row['relative_sharpness']:.3f}"):
         assert f"<td>{cell}</td>" in page
         assert cell in out.split("| conv ")[1]
-    assert "label_noise = 0.5" in page
+    assert "<dt>label noise</dt><dd>0.5</dd>" in page
     with pytest.raises(training.RunFolderError, match="seed: 0 there, 1 asked for"):
         run_stability_images(config.replace(resume=True, seed=1))
     with pytest.raises(training.RunFolderError, match="already holds this comparison"):

@@ -41,7 +41,8 @@ def trained(monkeypatch):
 
 
 def test_hostile_names_are_shown_and_nothing_more(tmp_path):
-    show(PRINTABLE, str(tmp_path), {PRINTABLE: [{"a": PRINTABLE}]}, {}, [PRINTABLE])
+    config = dataclasses.replace(SWEEP, run_dir=str(tmp_path))
+    show(PRINTABLE, config, {PRINTABLE: [{"a": PRINTABLE}]}, {}, [PRINTABLE], [PRINTABLE])
     check_harmless(tmp_path / "report.html", shows=PRINTABLE)
 
 

@@ -183,7 +183,7 @@ def test_the_report_says_whether_the_goal_is_met(finished):
     assert table[2]["chosen"] == "rate 0.05, strength 0.1"
     sentences = structured_sparsity.comparison_findings(result)
     assert len(sentences) == 2
-    assert "+3.00 points from uniform widths" in sentences[0]
+    assert "+3.00 points beside a network of uniform widths" in sentences[0]
     assert "+3.00, +3.00" in sentences[0] and sentences[0].endswith("is met.")
     page = structured_sparsity.write_comparison_report(result).read_text(encoding="utf-8")
     assert sentences[0] in page and page.count("<img") == 1

@@ -243,6 +243,7 @@ class _Protocol:
             "broken_sharing": found.broken_sharing,
             "off_local_of_all": of_all.off_local,
             "dataset": dataset.name,
+            "source": dataset.source,
             "num_train": len(dataset.x_train),
             "num_test": len(dataset.x_test),
             "parameters": model.count_params(),

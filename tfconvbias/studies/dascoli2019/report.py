@@ -20,8 +20,7 @@ from tfconvbias.training import (
     Deadline,
     Figures,
     MissingRunsError,
-    command_line,
-    config_note,
+    counted,
     environment_note,
     format_table,
     write_page,
@@ -53,6 +52,8 @@ _PAPERS_RUN = {
     "permute_pixels": None,
 }
 _PAPERS_DATA = {"dataset": "cifar10", "num_train": 50_000, "num_test": 10_000}
+# A folder of other images can have the name and the sizes.
+_PAPERS_SOURCE = "TensorFlow Datasets cifar10/"
 
 
 @checked
@@ -144,25 +145,26 @@ def write_switch_time_report(
     """
     first, baseline = next(iter(result.rows.items()))
     found = environment_note(result.folder.part(first).environment())
-    tables: dict[str, list[dict[str, str]]] = {"Each network": switch_time_table(result)}
-    if missing is None:
-        tables = {"What was found": findings(result), **tables}
+    measured = findings(result) if missing is None else []
+    sentences = [
+        f"{row['measure'][0].upper()}{row['measure'][1:]}: {row['here']}." for row in measured
+    ]
     return write_page(
         result.folder.path / "report.html",
         "From the CNN to its embedding, at each switch time",
-        tables,
+        {
+            "Beside the paper": [row for row in measured if "paper" in row],
+            "Each network": switch_time_table(result),
+        },
         switch_time_figures(result) if missing is None else {},
         [
-            config_note(result.config),
             f"Data set {baseline['dataset']}, {baseline['num_train']} training and "
             f"{baseline['num_test']} test images, {found}",
             "Training losses are means over the steps of an epoch; the one before the first step "
             "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],
-        findings=[f"{row['measure']}: {row['here']}." for row in findings(result)[:3]]
-        if missing is None
-        else [missing.summary],
-        command=command_line.typed_command(),
+        findings=sentences if missing is None else [missing.summary],
+        settings=result.config,
         folders={name: result.folder.part(name) for name in ("cnn", *result.rows)},
     )
 
@@ -177,36 +179,38 @@ def findings(result: SwitchTimeResult) -> list[dict[str, str]]:
     ratio = _ratio(result)
     largest = max(result.rows[f"tw-{t}"][ratio] for t in times)
     found = [
-        (f"CNN, {result.config.epochs} epochs", f"{cnn:.2%}", "about 72 %"),
+        (f"CNN, {counted(result.config.epochs, 'epoch')}", _percent(cnn), "about 72 %"),
         (
-            f"{_baseline(result)}, {result.config.embedded_epochs} epochs",
-            f"{fcn:.2%}",
+            f"{_baseline(result)}, {counted(result.config.embedded_epochs, 'epoch')}",
+            _percent(fcn),
             "FCN: 55 to 57.5 %",
         ),
     ]
     if 0 in accuracy:
         holds = "holds" if fcn < accuracy[0] < cnn else "does not hold"
         found += [
-            (f"{label} of switch time 0", f"{accuracy[0]:.2%}", "eFCN: 62.5 %"),
+            (f"{label} of switch time 0", _percent(accuracy[0]), "eFCN: 62.5 %"),
             (f"{_baseline(result)} < {label}(0) < CNN", holds, "holds"),
         ]
     found += [
         (
             f"best {label}",
-            f"{accuracy[best]:.2%} at {best}, {'above' if accuracy[best] > cnn else 'not above'} "
-            "the CNN",
+            f"{_percent(accuracy[best])} of switch time {best}, "
+            f"{'above' if accuracy[best] > cnn else 'not above'} the CNN",
             "near 20, above the CNN",
         ),
     ]
     if ratio == "off_local":
         found += [
-            (f"largest δ of a trained {label}", f"{largest:.2%}", "8 %"),
-            (f"δ of the {_baseline(result)}", f"{standard['off_local']:.2%}", "97 %"),
+            (f"largest δ of a trained {label}", _percent(largest), "8 %"),
+            (f"δ of the {_baseline(result)}", _percent(standard["off_local"]), "97 %"),
         ]
     else:
-        found += [(f"largest broken sharing of a trained {label}", f"{largest:.2%}", "no figure")]
+        found += [(f"largest broken sharing of a trained {label}", _percent(largest), "no figure")]
     is_papers = all(getattr(result.config, key) == value for key, value in _PAPERS_RUN.items())
     is_papers &= all(standard[key] == value for key, value in _PAPERS_DATA.items())
+    # Rows of the first versions do not say where the images came from.
+    is_papers &= standard.get("source", "").startswith(_PAPERS_SOURCE)
     return [{"measure": m, "here": h} | ({"paper": p} if is_papers else {}) for m, h, p in found]
 
 
@@ -240,7 +244,8 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
     figures: Figures = {
         "curves": (
             "Training loss and test accuracy over time. On the right the embedded networks' "
-            "curves begin at their switch times. Figures 2 and 9.",
+            f"curves begin at their switch times, and the dashed line is the {_baseline(result)}'s "
+            "best accuracy. Figures 2 and 9.",
             plots.switch_time_curves(
                 result.histories["cnn"],
                 result.histories["fcn"],
@@ -315,14 +320,18 @@ def switch_time_figures(result: SwitchTimeResult) -> Figures:
     return figures
 
 
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
+
+
 def _at_rest(paths: Mapping[str, Any]) -> str:
     """A sentence about how far the string came, where one was relaxed."""
     residuals = paths.get("string", {}).get("residuals")
     if not residuals:
         return ""
     return (
-        f"After {len(residuals) - 1} epochs the forces on the string are "
-        f"{residuals[-1] / max(residuals[0], 1e-300):.1%} of those on the straight line. "
+        f"After {counted(len(residuals) - 1, 'epoch')} the forces on the string are "
+        f"{100 * residuals[-1] / max(residuals[0], 1e-300):.1f} % of those on the straight line. "
     )
 
 

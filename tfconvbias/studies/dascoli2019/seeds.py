@@ -10,13 +10,7 @@ import numpy as np
 from tfconvbias.lazy import plots
 from tfconvbias.studies.dascoli2019.config import SwitchTimeConfig
 from tfconvbias.studies.dascoli2019.protocol import SwitchTimeResult
-from tfconvbias.training import (
-    MissingRunsError,
-    config_note,
-    environment_note,
-    format_table,
-    write_page,
-)
+from tfconvbias.training import MissingRunsError, environment_note, format_table, write_page
 
 _COLUMNS = (
     ("test, %", "test_accuracy", 100),
@@ -99,13 +93,32 @@ def write_seeds_report(
             )
         },
         [
-            config_note(config),
             environment_note(results[0].folder.part("fcn").environment()),
             "All seeds see the same images; they differ in initial weights and batch order. The "
             "pages of the single seeds stand in the folders beside this page.",
         ],
-        findings=[] if missing is None else [missing.summary],
+        findings=[
+            *([] if missing is None else [missing.summary]),
+            *_findings(results, label, baseline),
+        ],
+        settings=config.replace(num_seeds=len(results)),
+        folders={f"seed {result.config.seed}": result.folder for result in results},
     )
+
+
+def _findings(results: Sequence[SwitchTimeResult], label: str, baseline: str) -> list[str]:
+    """The accuracies of the networks, with the best switch time."""
+    rows = _rows(results)
+    accuracy = {
+        name: f"{_spread([100 * row['test_accuracy'] for row in found])} %"
+        for name, found in rows.items()
+    }
+    times = [name for name in rows if name.startswith("tw-")]
+    best = max(times, key=lambda name: np.mean([row["test_accuracy"] for row in rows[name]]))
+    return [
+        f"Test accuracy of the CNN: {accuracy['cnn']}; of the {baseline}: {accuracy['fcn']}.",
+        f"Best {label}: {accuracy[best]}, of switch time {best.removeprefix('tw-')}.",
+    ]
 
 
 def show_seeds(results: Sequence[SwitchTimeResult]) -> str:

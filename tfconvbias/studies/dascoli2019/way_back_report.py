@@ -13,7 +13,7 @@ from tfconvbias.studies.dascoli2019.way_back import (
 )
 from tfconvbias.training import (
     MissingRunsError,
-    config_note,
+    counted,
     environment_note,
     format_table,
     write_page,
@@ -82,17 +82,40 @@ def write_way_back_report(result: WayBackResult, missing: MissingRunsError | Non
         {"": way_back_table(result)},
         {},
         [
-            config_note(result.config),
             environment_note(result.folder.environment()),
-            f"Means over {len(result.rows)} seeds, ± their standard deviation where there are "
-            "several. Validation images chose the epoch of each network. All networks of a seed "
-            "start from the same CNN and train for the same number of epochs at the same rate. "
+            f"Means over {counted(len(result.rows), 'seed')}, ± the standard deviation where "
+            "there are several. Validation images chose the epoch of each network. All networks "
+            "of a seed start from the same CNN and train for the same number of epochs at the same "
+            "rate. "
             "Projected: onto convolutions, before any further step. Fine-tuned: trained on as a "
             "CNN, again with the epoch chosen on validation images; in the first row the CNN "
             "itself trains on.",
         ],
-        findings=[] if missing is None else [missing.summary],
+        findings=way_back_findings(result) if missing is None else [missing.summary],
+        settings=result.config,
+        folders={"all seeds": result.folder},
     )
+
+
+def way_back_findings(result: WayBackResult) -> list[str]:
+    """Which network is the most accurate, and which one on its way back to convolutions."""
+    sentences = []
+    for key, text in (
+        ("test_accuracy", "Highest test accuracy: {}, {:.2f} %."),
+        (
+            "fine_tuned",
+            "Highest test accuracy after the way back to convolutions and fine-tuning: from {}, "
+            "{:.2f} %.",
+        ),
+    ):
+        means = {
+            name: 100 * np.mean([row[name][key] for row in result.rows.values()])
+            for name in result.config.networks
+            if all(key in row[name] for row in result.rows.values())
+        }
+        best = max(means, key=means.__getitem__)
+        sentences.append(text.format(_title(best), means[best]))
+    return sentences
 
 
 @checked

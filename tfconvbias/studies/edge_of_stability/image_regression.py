@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from functools import partial
 
@@ -197,11 +198,16 @@ def report_image_regression(config: ImageRegression) -> None:
     tables = {"Networks": _table(config, rows)}
     notes = [
         *NOTES,
-        f"Data set: {training.dataset_label(config.dataset)}. "
-        f"Settings: {training.config_note(config)}.",
         *environment_notes(row for found in rows.values() for row in found),
     ]
-    show("Regression on images at the edge of stability", config.run_dir, tables, figures, notes)
+    gaps = {name: statistics.median(row["gap"] for row in found) for name, found in rows.items()}
+    findings = [
+        f"Generalization gap after {config.steps:,} steps, median over seeds: "
+        f"{', '.join(f'{name} {gap:.3f}' for name, gap in gaps.items())}.",
+        f"Smallest gap: {min(gaps, key=gaps.__getitem__)}.",
+    ]
+    title = "Regression on images at the edge of stability"
+    show(title, config, tables, figures, notes, findings)
 
 
 def _row(

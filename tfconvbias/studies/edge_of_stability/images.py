@@ -76,15 +76,28 @@ def report_stability_images(config: StabilityImages) -> None:
     caption = "Sharpness against the edge 2/η, and accuracies, over the steps."
     notes = [
         "The sharpness is that of the loss with the batch's own normalization statistics.",
-        f"Data set: {training.dataset_label(config.dataset)}. "
-        f"Settings: {training.config_note(config)}.",
         *environment_notes(rows.values()),
     ]
     tables = {"Networks": _table(rows)}
     figures = {"sharpness": (caption, curves)}
-    show("Edge of stability on images", config.run_dir, tables, figures, notes, missing)
+    findings = [*([] if missing is None else [missing.summary]), *_findings(config, rows)]
+    show("Edge of stability on images", config, tables, figures, notes, findings)
     if missing is not None:
         raise missing
+
+
+def _findings(config: StabilityImages, rows: Mapping[str, Row]) -> list[str]:
+    """How near each network is to the edge, and how well it generalizes."""
+
+    def of_each(column: str, factor: int, unit: str) -> str:
+        return ", ".join(f"{name} {factor * row[column]:.2f}{unit}" for name, row in rows.items())
+
+    after = f"after {config.steps:,} steps"
+    return [
+        f"Sharpness as a share of the edge 2/η {after}: {of_each('relative_sharpness', 1, '')}.",
+        f"Test accuracy {after}: {of_each('test_accuracy', 100, ' %')}.",
+        f"Redrawn labels that are memorized: {of_each('memorized', 100, ' %')}.",
+    ]
 
 
 @checked
@@ -133,9 +146,10 @@ def make_row(place: training.Workplace, config: StabilityImages, *, name: str) -
     make = partial(_train, config, name, place.dataset(config))
     row = stored_row(folder, name, make, place.deadline)
     return training.Finished(
-        f"λη/2 {row['relative_sharpness']:.3f}, training accuracy {row['accuracy']:.3f}, "
-        f"redrawn labels memorized {row['memorized']:.3f}, "
-        f"test accuracy {row['test_accuracy']:.3f}",
+        f"λη/2 {row['relative_sharpness']:.3f}, training accuracy "
+        f"{100 * row['accuracy']:.2f} %, "
+        f"redrawn labels memorized {100 * row['memorized']:.2f} %, "
+        f"test accuracy {100 * row['test_accuracy']:.2f} %",
         is_new,
     )
 
@@ -199,9 +213,9 @@ def _table(rows: Mapping[str, Row]) -> list[dict[str, str]]:
             "connectivity": name,
             "parameters": f"{row['parameters']:,}",
             "λη/2": f"{row['relative_sharpness']:.3f}",
-            "training accuracy": f"{row['accuracy']:.3f}",
-            "redrawn labels memorized": f"{row['memorized']:.3f}",
-            "test accuracy": f"{row['test_accuracy']:.3f}",
+            "training accuracy, %": f"{100 * row['accuracy']:.2f}",
+            "redrawn labels memorized, %": f"{100 * row['memorized']:.2f}",
+            "test accuracy, %": f"{100 * row['test_accuracy']:.2f}",
         }
         for name, row in rows.items()
     ]

@@ -15,7 +15,7 @@ from tfconvbias import training
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, data, plots
 from tfconvbias.studies.check import Check, check_rows
-from tfconvbias.studies.edge_of_stability.report import show
+from tfconvbias.studies.edge_of_stability.report import criteria_findings, show
 from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
 
 NORMALIZATIONS: tuple[analysis.Normalization, ...] = ("none", "unit", "contrast")
@@ -90,7 +90,8 @@ def photo_path() -> Path:
 def report_patch_geometry(config: PatchGeometryConfig) -> None:
     """Measure all clouds, print their table and the criteria, and write the page."""
     found = run_patch_geometry(config)
-    tables = {"Clouds of points": _table(found), _CRITERIA: check_rows(check_geometry(found))}
+    criteria = check_rows(check_geometry(found))
+    tables = {"Clouds of points": _table(found), _CRITERIA: criteria}
     figures: training.Figures = {}
     for normalize in config.normalizations:
         names = [*(_label(kind, normalize) for kind in KINDS), "sphere"]
@@ -105,10 +106,16 @@ def report_patch_geometry(config: PatchGeometryConfig) -> None:
         "The elbow is the number of principal components with 90 % of the variance.",
         "The depth over random directions is an upper bound on Tukey's depth, and largely tracks "
         "the effective rank.",
-        f"Images: {folder.config()['images']}. Settings: {training.config_note(config)}.",
+        f"Images: {folder.config()['images']}.",
         f"Measured on {training.environment_note(folder.environment())}.",
     ]
-    show("Geometry of image patches", config.run_dir, tables, figures, notes)
+    deepest = max(found, key=lambda name: found[name].mean_depth)
+    findings = [
+        f"The deepest points on average: {deepest}, {found[deepest].mean_depth:.4f}; points drawn "
+        f"uniformly from a sphere have {found['sphere'].mean_depth:.4f}.",
+        *(criteria_findings(criteria) if criteria else ()),
+    ]
+    show("Geometry of image patches", config, tables, figures, notes, findings)
 
 
 @checked

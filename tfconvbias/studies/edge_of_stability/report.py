@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from tfconvbias import training
@@ -82,48 +81,50 @@ def report_stability(sweep: StabilitySweep) -> None:
         **{name: summary(found) for name, found in rows.items()},
     }
     everything = (row for found in rows.values() for row in found)
-    settings = f"Shared settings: {training.config_note(sweep)}."
     meant = "The criteria are meant for the recipe's own sizes and steps."
-    notes = [meant, *NOTES, settings, *environment_notes(everything)]
-    figures = stability_figures(whole)
-    show("Edge of stability", sweep.run_dir, tables, figures, notes, missing)
+    notes = [meant, *NOTES, *environment_notes(everything)]
+    findings = [
+        *([] if missing is None else [missing.summary]),
+        *criteria_findings(tables["Criteria"]),
+    ]
+    show("Edge of stability", sweep, tables, stability_figures(whole), notes, findings)
     if missing is not None:
         raise missing
 
 
 def show(
     title: str,
-    folder: str,
+    config: training.Kept,
     tables: training.Tables,
     figures: training.Figures,
     notes: Sequence[str],
-    missing: training.MissingRunsError | None = None,
+    findings: Sequence[str],
 ) -> None:
-    """Print the tables and write them into the folder's `report.html`, with figures and notes."""
+    """Print tables and findings, and write them into the study's `report.html`, with figures."""
     for heading, rows in tables.items():
         if rows:
             print(f"\n{heading}\n\n{training.format_table(rows)}")
+    print("\n" + "\n".join(findings))
+    folder = training.RunFolder(config.run_dir or ".")
     page = training.write_page(
-        Path(folder) / "report.html",
+        folder.path / "report.html",
         title,
         tables,
         figures,
         notes,
         ("pdf", "svg"),
-        findings=[*([] if missing is None else [missing.summary]), *_criteria(tables)],
-        command=training.command_line.typed_command(),
+        findings=findings,
+        settings=config,
+        folders={"all runs": folder},
     )
     print(f"Report: {page}")
 
 
-def _criteria(tables: training.Tables) -> list[str]:
+def criteria_findings(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """How many criteria are met, and which are not."""
-    rows = tables.get("Criteria", [])
-    if not rows:
-        return []
     missed = [row["criterion"] for row in rows if row["verdict"] != "pass"]
     met = f"{len(rows) - len(missed)} of {len(rows)} criteria are met."
-    return [met, *(f"Not met: {name}." for name in missed)]
+    return [met, *(f"Not met: {name} (see the table of criteria)." for name in missed)]
 
 
 def environment_notes(rows: Iterable[Row]) -> list[str]:

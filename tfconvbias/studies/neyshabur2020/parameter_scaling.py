@@ -8,7 +8,14 @@ from pathlib import Path
 
 from tfconvbias.arguments import PositiveInt, checked
 from tfconvbias.lazy import models, plots
-from tfconvbias.training import Config, command_line, environment, format_table, option, write_page
+from tfconvbias.training import (
+    Config,
+    environment,
+    environment_note,
+    format_table,
+    option,
+    write_page,
+)
 
 FORMULAS: Mapping[str, Callable[[int, int, int], float]] = {
     "d_conv": lambda a, s, c: (9 * 2**8 + 4 * s**2) * a**2 + (27 + 64 * c) * a,
@@ -94,15 +101,14 @@ def report_parameter_scaling(config: ParameterScaling) -> None:
         "Kernel weights against base channels and image size: exact counts of the layers (lines) "
         "and the paper's formulas (crosses). The paper's D-LOCAL formula falls short of the layers."
     )
-    found = environment()
     page = write_page(
         Path(config.run_dir) / "report.html",
         "Figure 1: parameters",
         tables,
         {"parameters": (caption, figure)},
-        [f"Counted, not trained; {config.classes} classes, commit {found['commit']}."],
+        [f"Counted, not trained, on {environment_note(environment())}."],
         findings=[_agreement([by_width, by_size])],
-        command=command_line.typed_command(),
+        settings=config,
     )
     print(f"Report: {page}")
 

@@ -19,12 +19,11 @@ from tfconvbias.training import (
     MissingRunsError,
     RunFolder,
     TrainingDivergedError,
-    command_line,
+    counted,
     dataset_label,
     first_layer_images,
     format_table,
     run_notes,
-    setting_rows,
     write_page,
     write_rows,
 )
@@ -113,19 +112,25 @@ def _write(
             *diverged,
             *run_notes({name: test.folder for name, test in tests.items()}),
         ],
-        findings=[
-            *([] if missing is None else [missing.summary]),
-            *(
-                f"{row['gap']} on {row['data set']} after {row['epochs']} epochs: "
-                f"{row['points of test accuracy']} points of test accuracy "
-                f"(standard error {row['standard error']})."
-                for row in tables[_NAMES[1]]
-            ),
-        ],
-        settings=setting_rows({name: test.folder.config() for name, test in tests.items()}),
-        command=command_line.typed_command(),
-        folders={name: test.folder for name, test in tests.items()},
+        findings=[*([] if missing is None else [missing.summary]), *_findings(tables)],
+        settings={name: test.folder for name, test in tests.items()},
     )
+
+
+def _findings(tables: Mapping[str, Sequence[Mapping[str, str]]]) -> list[str]:
+    """The gaps; of rows without a counterpart their accuracies."""
+    gaps = [
+        f"{row['gap']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: "
+        f"{row['points of test accuracy']} points of test accuracy"
+        + (f" (standard error {row['standard error']})." if row["standard error"] != "–" else ".")
+        for row in tables[_NAMES[1]]
+    ]
+    accuracies = [
+        f"{row['model']} on {row['data set']} after {counted(int(row['epochs']), 'epoch')}: "
+        f"test accuracy {row['test, %']} %."
+        for row in tables[_NAMES[0]]
+    ]
+    return gaps or accuracies or ["No chosen setting was trained to its end."]
 
 
 def _tables(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,15 @@ import numpy as np
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import keras, models, plots, surgery
 from tfconvbias.studies.structured_sparsity.googlenet import GoogLeNet
-from tfconvbias.training import Config, ConfigError, environment, format_table, option, write_page
+from tfconvbias.training import (
+    Config,
+    ConfigError,
+    environment,
+    environment_note,
+    format_table,
+    option,
+    write_page,
+)
 
 
 class Published(NamedTuple):
@@ -87,9 +95,22 @@ def report_architectures(config: ArchitectureTable) -> None:
         "Structured sparsity: architectures and groups",
         tables,
         {"groups": (caption, figure)},
-        [f"Counted, not trained; commit {environment()['commit']}."],
+        [f"Counted, not trained, on {environment_note(environment())}."],
+        findings=_findings(tables["Table 1: known architectures"]),
+        settings=config,
     )
     print(f"Report: {page}")
+
+
+def _findings(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """For each network, whether the printed depth is the counted one."""
+    return [
+        f"{row['network']}: depth {row['D']}, "
+        + ("as printed" if row["D"] == row["D, printed"] else f"printed {row['D, printed']}")
+        + f"; {row['parameters']} parameters (printed {row['parameters, printed']}) and "
+        f"{row['multiply-adds']} multiply-adds (printed {row['multiply-adds, printed']})."
+        for row in rows
+    ]
 
 
 @checked

@@ -23,7 +23,6 @@ from tfconvbias.training import (
     Figures,
     MissingRunsError,
     build_dataset,
-    config_note,
     environment_note,
     format_table,
     write_page,
@@ -90,15 +89,15 @@ def write_comparison_report(
         {"Chosen on validation images": comparison_table(result), "Tried": _tried_table(result)},
         _figures(result),
         [
-            *comparison_findings(result),
             f"Every network has seen the images for {config.total_epochs} epochs. Each method "
             f"tried {count} settings at each budget with seed {config.seeds[0]}; the one of the "
             "best validation accuracy ran with every seed. Test images were used once, at the end.",
-            config_note(config),
             f"Data set {row['dataset']}, {row['num_train']} training and {row['num_test']} test "
             f"images, {environment_note(result.folder.environment())}",
         ],
-        findings=[] if missing is None else [missing.summary],
+        findings=comparison_findings(result) if missing is None else [missing.summary],
+        settings=config,
+        folders={"all networks": result.folder},
     )
 
 
@@ -132,7 +131,7 @@ def comparison_findings(result: ComparisonResult) -> list[str]:
     baselines = [name for name in config.methods if name in BASELINES]
     others = [m for m in config.methods if m not in (*FROM_SCRATCH, *SINGLE_WEIGHTS)]
     if not baselines or not others:
-        return []
+        return [_most_accurate(result)]
     sentences = []
     for budget in config.budgets:
         baseline = _best(result, baselines, budget)
@@ -141,14 +140,27 @@ def comparison_findings(result: ComparisonResult) -> list[str]:
         for method in others:
             found = _percents(result.of(method, budget), "test_accuracy")
             leads = [own - other for own, other in zip(found, reference, strict=True)]
-            best = ", the best of the methods on validation images," if method == winner else ""
+            best = " (the best method on validation images)" if method == winner else ""
+            by_seed = f" (by seed: {_listed(leads)})" if len(leads) > 1 else ""
             sentences.append(
-                f"{budget:.0%} of the multiply-adds: {method.replace('_', ' ')}{best} is "
-                f"{statistics.fmean(leads):+.2f} points from {baseline} widths, the better "
-                f"baseline on validation images (seed by seed {_listed(leads)}): the goal of "
-                f"{_GOAL:+.0f} is {'met' if statistics.fmean(leads) >= _GOAL else 'missed'}."
+                f"At {budget:.0%} of the multiply-adds, {method.replace('_', ' ')}{best} has a "
+                f"test accuracy of {statistics.fmean(found):.2f} %, "
+                f"{statistics.fmean(leads):+.2f} points beside a network of {baseline} widths "
+                f"trained from scratch{by_seed}. The goal of {_GOAL:+.0f} point is "
+                f"{'met' if statistics.fmean(leads) >= _GOAL else 'missed'}."
             )
     return sentences
+
+
+def _most_accurate(result: ComparisonResult) -> str:
+    """Where there is nothing to compare with, the best of all."""
+    cells = [(m, b) for m in result.config.methods for b in result.config.budgets_of(m)]
+    best = max(cells, key=lambda cell: _mean(result.of(*cell), "test_accuracy"))
+    accuracy = 100 * _mean(result.of(*best), "test_accuracy")
+    return (
+        f"Highest test accuracy: {best[0].replace('_', ' ')} at a budget of {best[1]:.0%}, "
+        f"{accuracy:.2f} %."
+    )
 
 
 def _best(result: ComparisonResult, methods: Sequence[str], budget: float) -> str:

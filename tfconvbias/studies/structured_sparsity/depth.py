@@ -19,7 +19,6 @@ from tfconvbias.training import (
     Task,
     Workplace,
     build_dataset,
-    command_line,
     format_table,
     run_tasks,
     write_page,
@@ -86,7 +85,7 @@ def report_sparsity_depth(config: DepthConfig) -> None:
         figures,
         [],
         findings=notes if missing is None else [missing.summary, *notes],
-        command=command_line.typed_command(),
+        settings=config.sweep,
         folders={name: result.folder for name, result in results.items()},
     )
     if table:

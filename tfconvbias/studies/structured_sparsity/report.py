@@ -9,13 +9,7 @@ from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.figures import network_title, sparsity_figures
 from tfconvbias.studies.structured_sparsity.result import SparsityResult
 from tfconvbias.studies.structured_sparsity.sweep import run_sparsity
-from tfconvbias.training import (
-    command_line,
-    config_note,
-    environment_note,
-    format_table,
-    write_page,
-)
+from tfconvbias.training import environment_note, format_table, write_page
 
 
 @checked
@@ -55,7 +49,6 @@ def write_sparsity_report(result: SparsityResult) -> Path:
         {"Networks": sparsity_table(result), "Layers": layer_table(result)},
         sparsity_figures(result),
         [
-            config_note(result.config),
             f"Data set {result.base['dataset']}, {result.base['num_train']} training and "
             f"{result.base['num_test']} test images, {found}",
             "Times are those of the inference of one batch, as ratios to the base's in the same "
@@ -63,7 +56,8 @@ def write_sparsity_report(result: SparsityResult) -> Path:
             "the last epoch.",
         ],
         findings=sparsity_findings(result),
-        command=command_line.typed_command(),
+        settings=result.config,
+        folders={"all networks": result.folder},
     )
 
 
@@ -125,7 +119,8 @@ def sparsity_findings(result: SparsityResult) -> list[str]:
     sentences += _beaten(result)
     gone = {network_title(row): row["vanished"] for row in found if row["vanished"]}
     for name, layers in gone.items():
-        sentences.append(f"{name}: {len(layers)} layers are gone ({', '.join(layers)}).")
+        layer = "the layer" if len(layers) == 1 else f"{len(layers)} layers:"
+        sentences.append(f"{name} has lost {layer} {', '.join(layers)}.")
     for row in found:
         if row["messages"]:
             sentences.append(f"{network_title(row)}: {' '.join(row['messages'])}")

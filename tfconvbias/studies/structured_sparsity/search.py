@@ -17,8 +17,11 @@ from tfconvbias.training import (
     RunPausedError,
     build_dataset,
     command_line,
+    counted,
     environment,
+    environment_note,
     format_table,
+    write_page,
     write_rows,
 )
 from tfconvbias.training.batches import check_batch_size
@@ -47,9 +50,42 @@ def report_sparsity_search(config: SparsitySearchConfig) -> None:
         data.DatasetUnavailableError: If a named data set is not available.
     """
     rows = search_sparsity(config)
-    print(sparsity_search_table(rows))
+    page = write_sparsity_search_report(config, rows)
+    print(format_table(sparsity_search_table(rows)))
     print(f"All trials: {Path(config.sweep.run_dir) / 'results.csv'}")
     print(f"Best on validation images:\n  {sparsity_command(config, rows[0])}")
+    print(f"Report: {page}")
+
+
+def write_sparsity_search_report(
+    config: SparsitySearchConfig, rows: Sequence[Mapping[str, Any]]
+) -> Path:
+    """Write the trials, the best one and its command into the search's folder.
+
+    Returns:
+        The path of the page.
+    """
+    folder, best = RunFolder(config.sweep.run_dir), rows[0]
+    return write_page(
+        folder.path / "report.html",
+        f"Search for α and τ: {config.sweep.base}",
+        {"Trials, best first": sparsity_search_table(rows)},
+        {},
+        [
+            "The score is the validation accuracy less "
+            f"{config.multiply_add_price:g} × the share of the base's multiply-adds. Test images "
+            "are not looked at.",
+            f"Searched on {environment_note(folder.environment())}.",
+        ],
+        findings=[
+            f"Best of {counted(len(rows), 'trial')}: α = {best['alpha']:g} and τ = "
+            f"{best['tau']:g}, with {100 * best['val_accuracy']:.2f} % of the validation images "
+            f"and {100 * best['multiply_adds_ratio']:.1f} % of the base's multiply-adds.",
+            f"To run it and test it: {sparsity_command(config, best)}",
+        ],
+        settings=config,
+        folders={"the search": folder},
+    )
 
 
 @checked
@@ -106,23 +142,21 @@ def search_sparsity(
     return rows
 
 
-def sparsity_search_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The trials as a Markdown table."""
-    return format_table(
-        [
-            {
-                "trial": row["trial"],
-                "α": f"{row['alpha']:g}",
-                "τ": f"{row['tau']:g}",
-                "score": _shown(row["score"], "{:.4f}"),
-                "validation, %": _shown(row["val_accuracy"], "{:.2%}").removesuffix("%"),
-                "multiply-adds": _shown(row["multiply_adds_ratio"], "{:.1%}"),
-                "parameters": _shown(row["parameters"], "{:,.0f}"),
-                "end": row["message"] or "completed",
-            }
-            for row in rows
-        ]
-    )
+def sparsity_search_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """One row per trial."""
+    return [
+        {
+            "trial": row["trial"],
+            "α": f"{row['alpha']:g}",
+            "τ": f"{row['tau']:g}",
+            "score": _shown(row["score"], "{:.4f}"),
+            "validation, %": _shown(row["val_accuracy"], "{:.2%}").removesuffix("%"),
+            "multiply-adds": _shown(row["multiply_adds_ratio"], "{:.1%}"),
+            "parameters": _shown(row["parameters"], "{:,.0f}"),
+            "end": row["message"] or "completed",
+        }
+        for row in rows
+    ]
 
 
 def sparsity_command(config: SparsitySearchConfig, row: Mapping[str, Any]) -> str:
