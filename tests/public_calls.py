@@ -323,6 +323,7 @@ def _good_by_name() -> dict[str, Any]:
         "plots.width_snakes(base)": (8, 8), "plots.width_snakes(widths)": {"a": (4, 4)},
         "tuning.hypermodel(config)": tuning.SearchConfig(), "run": training.RunConfig(),
         "training.main(run)": print, "final_sparsity": 0.5, "begin_step": 0, "end_step": 10,
+        "training.write_page(settings)": training.RunConfig(),
         "regularizers.Complexity(base)": keras.Sequential(
             [keras.Input((4,)), keras.layers.Dense(4), keras.layers.Dense(3)]
         ),

@@ -38,7 +38,8 @@ def test_table_1_goes_on_row_by_row(recipe, tmp_path):
         assert f"| {row} " in shown
         assert f"<td>{row}</td>" in page
     assert "paper" not in shown
-    assert "256 training images, 1 epochs, seed 0" in page
+    for name, value in (("training images", 256), ("epochs", 1), ("seed", 0)):
+        assert f"<dt>{name}</dt><dd>{value}</dd>" in page
     assert figures == ["accuracy-motifs10"]
 
 

@@ -34,7 +34,7 @@ class Page(html.parser.HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
-        if tag not in ("img", "meta"):
+        if tag not in ("img", "meta", "source"):
             self.open.append(tag)
 
     def handle_endtag(self, tag):

@@ -24,7 +24,9 @@ def test_accuracy_is_drawn_by_size_and_the_fitting_member_alone():
     assert list(left.get_lines()[2].get_ydata()) == [95.0, 95.0]
     (point,) = right.get_lines()
     np.testing.assert_array_equal(point.get_xydata(), [[20, 70]])
-    assert [text.get_text() for text in right.get_legend().texts] == ["a"]
+    assert point.get_color() == left.get_lines()[0].get_color()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == ["a", "b"]
     assert "95 % training accuracy is not reached by\nb" in right.get_title()
 
 

@@ -40,7 +40,7 @@ def test_weights_and_optimizer_come_back_bit_by_bit(kernel, momentum, steps):
     model.optimizer.iterations.assign(steps)
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), "work")
-        checkpoints.save(model, 3, num_kept=1)
+        checkpoints.save(model, 3, num_kept=1, history="")
         epoch, file = checkpoints.latest()
         other.load_weights(file)
     assert epoch == 3
@@ -78,7 +78,7 @@ def test_the_newest_whole_checkpoint_is_used(actions):
         for action, epoch, num_kept in actions:
             file = folder / f"checkpoint-{epoch}.weights.h5"
             if action == "save":
-                checkpoints.save(_Stub(b"weights of epoch %d" % epoch), epoch, num_kept)
+                checkpoints.save(_Stub(b"weights of epoch %d" % epoch), epoch, num_kept, "")
                 whole[epoch] = True
                 whole = {n: whole[n] for n in sorted(whole)[-num_kept:]}
             elif epoch in whole:

@@ -78,7 +78,7 @@ def test_the_sweep_trains_reports_and_continues(tmp_path, capsys):
     assert f"<td>{gap}</td>" in page
     assert gap in out
     assert dense["environment"]["hardware"] in page
-    assert "learning_rate = 0.1" in page
+    assert "<dt>learning rate</dt><dd>0.1</dd>" in page
 
 
 def test_a_stopped_sweep_continues_with_resume_in_a_moved_folder(tmp_path, trained, monkeypatch):
