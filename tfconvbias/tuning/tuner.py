@@ -119,8 +119,8 @@ class RunTuner(WholeFiles, BaseTuner):
             while not is_over.wait(self.worker_timeout / _SIGNS_OF_LIFE):
                 try:
                     self.oracle.get_trial(trial_id)
-                except SearchError as error:
-                    self.lost = error
+                except keras_tuner.errors.FatalError as error:
+                    self.lost = error.__cause__
                     stop_request.set()
                     return
 
@@ -152,10 +152,12 @@ class _Chief:
             try:
                 return getattr(self._stub, name)(request, **{**options, "timeout": self._seconds})
             except grpc.RpcError as error:
-                raise SearchError(
+                lost = SearchError(
                     f"The search's chief does not answer ({error.code().name}). Start chief and "
                     "workers again, with --resume, to continue the search."
-                ) from error
+                )
+                # Of any other error KerasTuner prints the trace, and takes it for the trial's own.
+                raise keras_tuner.errors.FatalError(str(lost)) from lost
 
         return ask
 
