@@ -38,12 +38,13 @@ COMMON = training.RunConfig(
 LASSO = {"optimizer": "beta_lasso", "momentum": 0.0, "l1": 1e-5, "l1_conv": 1e-5}
 CALIBRATION = {
     "S-FC, α = 2": {"connectivity": "dense", "base_channels": 2},
-    "S-CONV, α = 4": {"connectivity": "conv", "base_channels": 4},
+    "ResNet18, 4 channels": {"family": "resnet18", "connectivity": "conv", "base_channels": 4},
 }
 PLANNED = {
     "S-FC, α = 4": {"connectivity": "dense", "base_channels": 4},
     "S-FC, α = 8": {"connectivity": "dense", "base_channels": 8},
     "S-FC, β-LASSO, α = 8": {"connectivity": "dense", "base_channels": 8, **LASSO},
+    "S-CONV, α = 4": {"connectivity": "conv", "base_channels": 4},
     "S-CONV, α = 16": {"connectivity": "conv", "base_channels": 16},
     "S-LOCAL, α = 8": {"connectivity": "local", "base_channels": 8},
     "ResNet18, 8 channels": {"family": "resnet18", "connectivity": "conv", "base_channels": 8},
@@ -102,7 +103,11 @@ def plan(device: training.Accelerator) -> dict[str, dict[str, float]]:
     for name, changes in ALL.items():
         config = COMMON.replace(**changes)
         planned = training.plan_run(config, (32, 32, 3), 10, config.num_train, device, 1.0)
-        found[name] = {"seconds": planned.seconds / planned.steps, "bytes": planned.memory}
+        found[name] = {
+            "seconds": planned.seconds / planned.steps,
+            "layers": planned.cost.layers,
+            "bytes": planned.memory,
+        }
     return found
 
 
@@ -116,18 +121,21 @@ def main() -> None:
     bounds = plan(device)
     efficiency, overhead = training.efficiency_of(
         [bounds[name]["seconds"] for name in CALIBRATION],
+        [bounds[name]["layers"] for name in CALIBRATION],
         [measured[name]["seconds"] for name in CALIBRATION],
     )
     rows = []
     for name in ALL:
-        seconds, found = overhead + bounds[name]["seconds"] / efficiency, measured[name]
+        bound, found = bounds[name], measured[name]
+        seconds = overhead * bound["layers"] + bound["seconds"] / efficiency
         rows.append(
             {
                 "network": name + (" (for the efficiency)" if name in CALIBRATION else ""),
+                "layers": str(bound["layers"]),
                 "planned ms per step": f"{1e3 * seconds:.1f}",
                 "measured": f"{1e3 * found['seconds']:.1f}",
                 "planned ÷ measured": f"{seconds / found['seconds']:.2f}",
-                "planned MiB": f"{bounds[name]['bytes'] / 2**20:.0f}",
+                "planned MiB": f"{bound['bytes'] / 2**20:.0f}",
                 "measured MiB": f"{found['bytes'] / 2**20:.0f}",
             }
         )
@@ -135,7 +143,7 @@ def main() -> None:
     print(
         f"Rates here, in processor time: {device.single / 1e9:.1f} GFLOP/s, "
         f"{device.bandwidth / 1e9:.1f} GB/s; efficiency {efficiency:.2f}, "
-        f"{1e3 * overhead:.1f} ms per step."
+        f"{1e3 * overhead:.2f} ms per layer and step."
     )
 
 

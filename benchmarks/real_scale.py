@@ -133,9 +133,9 @@ def train(config: RealScale, row: str) -> None:
             if config.device is not None:
                 cost = training.step_cost(run, dataset.image_shape, dataset.num_classes)
                 is_half = training.with_precision(run).precision != "float32"
-                piece["bound_seconds"] = cost.bound_seconds(
-                    training.accelerator(config.device), is_half
-                )
+                device = training.accelerator(config.device)
+                piece["bound_seconds"] = cost.bound_seconds(device, is_half)
+                piece["layers"] = cost.layers
             write_json(folder / PIECE, piece)
 
 
@@ -210,7 +210,8 @@ def measure(config: RealScale, row: str) -> dict:
         "step_seconds": step,
         "epoch_seconds": statistics.median(history["seconds"]),
         "flop_per_second": piece["step_flop"] / step,
-        "efficiency": piece["bound_seconds"] / step if "bound_seconds" in piece else None,
+        "bound_seconds": piece.get("bound_seconds"),
+        "layers": piece.get("layers"),
         "utilisation": peak and piece["step_flop"] / step / peak,
         "peak_bytes": piece["peak_bytes"],
         "train_accuracy": history["accuracy"][-1],

@@ -30,15 +30,15 @@ def test_every_position_of_a_convolution_counts(connectivity, kernel):
     assert training.step_cost(config, (32, 32, 3), 10).flop == 4 * kernel + 6 * rest
 
 
-def test_time_and_memory_follow_from_the_device():
+def test_time_and_memory_follow_from_the_device(tiny_dataset):
     device = training.Accelerator(half=4e12, single=2e12, bandwidth=1e12, memory=1e9)
-    cost = training.StepCost(1, flop=8 * 10**12, moved=10**12, state=600, activations=80)
+    cost = training.StepCost(1, flop=8 * 10**12, moved=10**12, state=600, activations=80, layers=3)
     assert cost.bound_seconds(device, is_half=False) == pytest.approx(5)
     assert cost.bound_seconds(device, is_half=True) == pytest.approx(3)
 
-    def planned(**changes):
+    def planned(overhead=0.0, **changes):
         config = S_FC.replace(epochs=3, **changes)
-        return training.plan_run(config, (32, 32, 3), 10, 2000, device, efficiency=0.5)
+        return training.plan_run(config, (32, 32, 3), 10, 2000, device, 0.5, overhead)
 
     one, four, cut = (
         planned(),
@@ -48,16 +48,19 @@ def test_time_and_memory_follow_from_the_device():
     assert one.steps == 9
     assert one.seconds == pytest.approx(9 * one.cost.bound_seconds(device, False) / 0.5)
     assert four.seconds == pytest.approx(one.seconds / 4)
+    layers = len(training.build_model(S_FC.replace(base_channels=1), tiny_dataset).layers)
+    assert planned(overhead=2.0).seconds - one.seconds == pytest.approx(9 * 2.0 * layers)
     assert one.memory - four.memory == pytest.approx(0.75 * one.cost.activations, abs=1)
     assert one.memory - cut.memory == pytest.approx(0.75 * one.cost.state, abs=1)
 
 
 def test_a_study_prints_its_plan_and_leaves_no_folder(tmp_path, capsys):
-    def row(efficiency, seconds):
-        return {"efficiency": efficiency, "step_seconds": seconds}
+    def row(bound, seconds):
+        return {"bound_seconds": bound, "layers": 10, "step_seconds": seconds}
 
     file = tmp_path / "real_scale.json"
-    file.write_text(json.dumps({"rows": [row(0.2, 2.0), row(0.4, 1.0), {}]}))
+    # A line through them has a negative slope, so that the median of .2 and .4 counts.
+    file.write_text(json.dumps({"rows": [row(0.4, 2.0), row(0.5, 1.25), {}]}))
     study = studies.neyshabur2020.TABLE_1.replace(
         datasets=("motifs10",),
         rows=("s-conv", "s-fc"),
@@ -75,5 +78,17 @@ def test_a_study_prints_its_plan_and_leaves_no_folder(tmp_path, capsys):
     with pytest.raises(training.ConfigError, match="plan must be one of here, v100"):
         studies.report_study(study.replace(plan="abacus"))
     file.write_text("{}")
-    with pytest.raises(training.ConfigError, match="holds no efficiency"):
+    with pytest.raises(training.ConfigError, match="holds no measured bounds"):
         studies.report_study(study)
+
+
+def test_efficiency_and_overhead_of_a_layer_are_recovered_from_measured_steps():
+    bounds, layers = [0.001, 0.02, 0.004], [60, 10, 30]
+    seconds = [0.0015 * count + bound / 0.25 for bound, count in zip(bounds, layers, strict=True)]
+    efficiency, overhead = training.efficiency_of(bounds, layers, seconds)
+    assert efficiency == pytest.approx(0.25)
+    assert overhead == pytest.approx(0.0015)
+
+
+def test_networks_that_differ_in_one_number_only_have_no_overhead():
+    assert training.efficiency_of([0.01, 0.02], [10, 20], [0.02, 0.04]) == (0.5, 0.0)

@@ -183,7 +183,7 @@ class Devices:
         own.claim(config, images)
         if found is not None:
             own.take_over(folder)
-            own.take_over_best(folder)
+            own.best.take_over(folder.best)
         # The chief goes on, and may replace what is copied here, only now.
         return own
 

@@ -35,6 +35,7 @@ class StepCost(NamedTuple):
         moved: Bytes that weights, activations and the update move through the device's memory.
         state: Bytes of variables, gradients and the optimizer's state.
         activations: Bytes of the activations of a batch, which are kept for the backward pass.
+        layers: Of the model; each starts operations whose time does not depend on their size.
     """
 
     parameters: int
@@ -42,6 +43,7 @@ class StepCost(NamedTuple):
     moved: int
     state: int
     activations: int
+    layers: int
 
     def bound_seconds(self, device: Accelerator, is_half: bool) -> float:
         """Time of a step on a device that reaches its peak rates, one after the other."""
@@ -100,7 +102,8 @@ def step_cost(
     # Compute reads a copy in its own width, twice; the update works in float32.
     moved = 2 * width * weights + 4 * weights * (3 + 2 * (slots - 1)) + 2 * activations
     state = 4 * weights * (1 + slots) + width * weights * (width == 2)
-    return StepCost(model.count_params(), flop, moved, state, activations)
+    layers = len(model.layers)
+    return StepCost(model.count_params(), flop, moved, state, activations, layers)
 
 
 @checked
@@ -122,7 +125,7 @@ def plan_run(
         num_train: Training images.
         device: One device.
         efficiency: Share of the bound that a step reaches, measured or assumed.
-        overhead: Seconds that every step takes beside it, however small the network is.
+        overhead: Seconds that a layer adds to a step, however small it is.
     """
     cost = step_cost(config, image_shape, classes)
     steps = config.epochs * (num_train // config.batch_size)
@@ -132,7 +135,8 @@ def plan_run(
     else:
         memory = cost.state + cost.activations // count
     bound = cost.bound_seconds(device, config.precision != "float32")
-    return RunPlan(cost, steps, memory, steps * (overhead + bound / efficiency / count))
+    fixed = overhead * cost.layers
+    return RunPlan(cost, steps, memory, steps * (fixed + bound / efficiency / count))
 
 
 @checked
@@ -188,7 +192,7 @@ def print_plan(runs: Mapping[str, RunConfig]) -> None:
     print(
         f"Total: {_time(seconds)} of training steps on {first.plan}, one run after the "
         f"other, without validation and checkpoints. Efficiency {efficiency:.2f} ({origin})"
-        + (f", and {1e3 * overhead:.1f} ms per step." if overhead else ".")
+        + (f", and {1e3 * overhead:.2f} ms per layer and step." if overhead else ".")
     )
 
 
@@ -197,25 +201,29 @@ def _time(seconds: float) -> str:
 
 
 @checked
-def efficiency_of(bounds: Sequence[float], seconds: Sequence[float]) -> tuple[float, float]:
-    """Efficiency and overhead that explain measured steps: `overhead + bound / efficiency`.
+def efficiency_of(
+    bounds: Sequence[float], layers: Sequence[int], seconds: Sequence[float]
+) -> tuple[float, float]:
+    """Efficiency and overhead that explain steps: `layers · overhead + bound / efficiency`.
 
-    Small networks show the overhead and large ones the efficiency, so it takes networks of unequal
-    size: a line is fitted. Where it makes no sense (one network, a negative slope or overhead),
-    the efficiency is the median of `bound / seconds`, and the overhead 0.
+    Small and deep networks show the overhead, large ones the efficiency, so it takes networks that
+    differ in both. The relative errors are least squares. Where that makes no sense (one network,
+    a negative efficiency or overhead), the efficiency is the median of `bound / seconds`, and the
+    overhead 0.
 
     Args:
         bounds: Of each network's step, in seconds.
-        seconds: The time that it took.
+        layers: Of each network.
+        seconds: The time that its step took.
 
     Example:
-        >>> efficiency_of([0.001, 0.01], [0.007, 0.025])
-        (0.5, 0.005)
+        >>> efficiency_of([0.001, 0.01], [10, 10], [0.007, 0.025])
+        (0.5, 0.0005)
     """
-    if len(set(bounds)) > 1:
-        slope, overhead = statistics.linear_regression(bounds, seconds)
-        if slope > 0 and overhead >= 0:
-            return round(1 / slope, 9), round(overhead, 9)
+    columns = np.stack([layers, bounds], axis=1) / np.asarray(seconds)[:, None]
+    (overhead, slope), _, rank, _ = np.linalg.lstsq(columns, np.ones(len(columns)), rcond=None)
+    if rank == 2 and slope > 0 and overhead >= 0:
+        return round(1 / float(slope), 9), round(float(overhead), 9)
     ratios = [bound / taken for bound, taken in zip(bounds, seconds, strict=True)]
     return statistics.median(ratios), 0.0
 
@@ -227,14 +235,15 @@ def _efficiency(config: RunConfig) -> tuple[float, float, str]:
     if not path.is_file():
         raise ConfigError(f"There is no such file. Received: plan_efficiency={str(path)!r}")
     rows = read_json(path).get("rows", [])
-    measured = [row for row in rows if row.get("efficiency") and row.get("step_seconds")]
+    measured = [row for row in rows if row.get("bound_seconds") and row.get("step_seconds")]
     if not measured:
         raise ConfigError(
-            f"{path} holds no efficiency: run benchmarks/real_scale.py with --device. "
+            f"{path} holds no measured bounds: run benchmarks/real_scale.py with --device."
         )
-    seconds = [row["step_seconds"] for row in measured]
-    bounds = [row["efficiency"] * row["step_seconds"] for row in measured]
-    return *efficiency_of(bounds, seconds), f"measured, {path.name}"
+    columns = (
+        [row[name] for row in measured] for name in ("bound_seconds", "layers", "step_seconds")
+    )
+    return *efficiency_of(*columns), f"measured, {path.name}"
 
 
 def _shapes(config: RunConfig, image_shape: tuple[int, int, int], classes: int) -> keras.Model:

@@ -47,7 +47,7 @@ class Recorder(keras.callbacks.Callback):
             history = folder.history()
             self.best_epoch = int(history["epoch"][accuracies.index(self.best)])
             if self.best_epoch > 0:
-                folder.check_best(self.best_epoch, int(history["epoch"][-1]))
+                folder.best.check(self.best_epoch, int(history["epoch"][-1]))
         self.best_weights: list | None = None
         self.paused: int | None = None
         self.diverged: int | None = None
@@ -111,7 +111,7 @@ class Recorder(keras.callbacks.Callback):
         if self.best_weights is not None:
             last = [keras.ops.copy(weight) for weight in self.model.weights]
             self._assign(self.best_weights)
-            self.folder.save_best(self.model, self.best_epoch)
+            self.folder.best.save(self.model, self.best_epoch)
             self._assign(last)
             self.best_weights = None
         self.folder.save_checkpoint(self.model, epoch, num_kept)

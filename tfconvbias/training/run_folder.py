@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import dataclasses
 import errno
 import hashlib
 import json
-import shutil
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +15,7 @@ import filelock
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import data, keras
+from tfconvbias.training.best_model import BestModel
 from tfconvbias.training.checkpoints import Checkpoints
 from tfconvbias.training.config import Config
 from tfconvbias.training.data_config import DataConfig, build_dataset
@@ -32,9 +30,9 @@ from tfconvbias.training.files import (
     replacing,
     sha256,
     write_json,
-    write_rows,
     write_sealed,
 )
+from tfconvbias.training.history_file import HistoryFile, digest
 
 LOGS = "logs"
 """Where a study keeps what its runs print in other processes."""
@@ -86,6 +84,7 @@ class RunFolder:
     def __init__(self, path: str | Path, owner: RunFolder | None = None):
         self.path = Path(path)
         self._owner = owner
+        self._history = HistoryFile(self.path)
 
     @property
     def last_model(self) -> Path:
@@ -95,7 +94,7 @@ class RunFolder:
     @property
     def best_model(self) -> Path:
         """Model of the best validation accuracy."""
-        return self.path / "best.keras"
+        return self.path / BestModel.NAME
 
     @property
     def tensorboard(self) -> Path:
@@ -249,7 +248,7 @@ class RunFolder:
             self.path / "result.json",
             result,
             place_of(self.path) or "",
-            history=_digest(self._history_rows()),
+            history=digest(self._history.rows()),
             models={file.name: sha256(file) for file in models},
         )
 
@@ -262,76 +261,10 @@ class RunFolder:
         with replacing(file) as unfinished:
             model.save(unfinished)
 
-    def save_best(self, model: keras.Model, epoch: int) -> None:
-        """Save the model of the best accuracy so far, with a seal, as `save_model` saves.
-
-        Args:
-            model: The model.
-            epoch: The epoch, counted from 1, that it comes from.
-        """
-        with replacing(self.best_model) as unfinished:
-            model.save(unfinished)
-            # A kill before the new file has its name leaves the previous one: both are known.
-            before = list(self._best_epochs().items())[-1:]
-            epochs = dict([*before, (sha256(unfinished), epoch)])
-            write_json(self._best_seal, {"work": self._work(), "epochs": epochs})
-
-    def check_best(self, epoch: int, reached: int) -> None:
-        """Check that the model of the best accuracy is the one that was stored.
-
-        Args:
-            epoch: The epoch, counted from 1, that it should come from.
-            reached: The last epoch that counts; a model of a later one will be written again.
-
-        Raises:
-            RunFolderError: If it is missing, damaged or another one.
-        """
-        if not self.best_model.is_file():
-            raise damaged(self.best_model, "it is missing")
-        epochs = self._best_epochs()
-        stored = epochs.get(sha256(self.best_model))
-        if epochs and stored != epoch and (stored is None or stored <= reached):
-            raise damaged(self.best_model, "its content is not what was written")
-
-    def load_best(self, model: keras.Model, epoch: int) -> None:
-        """Load the weights of the best accuracy into a model.
-
-        Args:
-            model: The model.
-            epoch: The epoch, counted from 1, that they should come from.
-
-        Raises:
-            RunFolderError: If the file is missing, damaged or another one.
-        """
-        self.check_best(epoch, sys.maxsize)
-        model.load_weights(self.best_model)
-
-    def take_over_best(self, earlier: RunFolder) -> None:
-        """Take over the best model of another process at the same work, if there is one."""
-        for mine, theirs in (
-            (self._best_seal, earlier._best_seal),
-            (self.best_model, earlier.best_model),
-        ):
-            if theirs.exists():
-                with replacing(mine) as unfinished:
-                    shutil.copyfile(theirs, unfinished)
-
     @property
-    def _best_seal(self) -> Path:
-        return self.path / "best.json"
-
-    def _best_epochs(self) -> dict[str, int]:
-        """Epoch of each model that `best.keras` may be, by SHA-256; empty where nothing is known.
-
-        A run of an earlier version has no seal.
-        """
-        try:
-            seal = read_object(self._best_seal)
-        except FileNotFoundError:
-            return {}
-        if seal.get("work") != self._work() or not isinstance(seal.get("epochs"), dict):
-            raise damaged(self._best_seal, "it belongs to other work")
-        return seal["epochs"]
+    def best(self) -> BestModel:
+        """The model of the best accuracy, while the training goes on."""
+        return BestModel(self.path, self._work())
 
     @checked
     def load_model(self, file: Path, compile: bool = True) -> keras.Model:
@@ -361,7 +294,7 @@ class RunFolder:
 
     def save_checkpoint(self, model: keras.Model, epoch: int, num_kept: int = 2) -> None:
         """Store weights and optimizer after an epoch, counted from 1; drop all but the newest."""
-        self._checkpoints().save(model, epoch, num_kept, _digest(self._history_rows()))
+        self._checkpoints().save(model, epoch, num_kept, digest(self._history.rows()))
 
     def take_over(self, earlier: RunFolder) -> None:
         """Start from another training's end: its newest checkpoint, and its history until there.
@@ -373,15 +306,14 @@ class RunFolder:
         if found is None:
             raise RunFolderError(f"{earlier.path} holds no checkpoint to go on from.")
         epoch, file = found
-        rows = [row for row in earlier._history_rows() if row["epoch"] <= epoch]
-        self._write_history(rows)
-        self._checkpoints().copy(epoch, file, _digest(rows))
+        rows = [row for row in earlier._history.rows() if row["epoch"] <= epoch]
+        self._history.write(rows)
+        self._checkpoints().copy(epoch, file, digest(rows))
 
     def drop_checkpoints(self) -> None:
         """Remove the checkpoints of a training that is over."""
         self._checkpoints().drop()
-        with contextlib.suppress(OSError):
-            self._best_seal.unlink(missing_ok=True)
+        self.best.drop_seal()
 
     def history(self) -> History:
         """The columns of the history, one value per epoch; empty before the first one.
@@ -389,13 +321,12 @@ class RunFolder:
         Raises:
             RunFolderError: If the file is damaged.
         """
-        rows = self._history_rows()
-        self._check_history(rows, self._sealed_result()[1].get("history"))
+        rows = self._history.rows(self._sealed_result()[1].get("history"))
         return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
     def append_history(self, row: Mapping[str, float]) -> None:
         """Add an epoch's row; floats are written so that they read back equal."""
-        self._write_history([*self._history_rows(), row])
+        self._history.append(row)
 
     def truncate_history(self, epochs: int) -> None:
         """Drop the rows after an epoch, which will be run again.
@@ -403,21 +334,13 @@ class RunFolder:
         Raises:
             RunFolderError: If the file is damaged, or does not reach that epoch.
         """
-        rows = self._history_rows()
-        kept = [row for row in rows if row["epoch"] <= epochs]
-        if epochs > 0 and (not kept or kept[-1]["epoch"] != epochs):
-            raise RunFolderError(
-                f"{self.path / 'history.csv'} ends before epoch {epochs}, of which there is a "
-                f"checkpoint. Remove {self.path} to begin anew, or choose another --run-dir."
-            )
+        rows = self._history.rows()
         if epochs > 0:
-            self._check_history(kept, self._checkpoints().history_digest(epochs))
+            kept = self._history.rows_until(epochs, self._checkpoints().history_digest(epochs))
+        else:
+            kept = [row for row in rows if row["epoch"] <= epochs]
         if len(kept) < len(rows):
-            self._write_history(kept)
-
-    def _check_history(self, rows: list[dict[str, float]], stored: str | None) -> None:
-        if stored is not None and _digest(rows) != stored:
-            raise damaged(self.path / "history.csv", "its content is not what was written")
+            self._history.write(kept)
 
     def _sealed_result(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """The results row and its seal, or `None` and no seal."""
@@ -425,27 +348,6 @@ class RunFolder:
             return read_sealed(self.path / "result.json", place_of(self.path))
         except FileNotFoundError:
             return None, {}
-
-    def _history_rows(self) -> list[dict[str, float]]:
-        file = self.path / "history.csv"
-        if not file.exists():
-            return []
-        try:
-            with file.open(newline="", encoding="utf-8") as stream:
-                rows = [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-            epochs = [row["epoch"] for row in rows]
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, csv.Error):
-            epochs, rows = [-1.0], []
-        # From 1 on, or from 0 where the start was measured.
-        expected = [epochs[0] + k for k in range(len(epochs))] if epochs else []
-        if epochs != expected or epochs[:1] not in ([], [0.0], [1.0]):
-            raise RunFolderError(
-                f"{file} is damaged. Remove {self.path} to begin anew, or choose another --run-dir."
-            )
-        return rows
-
-    def _write_history(self, rows: Sequence[Mapping[str, float]]) -> None:
-        write_rows(self.path / "history.csv", [{**row, "epoch": int(row["epoch"])} for row in rows])
 
     def _checkpoints(self) -> Checkpoints:
         return Checkpoints(self.path, self._work())
@@ -456,10 +358,6 @@ class RunFolder:
         if file.exists():
             return hashlib.sha256(file.read_bytes()).hexdigest()
         return f"{self._owner._work()} {self.path.name}" if self._owner else ""
-
-
-def _digest(rows: Sequence[Mapping[str, float]]) -> str:
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
 
 
 def _identity(config: Config, dataset: Images | None) -> dict[str, Any]:

@@ -228,7 +228,7 @@ def _test(
     last = best = evaluate(model, test, devices)
     if row["best_epoch"] not in (None, row["epochs"]):
         # Into this model, whose evaluation is compiled; the last weights are on disk.
-        folder.load_best(model, row["best_epoch"])
+        folder.best.load_into(model, row["best_epoch"])
         best = evaluate(model, test, devices)
     return {
         "test_accuracy": last["accuracy"],
