@@ -45,6 +45,10 @@ def test_gap_against_a_count_shows_medians_and_ranges(tmp_path):
     ends = np.array([segment[:, 1] for segment in bars.get_segments()])
     np.testing.assert_allclose(ends, [[1.0, 2.0], [0.4, 0.9]])
     assert axis.get_legend().get_texts()[0].get_text() == "conv: slope -0.50 ± 0.02"
+    low, high = axis.get_ylim()
+    shown = [value for value in (0.1, 0.2, 0.5, 1, 2, 5) if low <= value <= high]
+    ticks = zip(axis.yaxis.get_majorticklocs(), axis.get_yticklabels(), strict=True)
+    assert [tick.get_text() for at, tick in ticks if low <= at <= high] == [f"{v:g}" for v in shown]
 
 
 def test_both_curves_stand_against_the_patch_size(tmp_path):

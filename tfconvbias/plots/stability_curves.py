@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import curve_style, legend_under, panels, whole_numbers
@@ -127,6 +128,10 @@ def gap_against(
         known = "" if math.isnan(error) else f": slope {slope:.2f} ± {error:.2f}"
         _bars(axis, by_count, label + known)
     axis.set(xlabel=name, ylabel="gap", xscale="log", yscale="log")
+    # Gaps span a decade or two, where powers of ten alone would leave one number on the axis.
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_formatter(lambda value, position: f"{value:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
     _ticks(axis, {count for by_count in gaps.values() for count in by_count})
     _finish(axis, f"gap and {name}")
     return figure

@@ -43,7 +43,7 @@ _COLUMNS = {
 }
 _COUNTED = {
     "sizes": ("num_train", "training points n"),
-    "dimensions": ("dimension", "dimensions d"),
+    "dimensions": ("dimension", "dimension d"),
 }
 _COMMON = "all seeds"
 NOTES = (
