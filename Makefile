@@ -53,6 +53,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy benchmarks/*.py
+	$(BIN)/mypy recipes/*.py
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive \
 	  tfconvbias recipes benchmarks setup.py
 

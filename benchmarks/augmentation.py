@@ -84,7 +84,7 @@ def measure(jit_compile, images, repeats, with_rand_augment):
         steps[name] = lambda run=run: run(tensor)
     for step in steps.values():
         step()
-    times = {name: [] for name in steps}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
             start = time.perf_counter()

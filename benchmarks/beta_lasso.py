@@ -93,7 +93,7 @@ def measure(repeats, momentum):
             step()
             first[name] = time.perf_counter() - start
             step()
-        times = {name: [] for name in steps}
+        times: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(repeats):
             for name, step in steps.items():
                 start = time.perf_counter()

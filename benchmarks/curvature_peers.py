@@ -12,6 +12,7 @@ sharpness after each of several training steps.
 import argparse
 import os
 import time
+from typing import NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["KERAS_BACKEND"] = "torch"
@@ -149,8 +150,15 @@ def density_calls(model, x, y, derivatives, num_batches):
     return {"here": here, "curvlinops": by_curvlinops}
 
 
+class Timed(NamedTuple):
+    """A value with the seconds that count for it."""
+
+    value: float
+    seconds: float
+
+
 def repeated_calls(model, x, y, derivatives, num_batches):
-    """Name → the sharpness after each of a few training steps; the value is the last one."""
+    """Name → the sharpness after each of a few training steps; the value is the last one, timed."""
     start = model.get_weights()
     single = sharpness_calls(model, x, y, derivatives, num_batches)
     rows = [slice(16 * step, 16 * step + 16) for step in range(TRAINING_STEPS)]
@@ -166,8 +174,7 @@ def repeated_calls(model, x, y, derivatives, num_batches):
                 found, last = measure(found), found
                 seconds += time.perf_counter() - began
             del last
-            call.seconds = seconds
-            return getattr(found, "values", [found])[0]
+            return Timed(getattr(found, "values", [found])[0], seconds)
 
         return call
 
@@ -186,13 +193,16 @@ def repeated_calls(model, x, y, derivatives, num_batches):
 
 def compare(title, calls, rounds):
     """Print values and times of alternating rounds."""
-    times = {name: [] for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     values = {}
     for _ in range(rounds):
         for name, call in calls.items():
             began = time.perf_counter()
-            values[name] = call()
-            times[name].append(getattr(call, "seconds", time.perf_counter() - began))
+            found = call()
+            if not isinstance(found, Timed):
+                found = Timed(found, time.perf_counter() - began)
+            values[name] = found.value
+            times[name].append(found.seconds)
     middle = {name: float(np.median(found)) for name, found in times.items()}
     for name in calls:
         ratio = "" if name == "here" else f", {middle[name] / middle['here']:.2f} times ours"

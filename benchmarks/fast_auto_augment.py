@@ -86,7 +86,7 @@ def measure(policy, batch_size, repeats):
         start = time.perf_counter()
         step()
         compiling[name] = time.perf_counter() - start
-    times = {name: [] for name in steps}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(repeats):
         for name, step in steps.items():
             start = time.perf_counter()

@@ -46,7 +46,7 @@ def limit_threads(backend, threads):
 
 def time_in_turns(steps, rounds, slow_rounds):
     """Medians in milliseconds. Candidates above a second take part in the first rounds only."""
-    times = {name: [] for name in steps}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(rounds):
         for name, step in steps.items():
             if turn >= slow_rounds and statistics.median(times[name]) > 1:

@@ -1,5 +1,6 @@
 """The candidates of `locally_connected.py`, layers of equal work on each backend."""
 
+import functools
 import importlib.util
 import math
 from dataclasses import dataclass
@@ -172,7 +173,9 @@ def tensorflow_candidates(case):
         if implementation == 2 and dense > LARGEST_DENSE_KERNEL:
             notes["tf_keras 2"] = f"skipped: its dense kernel has {dense / MEGABYTE:.0f} MB"
             continue
-        candidates[f"tf_keras {implementation}"] = lambda i=implementation: tf_keras_peer(i, False)
+        candidates[f"tf_keras {implementation}"] = functools.partial(
+            tf_keras_peer, implementation, False
+        )
         if implementation == 2:
             candidates["tf_keras 2, XLA"] = lambda: tf_keras_peer(2, True)
     # XLA unrolls implementation 1 into a product per position, and has no sparse product for 3.

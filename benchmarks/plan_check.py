@@ -97,12 +97,12 @@ def resident_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def plan(device: training.Accelerator) -> dict[str, dict[str, float]]:
+def plan(device: training.Accelerator) -> dict[str, dict[str, Any]]:
     """Bound of a step's seconds, and memory, of each configuration."""
     found = {}
     for name, changes in ALL.items():
         config = COMMON.replace(**changes)
-        planned = training.plan_run(config, (32, 32, 3), 10, config.num_train, device, 1.0)
+        planned = training.plan_run(config, (32, 32, 3), 10, STEPS * BATCH, device, 1.0)
         found[name] = {
             "seconds": planned.seconds / planned.steps,
             "layers": planned.cost.layers,

@@ -93,6 +93,8 @@ def ours(name, ratio, size):
     start = time.perf_counter()
     smaller, report = prune(model, ratio=ratio, scope="layer", round_to=1)
     seconds = time.perf_counter() - start
+    if report.multiply_adds is None:
+        raise RuntimeError(f"The multiply-adds of {name} cannot be counted")
     shares = [after / full for full, after in (report.parameters, report.multiply_adds)]
     return *shares, seconds, relative_change(before, smaller.predict_on_batch(images))
 

@@ -85,7 +85,11 @@ def to_keras(network, size):
     widths = {name: layer.out_channels for name, layer in convolutions(network).items()}
     layers = [(widths[f"conv{number}"], 3) for number in range(1, len(STRIDES) + 1)]
     model = models.StructuredBase(
-        layers, True, STRIDES, input_shape=(size, size, 3), kernel_initializer="zeros"
+        layers,
+        residual=True,
+        strides=STRIDES,
+        input_shape=(size, size, 3),
+        kernel_initializer="zeros",
     )
     for name, layer in convolutions(network).items():
         model.get_layer(name).kernel.assign(array(layer.weight).transpose(2, 3, 1, 0))
@@ -216,8 +220,8 @@ def main():
         torch.manual_seed(seed)
         model = models.StructuredBase(
             [(round(options.width * width), 3) for width, _ in models.BASES["cifar20"]],
-            True,
-            STRIDES,
+            residual=True,
+            strides=STRIDES,
             input_shape=(size, size, 3),
             kernel_initializer="zeros",
         )

@@ -83,7 +83,7 @@ class RealScale(training.Config):
     @property
     def folder(self) -> Path:
         """Where the rows' folders stand."""
-        return Path(self.run.run_dir)
+        return Path(str(self.run.run_dir))
 
     def run_config(self, row: str) -> training.RunConfig:
         return self.run.replace(**ROWS[NAMES[row]], run_dir=str(self.folder / row))
@@ -120,12 +120,12 @@ def train(config: RealScale, row: str) -> None:
     try:
         training.run(run, dataset, deadline)
     finally:
-        folder = Path(run.run_dir)
+        folder = config.folder / row
         if folder.exists():
             peaks = [peak_bytes()]
             if (folder / PIECE).exists():
                 peaks.append(read_json(folder / PIECE)["peak_bytes"])
-            piece = {
+            piece: dict[str, float] = {
                 "peak_bytes": max(peaks),
                 "steps_per_epoch": len(dataset.x_train) // run.batch_size,
                 "step_flop": step_flop(run, dataset),

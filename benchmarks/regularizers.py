@@ -64,7 +64,7 @@ def main():
         model.train_on_batch(images, labels)
         model.train_on_batch(images, labels)
         models[name] = model
-    times = {name: [] for name in models}
+    times: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(arguments.repeats):
         for name, model in models.items():
             start = time.perf_counter()

@@ -19,6 +19,7 @@ import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -74,9 +75,12 @@ def tfrecords(dataset, folder, batch_size):
         found = found.map(lambda row: (row["image"], row["label"]))
         return found.batch(batch_size, drop_remainder=name == "train").prefetch(tf.data.AUTOTUNE)
 
+    train, validation, test = (read(split) for split in splits)
     return data.Loaders(
         dataset.name,
-        *map(read, splits),
+        train,
+        validation,
+        test,
         dataset.image_shape,
         dataset.class_names,
         statistics=dataset.channel_statistics,
@@ -135,7 +139,8 @@ def main():
         if options.folder is None:
             make_folder(folder, options.images, options.side)
         opened = {}
-        for name, stream in (("streamed", "on"), ("in memory", "off")):
+        modes: dict[str, Literal["off", "auto", "on"]] = {"streamed": "on", "in memory": "off"}
+        for name, stream in modes.items():
             begun = time.perf_counter()
             opened[name] = data.load(folder, stream=stream)
             listed = time.perf_counter()
@@ -149,8 +154,8 @@ def main():
             opened["TFRecords"] = tfrecords(
                 opened["in memory"], f"{place}/records", options.batch_size
             )
-        rates = {name: [] for name in opened}
-        beside = {name: [] for name in opened}
+        rates: dict[str, list[float]] = {name: [] for name in opened}
+        beside: dict[str, list[float]] = {name: [] for name in opened}
         for number in range(options.rounds):
             for name, dataset in opened.items():
                 run_dir = f"{place}/{name}{number}"

@@ -12,6 +12,7 @@ import argparse
 import os
 import statistics
 import time
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -29,7 +30,7 @@ AIM = 0.7
 def zero_channels(model, dead, rng):
     """Zeroes a share of the channels of every stream, in all layers that write to it."""
     plan = make_plan(model)
-    chosen = {}
+    chosen: dict[Any, Any] = {}
     for rule in plan.rules:
         layer = rule.operation
         width = rule.constants()[0].width
