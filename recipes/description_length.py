@@ -18,7 +18,12 @@ from tfconvbias import studies, training
 
 CONFIG = studies.neyshabur2020.DescriptionTableConfig()
 
-DEMO = {"s_channels": 2, "d_channels": 1, "image_size": 16}
+DEMO = {
+    "s_channels": 2,
+    "d_channels": 1,
+    "image_size": 16,
+    "run_dir": "runs/description-length-demo",
+}
 
 if __name__ == "__main__":
     training.main(

@@ -78,22 +78,25 @@ def test_scaling_has_members_and_a_regime(recipe):
     small = ["--families", "S-CONV", "3-FC", "--budgets", "8000", "--train-accuracy", "0.1"]
     shown, page, figures = recipe("figure2_scaling", *SMALL, *small)
     assert "Over-parameterised" in shown
-    assert "S-CONV 1" in page
+    assert "reached by S-CONV with" in page
     assert figures == ["scaling-motifs10"]
 
 
 def test_nonzeros_stand_beside_the_other_networks_counts(recipe):
-    shown, _, figures = recipe("figure3_nonzeros", *SMALL, "--base-channels", "1")
+    shown, page, figures = recipe("figure3_nonzeros", *SMALL, "--base-channels", "1")
     first = next(line.split("|") for line in shown.splitlines() if line.startswith("| conv1"))
-    assert [cell.strip() for cell in first[-3:-1]] == ["243", "62,208"]
+    assert [cell.strip() for cell in first[5:7]] == ["243", "62,208"]
+    assert "it has 243 weights in S-CONV and 62,208 weights in S-LOCAL." in page
     assert figures == ["nonzeros-motifs10"]
 
 
 def test_filters_are_drawn_and_measured(recipe):
-    shown, _, figures = recipe("figure4_filters", *SMALL, "--base-channels", "1")
+    shown, page, figures = recipe("figure4_filters", *SMALL, "--base-channels", "1")
     local = next(line.split("|") for line in shown.splitlines() if line.startswith("| S-LOCAL"))
     assert "with ≥ 20 weights" in shown
-    assert float(local[-2]) > 2
+    ratio, ratio_of_shares = (float(local[place].strip()) for place in (5, 8))
+    assert ratio < 0.5 and ratio_of_shares > 2
+    assert f"{local[5].strip()} for S-LOCAL, SGD." in page
     assert len(figures) == 3
 
 

@@ -1,13 +1,14 @@
 """What commands show: bars on a terminal, plain text elsewhere, no noise of the backend's start."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
 
 import pytest
 
-from tfconvbias.terminal import Bars, duration
+from tfconvbias.terminal import Bars, _is_no_false_alarm, duration
 from tfconvbias.training.table import conclusion
 
 NOISE = b"I0000 00:00:1.5 1 port.cc:153] oneDNN custom operations are on.\n"
@@ -68,6 +69,18 @@ def test_only_lines_of_information_are_left_out():
         [sys.executable, "-c", code], capture_output=True, check=True, env=environment
     )
     assert done.stderr == b"W0000 00:00:1.5 1 x.cc:1] a warning\nlater\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_shown"),
+    [
+        ("5 out of the last 5 calls to %s triggered tf.function retracing. Tracing is …", False),
+        ("Gradients do not exist for variables %s", True),
+    ],
+)
+def test_several_models_in_one_process_are_no_alarm(text, is_shown):
+    record = logging.LogRecord("tensorflow", logging.WARNING, "", 0, text, ("<one>",), None)
+    assert _is_no_false_alarm(record) == is_shown
 
 
 def row(accuracy, nonzeros, epochs=4):

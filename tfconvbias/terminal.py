@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import logging
 import os
 import re
 import sys
@@ -32,6 +33,12 @@ def import_keras() -> None:
         if keras.config.backend() == "tensorflow":
             # Looking for graphics cards is an error to it where there are none.
             importlib.import_module("tensorflow").config.list_physical_devices()
+            logging.getLogger("tensorflow").addFilter(_is_no_false_alarm)
+
+
+def _is_no_false_alarm(record: logging.LogRecord) -> bool:
+    """Whether a warning is one: a second model in the same process has to be traced, too."""
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import chromium
 import numpy as np
 import pytest
 from hostile import HOSTILE, check_harmless
+from matplotlib.figure import Figure
 
 import tfconvbias
 from tfconvbias import plots, training
@@ -107,6 +108,11 @@ def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():
     # The bars of one name are one part, with the values that the pointer shows.
     assert json.dumps(bars).count(json.dumps(["50", "70"])) == 1
     assert plots.interactive(plots.filter_images(np.ones((1, 4, 4, 1)))) is None
+    figure = Figure()
+    figure.add_subplot(1, 2, 1)
+    assert plots.interactive(figure) is None
+    figure.add_subplot(1, 2, 2).plot([1, 2])
+    assert len(plots.interactive(figure)) == 1
 
 
 def test_no_page_is_without_conclusion_settings_or_command(tmp_path, monkeypatch):
@@ -125,10 +131,11 @@ def test_no_page_is_without_conclusion_settings_or_command(tmp_path, monkeypatch
     assert "python recipes/walk.py --lr &#39;2 3&#39;</code>" in text
     shown = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     assert (shown["data set"], shown["seed"], shown["learning rate"]) == ("mine", "3", "0.25")
-    # SGD has neither; where the data lie is not shown.
-    assert shown["β"] == shown["λ, convolutions"] == "–"
-    assert "data dir" not in shown and "elsewhere" not in text
-    assert len(shown) == 1 + len(SETTINGS.identity())
+    # SGD has neither penalty nor threshold; where the data lie is not shown.
+    assert not {"β", "λ, convolutions", "λ, other layers", "data dir"} & shown.keys()
+    assert "elsewhere" not in text
+    decides = {name for name, value in SETTINGS.identity().items() if value not in (None, ())}
+    assert len(shown) == len({*decides, "dataset", "num_train"}) - 3
 
 
 def test_sgd_has_neither_threshold_nor_penalty_in_the_settings():

@@ -273,9 +273,9 @@ class CertifiedSparsity(keras.callbacks.Callback):
         ]
         for done in self.report:
             row = f"{done.epoch + 1:>5} {done.layer:<16} {'sparse' if done.steps else 'dense':<6} "
-            row += f"{done.density:>8.2%} "
+            row += f"{100 * done.density:>6.2f} % "
             if done.steps:
-                row += f"{done.checked:>8.2%} {done.returned:>9} {done.sparse_ms:>8.2f} "
+                row += f"{100 * done.checked:>6.2f} % {done.returned:>9} {done.sparse_ms:>8.2f} "
             else:
                 row += f"{'':>27} "
             row += f"{done.dense_ms:>8.2f} " if done.dense_ms else f"{'':>8} "
@@ -313,7 +313,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
         if self.choose == "always":
             return True, "asked for"
         if density > _HIGHEST_DENSITY:
-            return False, f"more than {_HIGHEST_DENSITY:.0%} of the weights are not zero"
+            return False, f"more than {100 * _HIGHEST_DENSITY:.0f} % of the weights are not zero"
         path = layer.path
         # A layer that trains first needs no gradient of its inputs.
         is_first = self.model.trainable_variables[0] is layer.kernel

@@ -7,6 +7,7 @@ from tfconvbias.plots.architectures import (
     path_curves,
     width_snakes,
 )
+from tfconvbias.plots.code_lengths import code_lengths
 from tfconvbias.plots.depth_curves import depth_and_spectrum
 from tfconvbias.plots.eigenvalue_density import eigenvalue_density
 from tfconvbias.plots.embedding import (
@@ -49,6 +50,7 @@ __all__ = [
     "against_patch_size",
     "against_switch_time",
     "bokeh_script",
+    "code_lengths",
     "depth_and_spectrum",
     "deviation_panels",
     "eigenvalue_density",

@@ -53,7 +53,7 @@ def bokeh_script() -> Path:
 
 @checked
 def interactive(figure: Figure) -> list[dict[str, Any]] | None:
-    """The panels of a figure for Bokeh's `embed_item`, one for each panel.
+    """The panels of a figure for Bokeh's `embed_item`, one for each panel with data.
 
     Curves, points, bars, error bars and steps are read off the matplotlib figure, so that there is
     one description of each figure. Linear and logarithmic axes stay what they are; on any other
@@ -75,7 +75,8 @@ def interactive(figure: Figure) -> list[dict[str, Any]] | None:
         return None
     figure.canvas.draw()
     # Bokeh's own type is that of a standalone document, which is plain JSON.
-    return [dict(json_item(_Panel(axis).plot)) for axis in axes]
+    drawn = (_Panel(axis).plot for axis in axes)
+    return [dict(json_item(plot)) for plot in drawn if plot.renderers] or None
 
 
 class _Panel:

@@ -55,17 +55,17 @@ def accuracy_against_parameters(
         test: Family → (number of parameters, test accuracy in %).
         over_parameterised: Family → (fewest parameters that reach `train_accuracy`, best test
             accuracy in % of the members with at least as many). Families without a member that
-            reaches it are missing here; the third panel names them.
+            reaches it are missing here.
         train_accuracy: Training accuracy from which on a member counts as fitting, in %.
         title: Text above the panels.
 
     Returns:
-        A figure with three panels.
+        A figure with three panels; two where no member fits.
 
     Reference:
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figures 2 and 6.
     """
-    figure, axes = panels(3)
+    figure, axes = panels(3 if over_parameterised else 2)
     colors = {name: f"C{index}" for index, name in enumerate(train)}
     for axis, points, label in zip(axes, (train, test), ("training", "test"), strict=False):
         for name, found in points.items():
@@ -78,21 +78,15 @@ def accuracy_against_parameters(
         axes[2].plot(
             [size], [accuracy], marker="o", linestyle="none", color=colors[name], label=name
         )
-    missing = [name for name in train if name not in over_parameterised]
-    if missing:
-        who = ", ".join(missing) if over_parameterised else "any family"
-        axes[2].set_title(
-            f"{train_accuracy:g} % training accuracy is not reached by\n{who}", fontsize="small"
+    if over_parameterised:
+        axes[2].set(
+            xlabel=f"fewest weights with {train_accuracy:g} % training accuracy",
+            ylabel="best test accuracy, %",
         )
-    axes[2].set(
-        xlabel=f"fewest weights with {train_accuracy:g} % training accuracy",
-        ylabel="best test accuracy from there on, %",
-    )
-    axes[2].margins(x=0.3, y=0.2)
+        axes[2].margins(x=0.3, y=0.2)
     for axis in axes:
         within_percent(axis)
-        if axis.lines:
-            axis.set_xscale("log")
+        axis.set_xscale("log")
         # Between near powers of ten the minor ticks' labels would lie on each other.
         axis.tick_params(axis="x", which="both", labelrotation=45)
         axis.grid(alpha=0.3)

@@ -57,7 +57,8 @@ class Study(ManyRuns):
     Args:
         run: What all runs share. Its `run_dir` is the study's folder, in which each run has one of
             its own; its data set and seed are not used.
-        title: Heading of the report; it names the folder where `run_dir` is `None`.
+        title: Beginning of the report's heading; it names the folder where `run_dir` is `None`.
+        subject: What the study is about, after its title in the report's heading.
 
     Raises:
         ConfigError: If two data sets or seeds are the same.
@@ -67,6 +68,7 @@ class Study(ManyRuns):
 
     run: RunConfig = RunConfig()
     title: str = "Study"
+    subject: str = ""
 
     datasets: tuple[str, ...] = option(
         ("cifar10",), "some of cifar10, cifar100, svhn, motifs10, motifs100, folders of images"
@@ -140,14 +142,14 @@ def report_study(study: Study) -> None:
     folders = {name: result.folder for name, result in finished.items()}
     page = write_page(
         folder / "report.html",
-        study.title,
+        f"{study.title}: {study.subject}" if study.subject else study.title,
         found.tables,
         found.figures,
         [*notes, *run_notes(folders)],
         findings=[
             *([] if missing is None else [missing.summary]),
-            *_most_accurate(results),
             *found.conclusion,
+            *_most_accurate(results),
         ],
         settings=folders,
     )

@@ -37,7 +37,8 @@ def refusal(layer, kinds, max_density: float) -> str | None:
         return "has NaN or infinite weights"
     density = np.count_nonzero(kernel) / kernel.size
     if density > max_density:
-        return f"{density:.0%} of its weights are not zero, more than {max_density:.0%}"
+        most = f"{100 * max_density:.0f} %"
+        return f"{100 * density:.0f} % of its weights are not zero, more than {most}"
     return None
 
 

@@ -75,9 +75,9 @@ class PruningReport:
         pairs = {"parameters": self.parameters, "multiply-adds": self.multiply_adds}
         for name, pair in pairs.items():
             if pair is not None:
-                lines.append(f"{name} {pair[0]:,} → {pair[1]:,} ({pair[1] / pair[0]:.1%})")
+                lines.append(f"{name} {pair[0]:,} → {pair[1]:,} ({100 * pair[1] / pair[0]:.1f} %)")
         if self.time_share is not None:
-            lines.append(f"time {self.time_share:.1%} of the model's")
+            lines.append(f"time {100 * self.time_share:.1f} % of the model's")
         return "\n".join(lines)
 
 

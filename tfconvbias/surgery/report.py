@@ -44,7 +44,7 @@ class Report:
                 f"total: parameters {self.parameters[0]:,} → {self.parameters[1]:,}, "
                 f"multiply-adds {self.before.total('multiply_adds'):,} → "
                 f"{self.after.total('multiply_adds'):,} "
-                f"({self.multiply_add_ratio:.1%}; "
+                f"({100 * self.multiply_add_ratio:.1f} %; "
                 f"with live channels and sizes alone "
                 f"{self.before.total('theoretical_multiply_adds'):,})"
             )

@@ -81,7 +81,7 @@ class SparsityReport:
             row = {
                 "layer": layer.name,
                 "kernel": "×".join(map(str, layer.shape)),
-                "non-zero": f"{layer.density:.2%}",
+                "non-zero": f"{100 * layer.density:.2f} %",
                 "now": layer.chosen,
             }
             for name in ("dense", "sparse", "block"):

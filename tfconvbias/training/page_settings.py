@@ -9,6 +9,7 @@ from tfconvbias.training.command_line import options_of
 from tfconvbias.training.config import Config
 from tfconvbias.training.data_config import dataset_label
 from tfconvbias.training.run_folder import RunFolder
+from tfconvbias.training.table import OPTIMIZERS
 
 _MAIN = {
     "dataset": "data set",
@@ -41,12 +42,18 @@ _MAIN = {
     "steps": "steps",
     "sweep_steps": "steps of the sweeps",
     "batch_size": "batch",
+    "s_channels": "α of the S family",
+    "d_channels": "α of the D family",
+    "kept": "shares of the weights kept",
+    "num_samples": "training images assumed",
+    "delta": "δ",
     "seed": "seed",
     "seeds": "seeds",
     "num_seeds": "number of seeds",
 }
 """Fields that every reader asks for, in their order, with their names on a page."""
 
+_NONE = "–"
 _OF_BETA_LASSO = ("l1_conv", "l1", "beta")
 _WHERE_IMAGES_LIE = ("dataset", "datasets", "images")
 
@@ -60,7 +67,7 @@ class Setting(NamedTuple):
 
 
 class ShownSettings(NamedTuple):
-    """The settings of a study, or of runs.
+    """The settings of a study, or of runs; those without a value are left out.
 
     Attributes:
         main: The settings that every reader asks for: of a study, or those that all runs share.
@@ -85,7 +92,11 @@ def shown_settings(settings: Config | Mapping[str, RunFolder]) -> ShownSettings:
         raise ValueError("`settings` must be a configuration, or hold runs. Received: none")
     rows = setting_rows({name: _fields_of(folder) for name, folder in settings.items()})
     shared = {name for name in rows[0] if len(rows) == 1 or len({row[name] for row in rows}) == 1}
-    main = [Setting(name, rows[0][name]) for name in rows[0] if name in shared - {"run"}]
+    main = [
+        Setting(name, rows[0][name])
+        for name in rows[0]
+        if name in shared - {"run"} and rows[0][name] != _NONE
+    ]
     own = [{name: row[name] for name in row if name not in shared} for row in rows]
     return ShownSettings(main, runs=own if len(rows) > 1 else ())
 
@@ -101,14 +112,14 @@ def setting_rows(runs: Mapping[str, Mapping[str, Any]]) -> list[dict[str, str]]:
     Example:
         >>> rows = setting_rows({"S-FC": {"optimizer": "sgd", "learning_rate": 0.1, "beta": 50.0}})
         >>> rows
-        [{'run': 'S-FC', 'optimizer': 'sgd', 'learning rate': '0.1', 'β': '–'}]
+        [{'run': 'S-FC', 'optimizer': 'SGD', 'learning rate': '0.1', 'β': '–'}]
     """
     known = [key for key in _MAIN if any(key in fields for fields in runs.values())]
     names: dict[tuple[str, ...], list[str]] = {}
     for name, fields in runs.items():
         optimizer = str(fields.get("optimizer", "beta_lasso"))
         cells = tuple(
-            _value(key, fields[key], optimizer) if key in fields else "–" for key in known
+            _value(key, fields[key], optimizer) if key in fields else _NONE for key in known
         )
         names.setdefault(cells, []).append(name)
     return [
@@ -135,6 +146,8 @@ def _settings_of(config: Config) -> tuple[list[Setting], list[Setting]]:
             _value(name, option.value, str(decides.get("optimizer", "beta_lasso"))),
             option.help,
         )
+        if shown.value == _NONE:
+            continue
         if name in _MAIN:
             main[name] = shown
         else:
@@ -152,16 +165,18 @@ def _fields_of(folder: RunFolder) -> dict[str, Any]:
 
 def _value(name: str, value: Any, optimizer: str) -> str:
     if name in _OF_BETA_LASSO and optimizer != "beta_lasso":
-        return "–"
-    if name == "num_train":
+        return _NONE
+    if name == "optimizer":
+        return OPTIMIZERS.get(str(value), str(value))
+    if name in ("num_train", "num_samples"):
         return "all" if value is None else f"{value:,}"
-    if name in _WHERE_IMAGES_LIE:
+    if name in _WHERE_IMAGES_LIE and value:
         values = (value,) if isinstance(value, str) else value
         return ", ".join(dataset_label(str(part)) for part in values)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if value is None or value == ():
-        return "–"
+        return _NONE
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
     return str(value)

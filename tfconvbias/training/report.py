@@ -221,7 +221,7 @@ def locality_cells(
     if not found.num_units:
         return dict.fromkeys(_LOCALITY_COLUMNS, "–") | {"units": f"0 with ≥ {least} weights"}
     values = (
-        f"{found.num_units} with ≥ {least} weights",
+        f"{found.num_units:,} with ≥ {least} weights",
         f"{found.spread:.2f}",
         f"{found.permuted_spread:.2f}",
         f"{found.spread_z:.0f}",

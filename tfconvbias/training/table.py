@@ -6,14 +6,15 @@ from typing import Any
 from tfconvbias.arguments import checked
 from tfconvbias.text_table import format_table
 
-_OPTIMIZERS = {"sgd": "SGD", "beta_lasso": "β-LASSO"}
+OPTIMIZERS = {"sgd": "SGD", "beta_lasso": "β-LASSO"}
+"""Optimizer → its name in tables."""
 
 
 @checked
 def label(row: Mapping[str, Any]) -> str:
     """A run's name as the paper writes it, such as "S-FC, β-LASSO"."""
     model = {"three_fc": "3-FC"}.get(row["model"], row["model"].upper().replace("_", "-"))
-    return f"{model}, {_OPTIMIZERS[row['optimizer']]}"
+    return f"{model}, {OPTIMIZERS[row['optimizer']]}"
 
 
 @checked

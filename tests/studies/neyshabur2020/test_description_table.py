@@ -2,7 +2,11 @@ import keras
 import pytest
 
 from tfconvbias import analysis, models, training
-from tfconvbias.studies.neyshabur2020 import DescriptionTableConfig, description_rows
+from tfconvbias.studies.neyshabur2020 import (
+    DescriptionTableConfig,
+    description_rows,
+    report_description_lengths,
+)
 
 SMALL = {"s_channels": 1, "d_channels": 1, "image_size": 8, "num_classes": 3, "kept": (0.1,)}
 
@@ -30,6 +34,22 @@ def test_every_member_is_described_dense_and_thinned_out():
             assert float(thin["sparse, bits"]) < float(row["sparse, bits"])
             assert thin["plain, bits"] == row["plain, bits"]
             assert float(thin["bound 2"]) < float(row["bound 2"])
+
+
+def test_the_report_says_who_is_short_and_what_the_bounds_are_worth(tmp_path, capsys):
+    config = DescriptionTableConfig(**SMALL, num_samples=100, run_dir=str(tmp_path))
+    report_description_lengths(config)
+    rows = {row["model"]: row for row in description_rows(config)}
+    short = [m for m, r in rows.items() if float(r["sparse, bits"]) < float(r["plain, bits"])]
+    assert 0 < len(short) < 12
+    least, best = min((float(row["bound 2"]), name) for name, row in rows.items())
+    assert least > 1
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for text in (page, capsys.readouterr().out):
+        assert f"for {len(short)} of 12 models: {'; '.join(short)}." in text
+        assert f"is assumed: {best}, {least:.2f}, which is not below 1" in text
+    assert (tmp_path / "figures" / "description-lengths.svg").exists()
+    assert "<dt>α of the S family</dt><dd>1</dd>" in page
 
 
 def test_trained_models_stand_in_the_table(tmp_path):

@@ -98,6 +98,35 @@ def test_stand_in_data_has_no_published_neighbour(dataset):
     assert len(axis.get_lines()) == 1
 
 
+def conclusion(study, accuracies):
+    """What a study says of runs with these test accuracies, by row."""
+    runs = {studies.Cell(row, "motifs10"): [result(study, a)] for row, a in accuracies.items()}
+    return " ".join(study.findings(runs).conclusion)
+
+
+def test_each_study_answers_its_own_question():
+    sizes = {"3×3 kernels, SGD": 0.9, "5×5 kernels, SGD": 0.7}
+    lasso = {"3×3 kernels, β-LASSO": 0.8, "5×5 kernels, β-LASSO": 0.85}
+    assert conclusion(KernelSizeStudy(kernel_sizes=(3, 5)), sizes | lasso) == (
+        "Test accuracy on motifs10 from 3×3 to 5×5 kernels: SGD from 90.00 to 70.00 %, "
+        "β-LASSO from 80.00 to 85.00 %."
+    )
+    pixels = {"S-FC, SGD, pixels in place": 0.5, "S-FC, SGD, pixels permuted": 0.52}
+    pixels |= {"S-CONV, SGD, pixels in place": 0.9, "S-CONV, SGD, pixels permuted": 0.4}
+    assert conclusion(PermutationStudy(), pixels) == (
+        "Permuting the pixels of motifs10 changes the test accuracy of S-FC, SGD by +2.00 points, "
+        "of S-CONV, SGD by -50.00 points."
+    )
+    widths = {"S-CONV 2": 0.5, "S-CONV 1": 0.4, "3-FC 3": 0.3}
+    assert conclusion(WidthStudy(train_accuracy=90.0), widths) == (
+        "90 % training accuracy on motifs10 is reached by S-CONV with 100 kernel weights or more "
+        "(best test accuracy 50.00 %), by 3-FC with 100 (30.00 %)."
+    )
+    assert conclusion(WidthStudy(train_accuracy=91.0), widths) == (
+        "No member trained on motifs10 reaches 91 % training accuracy."
+    )
+
+
 def test_several_seeds_are_averaged():
     shown = only_row(TABLE, "S-FC", "cifar10", 0.72, 0.74)
     assert shown["test, %"] == "73.00 ± 1.41"

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from tfconvbias.arguments import checked
-from tfconvbias.lazy import analysis, keras, models
+from tfconvbias.lazy import analysis, keras, models, plots
 from tfconvbias.training import (
     Config,
     ConfigError,
     RunFolder,
+    environment,
+    environment_note,
     evaluate,
     format_table,
     option,
+    write_page,
 )
 
 _CONNECTIVITIES: tuple[Literal["conv", "local", "dense"], ...] = ("conv", "local", "dense")
@@ -27,10 +31,17 @@ _COUNTED: tuple[tuple[Literal["layers", "none"], Literal["kernels", "weights"]],
     ("layers", "weights"),
 )
 
-_LIMITS = """\
-The bounds are those of a network fixed in advance up to its weights. They do not pay for what was
-chosen by looking at the data: architecture, settings, the epoch, the constants that normalize
-images. Bounds of models that are not trained assume their share of errors."""
+_NOTES = (
+    "Counts and bits are those of the kernels. Every model is a point in the space of the fully "
+    "connected one: n and the non-zero weights count entries of that one's matrices, k the "
+    "parameters behind them. Plain: all stored parameters. Sparse: Theorem 2's description. "
+    "Unshared: Theorem 2's where every position's weights count on their own.",
+    "The bounds, of Theorem 1 on the plain description and of Theorem 2 on the sparse one, are on "
+    "the share of errors on new images. They are those of a network fixed in advance up to its "
+    "weights. They do not pay for what was chosen by looking at the data: architecture, settings, "
+    "the epoch, the constants that normalize images. Bounds of models that are not trained assume "
+    "their share of errors.",
+)
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class DescriptionTableConfig(Config):
     train_error: float = option(
         0.0, "share of errors assumed of models that are not trained; runs are measured"
     )
+    run_dir: str = option("runs/description-length", "folder of the report", decides=False)
 
     def __post_init__(self):
         super().__post_init__()
@@ -86,11 +98,51 @@ class _Described:
     is_trained: bool = False
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """Lengths and bounds of a model, as numbers and as the cells of its row."""
+
+    name: str
+    plain_bits: float
+    sparse_bits: float
+    unshared_bits: float
+    sparse_bound: float
+    is_trained: bool
+    cells: dict[str, str]
+
+
 @checked
 def report_description_lengths(config: DescriptionTableConfig) -> None:
-    """Print the table of `description_rows`, and what its bounds leave out."""
-    print(format_table(list(description_rows(config))))
-    print(_LIMITS)
+    """Print the table of `description_rows`, what follows from it, and write the report.
+
+    Raises:
+        ConfigError: If a run folder holds no trained model, or its images are not found.
+        RunFolderError: If the images are not those that a model was trained on.
+    """
+    found = list(_measurements(config))
+    rows, findings = [one.cells for one in found], _findings(found)
+    print("\n".join([format_table(rows), "", *findings]))
+    kinds = {
+        "plain: all stored parameters": [one.plain_bits for one in found],
+        "unshared: Theorem 2 without sharing": [one.unshared_bits for one in found],
+        "sparse: Theorem 2": [one.sparse_bits for one in found],
+    }
+    page = write_page(
+        Path(config.run_dir) / "report.html",
+        "Description lengths and generalization bounds",
+        {"": rows},
+        {
+            "description-lengths": (
+                "Bits of the kernels by three descriptions.",
+                plots.code_lengths([one.name for one in found], kinds),
+            )
+        },
+        [*_NOTES, f"Computed on {environment_note(environment())}."],
+        findings=findings,
+        settings=config,
+        folders={path: RunFolder(path) for path in config.runs},
+    )
+    print(f"Report: {page}")
 
 
 @checked
@@ -113,6 +165,11 @@ def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]
         ConfigError: If a run folder holds no trained model, or its images are not found.
         RunFolderError: If the images are not those that a model was trained on.
     """
+    for measured in _measurements(config):
+        yield measured.cells
+
+
+def _measurements(config: DescriptionTableConfig) -> Iterator[_Measured]:
     for described in _models(config):
         model = described.model
         kernels, unshared, whole = (
@@ -127,7 +184,7 @@ def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]
         )
         sparse_bound = whole.bound(described.train_error, *confidence)
         origin = "" if described.is_trained else " assumed"
-        yield {
+        cells = {
             "model": described.name,
             "parameters": f"{kernels.num_parameters:,}",
             "n": f"{kernels.num_weights:,}",
@@ -141,6 +198,24 @@ def description_rows(config: DescriptionTableConfig) -> Iterator[dict[str, str]]
             "bound 1": f"{plain_bound:.2f}",
             "bound 2": f"{sparse_bound:.2f}",
         }
+        bits = (kernels.parameter_bits, kernels.bits, unshared.bits)
+        yield _Measured(described.name, *bits, sparse_bound, described.is_trained, cells)
+
+
+def _findings(found: Sequence[_Measured]) -> list[str]:
+    """What the table says: whom Theorem 2's description makes shorter, and the best bound."""
+    shorter = [one.name for one in found if one.sparse_bits < one.plain_bits]
+    trained = [one for one in found if one.is_trained]
+    best = min(trained or found, key=lambda one: one.sparse_bound)
+    whose = "of the trained models" if trained else "where the share of training errors is assumed"
+    says = "" if best.sparse_bound < 1 else ", which is not below 1 and says nothing"
+    names = f": {'; '.join(shorter)}" if shorter else ""
+    return [
+        f"Theorem 2's description is shorter than all stored parameters for {len(shorter)} of "
+        f"{len(found)} models{names}.",
+        f"Smallest bound 2 on the share of errors, {whose}: {best.name}, "
+        f"{best.sparse_bound:.2f}{says}.",
+    ]
 
 
 def _models(config: DescriptionTableConfig) -> Iterator[_Described]:

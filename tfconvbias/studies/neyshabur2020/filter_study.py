@@ -36,6 +36,8 @@ class FilterStudy(Study):
 
     fixed = (*Study.fixed, "family", "connectivity", "optimizer", "hidden_units")
 
+    subject: str = "filters of the first layer"
+
     num_filters: int = option(24, "units drawn")
     window: int = option(9, "side of the window of the locality")
     max_units: int = option(1000, "units measured, drawn at random")
@@ -51,6 +53,7 @@ class FilterStudy(Study):
     def findings(self, results: Results) -> Findings:
         """A table of localities, and the filters of each row's first seed."""
         rows, figures = [], {}
+        spreads: dict[str, list[str]] = {}
         for cell, runs in results.items():
             first = runs[0]
             model = first.folder.load_model(first.folder.last_model, compile=False)
@@ -69,9 +72,7 @@ class FilterStudy(Study):
             rows.append(
                 {
                     "model": cell.row,
-                    **origin_cells(cell, runs),
                     "test, %": percent(runs, "test_accuracy"),
-                    "units measured": f"{found.num_units} with ≥ {least} weights",
                     "spread, pixels": _number(found.spread, 2),
                     "pixels permuted": _number(found.permuted_spread, 2),
                     "ratio": _number(found.spread_ratio, 3),
@@ -80,7 +81,12 @@ class FilterStudy(Study):
                     ),
                     "share, pixels permuted, %": _number(100 * found.permuted_window_share, 1),
                     "ratio of shares": _number(found.window_share_ratio, 2),
+                    "units measured": f"{found.num_units:,} with ≥ {least} weights",
+                    **origin_cells(cell, runs),
                 }
+            )
+            spreads.setdefault(dataset_label(cell.dataset), []).append(
+                f"{_number(found.spread_ratio, 3)} for {cell.row}"
             )
             name = f"{cell.row}, {dataset_label(cell.dataset)}"
             if drawn is not None:
@@ -97,7 +103,12 @@ class FilterStudy(Study):
             "permutation of pixels. Units with fewer than 20 non-zero input weights are left out, "
             "or fewer than the bound in the table, which falls where too few units have as many."
         )
-        return Findings({"": rows}, figures, [remark])
+        conclusion = [
+            f"Spread of the first layer's filters on {dataset}, divided by the spread of the same "
+            f"weights on permuted pixels (1: place means nothing): {', '.join(found)}."
+            for dataset, found in spreads.items()
+        ]
+        return Findings({"": rows}, figures, [remark], conclusion)
 
 
 def _number(value: float, digits: int) -> str:

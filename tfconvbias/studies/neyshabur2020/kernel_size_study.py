@@ -30,6 +30,7 @@ class KernelSizeStudy(Study):
     )
 
     run: RunConfig = RunConfig(family="resnet18", base_channels=64)
+    subject: str = "ResNet18 by kernel size"
     kernel_sizes: tuple[int, ...] = option((3, 5, 7, 9, 11, 13, 15), "sides of the kernels")
 
     def __post_init__(self):
@@ -80,7 +81,8 @@ class KernelSizeStudy(Study):
             "; dashed, the paper's (64 channels, 400 epochs)." if published else "."
         )
         figure = plots.accuracy_against_kernel_size(measured, published)
-        return Findings({"": rows}, {"kernel size": (caption, figure)})
+        conclusion = [_from_small_to_large(dataset, found) for dataset, found in measured.items()]
+        return Findings({"": rows}, {"kernel size": (caption, figure)}, conclusion=conclusion)
 
     def _paper(self, dataset: str, name: str, size: int, accuracy: float) -> dict[str, str]:
         theirs = FIGURE_5.get(dataset, {}).get(_OPTIMIZERS[name], {}).get(size)
@@ -92,6 +94,17 @@ class KernelSizeStudy(Study):
             "paper, 400 epochs": "–" if theirs is None else f"{theirs:.2f}",
             "difference": "–" if theirs is None or not alike else f"{accuracy - theirs:+.2f}",
         }
+
+
+def _from_small_to_large(dataset: str, curves: Mapping[str, Mapping[int, float]]) -> str:
+    sizes = [size for by_size in curves.values() for size in by_size]
+    least, most = min(sizes), max(sizes)
+    changes = ", ".join(
+        f"{name} from {by_size[least]:.2f} to {by_size[most]:.2f} %"
+        for name, by_size in curves.items()
+        if {least, most} <= by_size.keys()
+    )
+    return f"Test accuracy on {dataset} from {least}×{least} to {most}×{most} kernels: {changes}."
 
 
 def _row(name: str, size: int) -> str:

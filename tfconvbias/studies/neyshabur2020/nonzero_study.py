@@ -27,13 +27,15 @@ class NonzeroStudy(Study):
 
     fixed = (*Study.fixed, "family", "connectivity", "optimizer", "hidden_units")
 
+    subject: str = "non-zero weights of each layer"
+
     def variants(self) -> Mapping[str, Mapping[str, Any]]:
         """The one row."""
         return {_ROW: {"family": "s", "connectivity": "dense", "optimizer": "beta_lasso"}}
 
     def findings(self, results: Results) -> Findings:
         """A table by layer, and the curves of each data set."""
-        rows, figures = [], {}
+        rows, figures, conclusion = [], {}, []
         for cell, runs in results.items():
             label = dataset_label(cell.dataset)
             sizes = runs[0].row["kernel_parameters"]
@@ -41,15 +43,17 @@ class NonzeroStudy(Study):
             theirs = FIGURE_3_NONZEROS.get(cell.dataset, {})
             for layer, size in sizes.items():
                 count = statistics.fmean(run.row["nonzeros"][layer] for run in runs)
+                if layer == next(iter(sizes)):
+                    conclusion.append(_left(layer, label, count, size, references[layer]))
                 rows.append(
                     {
                         "layer": layer,
-                        **origin_cells(cell, runs),
                         "weights": f"{size:,}",
                         "non-zero": f"{count:,.0f}",
                         "share, %": f"{100 * count / size:.3f}",
                         **{name: f"{n:,}" for name, n in references[layer].items()},
                         **(_published(layer, theirs[layer], cell.dataset) if theirs else {}),
+                        **origin_cells(cell, runs),
                     }
                 )
             figures[f"nonzeros {label}"] = (
@@ -67,7 +71,7 @@ class NonzeroStudy(Study):
             )
         columns = list(dict.fromkeys(name for row in rows for name in row))
         full = [{name: row.get(name, "–") for name in columns} for row in rows]
-        return Findings({"": full}, figures)
+        return Findings({"": full}, figures, conclusion=conclusion)
 
 
 def reference_counts(
@@ -101,6 +105,14 @@ def reference_counts(
         "conv1": {"S-CONV": first_layer("s_conv"), "S-LOCAL": first_layer("s_local")},
         **{layer: {"S-CONV": size, "S-LOCAL": size} for layer, size in rest.items()},
     }
+
+
+def _left(layer: str, dataset: str, count: float, size: int, others: Mapping[str, int]) -> str:
+    beside = " and ".join(f"{number:,} weights in {name}" for name, number in others.items())
+    return (
+        f"On {dataset}, {count:,.0f} of the {size:,} weights of {layer} are not zero "
+        f"({100 * count / size:.3f} %). With the same α it has {beside}."
+    )
 
 
 def _lines(counts: Mapping[str, int]) -> dict[str, int]:

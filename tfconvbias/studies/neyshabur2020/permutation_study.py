@@ -54,7 +54,7 @@ class PermutationStudy(Study):
 
     def findings(self, results: Results) -> Findings:
         """A table, and one figure per data set."""
-        rows, figures = [], {}
+        rows, figures, conclusion = [], {}, []
         for dataset in dict.fromkeys(cell.dataset for cell in results):
             pairs = {}
             for name in ROWS:
@@ -69,18 +69,22 @@ class PermutationStudy(Study):
                 rows.append(
                     {
                         "model": name,
-                        **origin_cells(plain, results[plain]),
                         f"test, %, {_PLAIN}": percent(results[plain], "test_accuracy"),
                         f"test, %, {_PERMUTED}": percent(results[permuted], "test_accuracy"),
                         "change, points": f"{both[1] - both[0]:+.2f}",
+                        **origin_cells(plain, results[plain]),
                     }
                 )
             if not pairs:
                 continue
             label = dataset_label(dataset)
+            changes = (f"of {name} by {y - x:+.2f} points" for name, (x, y) in pairs.items())
+            conclusion.append(
+                f"Permuting the pixels of {label} changes the test accuracy {', '.join(changes)}."
+            )
             figures[f"permutation {label}"] = (
                 f"{label}: test accuracy with the pixels in place, and after one fixed "
                 f"permutation of them (seed {self.run.permute_pixels}).",
                 plots.accuracy_pairs(pairs, (_PLAIN, _PERMUTED), title=label),
             )
-        return Findings({"": rows}, figures)
+        return Findings({"": rows}, figures, conclusion=conclusion)

@@ -50,6 +50,7 @@ S_FC_BETA_LASSO: Mapping[str, Any] = {
 
 TABLE_1 = PaperTable(
     title="Table 1",
+    subject="D-, S- and 3-FC networks with SGD",
     run=_RUN,
     datasets=paper_targets.PAPER_DATASETS,
     definitions=_TABLE_1,
@@ -65,6 +66,7 @@ _TABLE_2: Mapping[str, Mapping[str, Any]] = {
 
 TABLE_2 = PaperTable(
     title="Table 2",
+    subject="S-FC with SGD and with β-LASSO",
     run=_RUN.replace(epochs=4000),
     datasets=paper_targets.PAPER_DATASETS,
     definitions=_TABLE_2,

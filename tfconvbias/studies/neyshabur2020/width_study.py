@@ -41,6 +41,8 @@ class WidthStudy(Study):
         *("family", "connectivity", "base_channels", "hidden_units", "kernel_size"),
     )
 
+    subject: str = "accuracy against parameters"
+
     families: tuple[str, ...] = option(tuple(FAMILIES), f"some of {', '.join(FAMILIES)}")
     budgets: tuple[int, ...] = option(
         (10**4, 10**5, 10**6, 10**7, 10**8, 10**9), "numbers of kernel weights"
@@ -83,15 +85,16 @@ class WidthStudy(Study):
 
     def findings(self, results: Results) -> Findings:
         """A table of all members, one of the over-parameterised regime, one figure per data set."""
-        members, regime, figures = [], [], {}
+        members, regime, figures, conclusion = [], [], {}, []
         for cell, runs in results.items():
             members.append(
                 {
-                    "model": cell.row,
-                    **origin_cells(cell, runs),
+                    "family": _family(cell),
+                    "width": str(runs[0].row["width"]),
                     "kernel weights": f"{_size(runs):,}",
                     "train, %": percent(runs, "train_accuracy"),
                     "test, %": percent(runs, "test_accuracy"),
+                    **origin_cells(cell, runs),
                 }
             )
         for dataset in dict.fromkeys(cell.dataset for cell in results):
@@ -114,24 +117,38 @@ class WidthStudy(Study):
                 regime.append(
                     {
                         "family": name,
-                        "data set": label,
                         f"fewest weights with {self.train_accuracy:g} % training accuracy": (
                             "none reaches it" if size is None else f"{size:,}"
                         ),
                         "best test accuracy from there on, %": (
                             "–" if accuracy is None else f"{accuracy:.2f}"
                         ),
+                        "data set": label,
                     }
                 )
+            conclusion.append(self._who_fits(label, fitting))
+            right = (
+                "; right: the best test accuracy among the members at or above the smallest one "
+                f"with {self.train_accuracy:g} % training accuracy, against that one's size"
+            )
             figures[f"scaling {label}"] = (
-                f"{label}: training and test accuracy against the number of kernel weights; right: "
-                f"the best test accuracy among the members at or above the smallest one with "
-                f"{self.train_accuracy:g} % training accuracy, against that one's size.",
+                f"{label}: training and test accuracy against the number of kernel weights"
+                f"{right if fitting else ''}.",
                 plots.accuracy_against_parameters(
                     train, test, fitting, self.train_accuracy, title=label
                 ),
             )
-        return Findings({"Members": members, "Over-parameterised": regime}, figures)
+        tables = {"Members": members, "Over-parameterised": regime}
+        return Findings(tables, figures, conclusion=conclusion)
+
+    def _who_fits(self, dataset: str, fitting: Mapping[str, tuple[int, float]]) -> str:
+        share = f"{self.train_accuracy:g} % training accuracy"
+        if not fitting:
+            return f"No member trained on {dataset} reaches {share}."
+        (first, (least, best)), *others = fitting.items()
+        found = [f"{first} with {least:,} kernel weights or more (best test accuracy {best:.2f} %)"]
+        found += [f"{name} with {size:,} ({accuracy:.2f} %)" for name, (size, accuracy) in others]
+        return f"{share} on {dataset} is reached by {', by '.join(found)}."
 
 
 def over_parameterised(

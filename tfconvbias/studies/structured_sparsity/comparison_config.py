@@ -22,6 +22,23 @@ SINGLE_WEIGHTS = ("magnitude", "n_m", "beta_lasso")
 METHODS = (*FROM_SCRATCH, *PRUNED, "proximal", *SINGLE_WEIGHTS)
 """All methods, see `ComparisonConfig`."""
 
+TITLES = {
+    "dense": "dense base",
+    "uniform": "uniform widths",
+    "random": "random widths",
+    "prune_magnitude": "pruned, magnitude",
+    "prune_bn_scale": "pruned, normalization scale",
+    "prune_lamp": "pruned, LAMP",
+    "prune_fpgm": "pruned, FPGM",
+    "prune_taylor": "pruned, Taylor",
+    "prune_random_channels": "pruned, random channels",
+    "proximal": "proximal step",
+    "magnitude": "weight magnitude",
+    "n_m": "N:M patterns",
+    "beta_lasso": "β-LASSO",
+}
+"""What each method is called in tables and figures."""
+
 _BLOCKS = (4, 8, 16)
 
 

@@ -17,12 +17,14 @@ from tfconvbias.studies.structured_sparsity.comparison import (
 from tfconvbias.studies.structured_sparsity.comparison_config import (
     FROM_SCRATCH,
     SINGLE_WEIGHTS,
+    TITLES,
     ComparisonConfig,
 )
 from tfconvbias.training import (
     Figures,
     MissingRunsError,
     build_dataset,
+    counted,
     environment_note,
     format_table,
     write_page,
@@ -89,13 +91,18 @@ def write_comparison_report(
         {"Chosen on validation images": comparison_table(result), "Tried": _tried_table(result)},
         _figures(result),
         [
-            f"Every network has seen the images for {config.total_epochs} epochs. Each method "
-            f"tried {count} settings at each budget with seed {config.seeds[0]}; the one of the "
-            "best validation accuracy ran with every seed. Test images were used once, at the end.",
-            f"Data set {row['dataset']}, {row['num_train']} training and {row['num_test']} test "
-            f"images, {environment_note(result.folder.environment())}",
+            f"Every network has seen the images for "
+            f"{counted(config.total_epochs, 'epoch')}. Each method tried "
+            f"{counted(count, 'setting')} at each budget with seed {config.seeds[0]}; the one of "
+            "the best validation accuracy ran with every seed. Test images were used once, at the "
+            "end.",
+            f"Data set {row['dataset']}, {row['num_train']:,} training and {row['num_test']:,} "
+            f"test images, {environment_note(result.folder.environment())}.",
         ],
-        findings=comparison_findings(result) if missing is None else [missing.summary],
+        findings=[
+            *([] if missing is None else [missing.summary]),
+            *comparison_findings(result),
+        ],
         settings=config,
         folders={"all networks": result.folder},
     )
@@ -111,13 +118,13 @@ def comparison_table(result: ComparisonResult) -> list[dict[str, str]]:
             setting = result.config.settings(method)[rows[0]["setting"]]
             table.append(
                 {
-                    "method": method.replace("_", " "),
-                    "budget": f"{budget:.3g}",
+                    "method": TITLES[method],
+                    "budget": _share(budget),
                     "chosen": str(setting),
                     "validation, %": _spread(_percents(rows, "val_accuracy")),
                     "test, %": _spread(_percents(rows, "test_accuracy")),
-                    "multiply-adds": f"{_mean(rows, 'multiply_adds_ratio'):.1%}",
-                    "of them not zero": f"{_mean(rows, 'nonzero_multiply_adds_ratio'):.1%}",
+                    "multiply-adds": f"{100 * _mean(rows, 'multiply_adds_ratio'):.1f} %",
+                    "of them not zero": f"{100 * _mean(rows, 'nonzero_multiply_adds_ratio'):.1f} %",
                     "weights left": f"{_mean(rows, 'nonzeros'):,.0f}",
                 }
             )
@@ -143,9 +150,9 @@ def comparison_findings(result: ComparisonResult) -> list[str]:
             best = " (the best method on validation images)" if method == winner else ""
             by_seed = f" (by seed: {_listed(leads)})" if len(leads) > 1 else ""
             sentences.append(
-                f"At {budget:.0%} of the multiply-adds, {method.replace('_', ' ')}{best} has a "
+                f"At {_share(budget)} of the multiply-adds, {TITLES[method]}{best} has a "
                 f"test accuracy of {statistics.fmean(found):.2f} %, "
-                f"{statistics.fmean(leads):+.2f} points beside a network of {baseline} widths "
+                f"{statistics.fmean(leads):+.2f} points beside a network of {TITLES[baseline]} "
                 f"trained from scratch{by_seed}. The goal of {_GOAL:+.0f} point is "
                 f"{'met' if statistics.fmean(leads) >= _GOAL else 'missed'}."
             )
@@ -158,7 +165,7 @@ def _most_accurate(result: ComparisonResult) -> str:
     best = max(cells, key=lambda cell: _mean(result.of(*cell), "test_accuracy"))
     accuracy = 100 * _mean(result.of(*best), "test_accuracy")
     return (
-        f"Highest test accuracy: {best[0].replace('_', ' ')} at a budget of {best[1]:.0%}, "
+        f"Highest test accuracy: {TITLES[best[0]]} at a budget of {_share(best[1])}, "
         f"{accuracy:.2f} %."
     )
 
@@ -170,8 +177,8 @@ def _best(result: ComparisonResult, methods: Sequence[str], budget: float) -> st
 def _tried_table(result: ComparisonResult) -> list[dict[str, str]]:
     return [
         {
-            "method": row["method"].replace("_", " "),
-            "budget": f"{row['budget']:.3g}",
+            "method": TITLES[row["method"]],
+            "budget": _share(row["budget"]),
             "setting": str(result.config.settings(row["method"])[row["setting"]]),
             "validation, %": f"{100 * row['val_accuracy']:.2f}",
         }
@@ -185,7 +192,7 @@ def _figures(result: ComparisonResult) -> Figures:
         cells = [result.of(method, budget) for budget in result.config.budgets_of(method)]
         series.append(
             plots.Series(
-                method.replace("_", " "),
+                TITLES[method],
                 {
                     "multiply-adds that are not zero, % of the base": [
                         100 * _mean(rows, "nonzero_multiply_adds_ratio") for rows in cells
@@ -212,6 +219,10 @@ def _percents(rows: Sequence[dict], column: str) -> list[float]:
 
 def _mean(rows: Sequence[dict], column: str) -> float:
     return statistics.fmean(row[column] for row in rows)
+
+
+def _share(budget: float) -> str:
+    return f"{100 * budget:g} %"
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -160,7 +160,7 @@ def depth_table(results: Mapping[str, SparsityResult]) -> list[dict[str, str]]:
                     "identity kernels": str(row["identity_kernels"]),
                     "thresholded, %": f"{100 * row['test_accuracy_thresholded']:.2f}",
                     "fine-tuned, %": f"{100 * row['test_accuracy']:.2f}",
-                    "multiply-adds": f"{row['multiply_adds_ratio']:.1%}",
+                    "multiply-adds": f"{100 * row['multiply_adds_ratio']:.1f} %",
                 }
             )
     return table

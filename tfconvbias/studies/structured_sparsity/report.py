@@ -49,8 +49,8 @@ def write_sparsity_report(result: SparsityResult) -> Path:
         {"Networks": sparsity_table(result), "Layers": layer_table(result)},
         sparsity_figures(result),
         [
-            f"Data set {result.base['dataset']}, {result.base['num_train']} training and "
-            f"{result.base['num_test']} test images, {found}",
+            f"Data set {result.base['dataset']}, {result.base['num_train']:,} training and "
+            f"{result.base['num_test']:,} test images, {found}.",
             "Times are those of the inference of one batch, as ratios to the base's in the same "
             "process: medians over turns in which both are timed. Test accuracies are those after "
             "the last epoch.",
@@ -74,7 +74,7 @@ def sparsity_table(result: SparsityResult) -> list[dict[str, str]]:
                 "test, %": _percent(row["test_accuracy"]),
                 "parameters": f"{row['parameters']:,}",
                 "multiply-adds": f"{row['multiply_adds']:,}",
-                "of the base": f"{row['multiply_adds_ratio']:.1%}",
+                "of the base": f"{100 * row['multiply_adds_ratio']:.1f} %",
                 "theoretical": f"{row['theoretical_multiply_adds']:,}" if found else "",
                 "time": f"{row['latency_ratio']:.2f}",
                 "layers gone": str(len(row["vanished"])) if found else "",
@@ -107,9 +107,9 @@ def sparsity_findings(result: SparsityResult) -> list[str]:
         best = min(near, key=lambda row: row["multiply_adds_ratio"])
         sentences.append(
             f"Within one point of the base ({_percent(base['test_accuracy'])} %), the smallest "
-            f"network has {best['multiply_adds_ratio']:.1%} of its multiply-adds and "
-            f"{best['latency_ratio']:.0%} of its inference time: {network_title(best)} with "
-            f"{_percent(best['test_accuracy'])} %."
+            f"network has {100 * best['multiply_adds_ratio']:.1f} % of its multiply-adds and "
+            f"{100 * best['latency_ratio']:.0f} % of its inference time: {network_title(best)} "
+            f"with {_percent(best['test_accuracy'])} %."
         )
     else:
         sentences.append(

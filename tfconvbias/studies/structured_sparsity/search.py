@@ -150,8 +150,8 @@ def sparsity_search_table(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, s
             "α": f"{row['alpha']:g}",
             "τ": f"{row['tau']:g}",
             "score": _shown(row["score"], "{:.4f}"),
-            "validation, %": _shown(row["val_accuracy"], "{:.2%}").removesuffix("%"),
-            "multiply-adds": _shown(row["multiply_adds_ratio"], "{:.1%}"),
+            "validation, %": _in_percent(row["val_accuracy"], ".2f"),
+            "multiply-adds, % of the base": _in_percent(row["multiply_adds_ratio"], ".1f"),
             "parameters": _shown(row["parameters"], "{:,.0f}"),
             "end": row["message"] or "completed",
         }
@@ -229,6 +229,10 @@ def _row(trial: Any) -> dict[str, Any]:
         },
         "message": (trial.message or "").strip().rpartition("\n")[2],
     }
+
+
+def _in_percent(share: float | None, pattern: str) -> str:
+    return "" if share is None else f"{100 * share:{pattern}}"
 
 
 def _shown(value: float | None, pattern: str) -> str:
