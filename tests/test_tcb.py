@@ -9,6 +9,7 @@ import pytest
 from tfconvbias.commands import main
 from tfconvbias.commands.pages import labels
 from tfconvbias.commands.recipe_files import recipe_files
+from tfconvbias.training import RunConfig, command_line
 
 
 def failed(capsys, *argv, status=1):
@@ -42,6 +43,33 @@ def test_runs_are_listed_as_far_as_they_came(capsys, tmp_path):
     (folder / "history.csv").write_text("epoch,loss\n1,2.0\n2,1.5\n")
     main(["list", "runs", "--folder", str(tmp_path)])
     assert "after epoch 2" in capsys.readouterr().out
+
+
+def test_a_damaged_run_hides_no_other(capsys, tmp_path):
+    for name in ("cut", "whole"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "cut" / "result.json").write_text('{"a"')
+    main(["list", "runs", "--folder", str(tmp_path)])
+    *_, cut, whole = capsys.readouterr().out.strip().splitlines()
+    assert "cut" in cut and cut.endswith("damaged")
+    assert "whole" in whole and whole.endswith("after epoch 0")
+
+
+def test_a_file_is_no_folder(capsys, tmp_path):
+    (tmp_path / "page.html").write_text("")
+    for words in (["report"], ["compare"], ["list", "runs", "--folder"]):
+        told = failed(capsys, *words, str(tmp_path / "page.html"))
+        assert told.strip().endswith("page.html' is a file, not a folder.")
+    assert "There is no folder ''." in failed(capsys, "report", "")
+
+
+def test_a_bad_option_is_told_in_a_line_of_its_own(capsys):
+    parser = command_line.parser(RunConfig())
+    with pytest.raises(SystemExit, match="2"):
+        parser.parse_args(["--epochs", "banana"])
+    usage, told = capsys.readouterr().err.strip().splitlines()
+    assert usage.startswith("usage:") and "--epochs: invalid int value: 'banana'" in told
 
 
 def test_a_near_name_is_offered(capsys, tmp_path):

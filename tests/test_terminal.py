@@ -116,6 +116,10 @@ def row(accuracy, nonzeros, epochs=4):
             ],
         ),
         ({"a": row(0.5, 200), "b": row(0.4, 200)}, ["Highest test accuracy: a, 50.00 %."]),
+        (
+            {"a": row(0.5, 200), "b": row(0.5, 200)},
+            ["Highest test accuracy: a and b alike, 50.00 %."],
+        ),
     ],
 )
 def test_the_conclusion_says_what_the_rows_say(results, sentences):

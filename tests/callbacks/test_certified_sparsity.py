@@ -315,7 +315,7 @@ def test_a_full_layer_stays_dense():
     sparsity = CertifiedSparsity(verbose=0)
     _run(_mlp, sparsity, epochs=1)
     assert not any(done.is_sparse for done in sparsity.report)
-    assert "more than 20% of the weights" in sparsity.report[0].reason
+    assert "more than 20 % of the weights" in sparsity.report[0].reason
 
 
 def test_times_are_measured():

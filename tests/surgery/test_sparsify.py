@@ -115,7 +115,7 @@ def test_the_smallest_of_the_fastest_is_chosen(model, monkeypatch):
     assert "smallest of those within a tenth" in first.reason
     assert "1.9 times as fast as dense" in first.reason
     assert second.reason == "no other kind is faster"
-    assert "more than 50%" in logits.reason
+    assert "more than 50 %" in logits.reason
     assert isinstance(small.get_layer("first"), SparseDense)
     # By hand: values and inputs, where each of 38 units begins and the last one ends.
     itemsize = np.dtype(DTYPE).itemsize

@@ -7,7 +7,7 @@ from tfconvbias.commands.names import CommandError
 from tfconvbias.commands.recipe_files import recipe_files, summary
 from tfconvbias.lazy import data, models
 from tfconvbias.text_table import format_table
-from tfconvbias.training import table
+from tfconvbias.training import RunFolderError, table
 from tfconvbias.training.run_folder import RunFolder
 
 TOPICS = ("recipes", "models", "presets", "datasets", "runs")
@@ -65,15 +65,34 @@ def _datasets() -> dict[str, str]:
     return lines | {"FOLDER": "your own images, as train/<class>/* and test/<class>/*"}
 
 
+def check_folder(name: str, hint: str = "") -> None:
+    """Refuse what is no folder.
+
+    Args:
+        name: Its path.
+        hint: What to add where there is nothing of that name.
+
+    Raises:
+        CommandError: If it does not exist, or is a file.
+    """
+    if Path(name).is_file():
+        raise CommandError(f"{name!r} is a file, not a folder.")
+    if not name or not Path(name).is_dir():
+        raise CommandError(f"There is no folder {name!r}.{hint}")
+
+
 def run_folders(folder: Path) -> list[RunFolder]:
     """The folders of runs in a folder, at any depth, finished or not.
 
     Raises:
         CommandError: If there is no such folder.
     """
-    if not folder.is_dir():
-        raise CommandError(f"There is no folder {str(folder)!r}.")
+    check_folder(str(folder))
     return [RunFolder(file.parent) for file in sorted(folder.rglob("config.json"))]
+
+
+def _row(run: RunFolder, network: str = "–", test: str = "–", *, state: str) -> dict[str, str]:
+    return {"folder": str(run.path), "network": network, "test, %": test, "state": state}
 
 
 def _runs(folder: Path) -> str:
@@ -81,17 +100,18 @@ def _runs(folder: Path) -> str:
         return "Runs\n  none: there is no folder runs/ here"
     rows = []
     for run in run_folders(folder):
-        row = run.result()
+        try:
+            row, epochs = run.result(), len(run.history().get("epoch", []))
+        except RunFolderError:
+            rows.append(_row(run, state="damaged"))
+            continue
         is_run = row is not None and {"model", "test_accuracy", "optimizer"} <= row.keys()
-        epochs = len(run.history().get("epoch", []))
-        rows.append(
-            {
-                "folder": str(run.path),
-                "network": table.label(row) if row is not None and is_run else "–",
-                "test, %": table.percent(row["test_accuracy"] if row and is_run else None),
-                "state": "finished" if row is not None else f"after epoch {epochs}",
-            }
-        )
+        state = "finished" if row is not None else f"after epoch {epochs}"
+        if row is not None and is_run:
+            shown = table.label(row), table.percent(row["test_accuracy"])
+            rows.append(_row(run, *shown, state=state))
+        else:
+            rows.append(_row(run, state=state))
     if not rows:
         return f"Runs\n  none in {folder}"
     return "Runs\n" + format_table(rows, markdown=False)

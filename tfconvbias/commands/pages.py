@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tfconvbias import terminal
-from tfconvbias.commands.listing import run_folders
+from tfconvbias.commands.listing import check_folder, run_folders
 from tfconvbias.commands.names import CommandError
 from tfconvbias.training import table, write_report
 from tfconvbias.training.report import command_of, in_short
@@ -37,7 +37,9 @@ def compare_runs(folders: Sequence[str], output: str, title: str) -> None:
     """
     runs = list({run.path.resolve(): run for name in folders for run in _finished(name)}.values())
     if len(runs) < 2:
-        raise CommandError("A comparison needs two finished runs or more.")
+        raise CommandError(
+            f"A comparison needs two finished runs or more. Received: {runs[0].path} alone"
+        )
     terminal.import_keras()
     labelled = dict(zip(labels([run.path for run in runs]), runs, strict=True))
     rows = {name: run.result() or {} for name, run in labelled.items()}
@@ -68,12 +70,10 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 def _finished(name: str) -> list[RunFolder]:
     folder = Path(name)
-    if not folder.is_dir():
-        parent = folder.parent
-        names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
-        near = difflib.get_close_matches(folder.name, names, n=1)
-        hint = f" Did you mean {str(parent / near[0])!r}?" if near else ""
-        raise CommandError(f"There is no folder {name!r}.{hint}")
+    parent = folder.parent
+    names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    check_folder(name, f" Did you mean {str(parent / near[0])!r}?" if near else "")
     runs = run_folders(folder)
     found = [run for run in runs if "kernel_parameters" in (run.result() or {})]
     if not found:

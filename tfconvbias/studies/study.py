@@ -19,6 +19,7 @@ from tfconvbias.training import (
     counted,
     dataset_label,
     format_table,
+    leaders,
     option,
     print_plan,
     run_notes,
@@ -165,10 +166,11 @@ def _most_accurate(results: Results) -> list[str]:
     sentences = []
     for dataset in dict.fromkeys(cell.dataset for cell in results):
         here = {cell.row: runs for cell, runs in results.items() if cell.dataset == dataset}
-        best = max(here, key=lambda row: mean(here[row], "test_accuracy"))
+        means = {row: mean(runs, "test_accuracy") for row, runs in here.items()}
+        best = max(means, key=means.__getitem__)
         sentences.append(
             f"Highest test accuracy on {dataset_label(dataset)} after "
-            f"{counted(here[best][0].row['epochs'], 'epoch')}: {best}, "
+            f"{counted(here[best][0].row['epochs'], 'epoch')}: {leaders(means)}, "
             f"{percent(here[best], 'test_accuracy')} %."
         )
     return sentences

@@ -69,7 +69,7 @@ from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import History, Images, RunFolder
 from tfconvbias.training.runner import RunResult, run
 from tfconvbias.training.slug import slug
-from tfconvbias.training.table import counted, label, table_rows
+from tfconvbias.training.table import counted, label, leaders, table_rows
 from tfconvbias.training.trainer import evaluate, fit
 
 __all__ = [
@@ -131,6 +131,7 @@ __all__ = [
     "guarded",
     "hardware",
     "label",
+    "leaders",
     "learning_rate",
     "locality_cells",
     "main",

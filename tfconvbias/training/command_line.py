@@ -67,6 +67,7 @@ def parser(
     """The parser of a configuration's options; arguments as in `parse`."""
     found = argparse.ArgumentParser(
         prog=None if started_by is None else program_name(),
+        usage="%(prog)s [OPTION VALUE ...]; --help shows the options",
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

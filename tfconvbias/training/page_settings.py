@@ -142,7 +142,7 @@ def _settings_of(config: Config) -> tuple[list[Setting], list[Setting]]:
         if name not in decides and name not in _MAIN:
             continue
         shown = Setting(
-            _MAIN.get(name, name.replace("_", " ")),
+            _name(name, decides),
             _value(name, option.value, str(decides.get("optimizer", "beta_lasso"))),
             option.help,
         )
@@ -180,6 +180,13 @@ def _value(name: str, value: Any, optimizer: str) -> str:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def _name(field: str, decides: Mapping[str, Any]) -> str:
+    """A field's name on a page; where there is one λ, it is not that of the other layers."""
+    if field == "l1" and not {"l1_conv", "l1_conv_values"} & decides.keys():
+        return "λ"
+    return _MAIN.get(field, field.replace("_", " "))
 
 
 def _shared(names: Sequence[str]) -> str:

@@ -51,6 +51,28 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
+@checked
+def leaders(accuracies: Mapping[str, float]) -> str:
+    """Whose accuracy is the highest, in words; those that are shown alike are named together.
+
+    Args:
+        accuracies: Name → accuracy, a fraction.
+
+    Example:
+        >>> leaders({"a": 0.5, "b": 0.6}), leaders({"a": 0.5, "b": 0.500001, "c": 0.1})
+        ('b', 'a and b alike')
+        >>> leaders(dict.fromkeys("abcde", 0.1))
+        'a and 4 others alike'
+    """
+    most = percent(max(accuracies.values()))
+    first, *others = (name for name, value in accuracies.items() if percent(value) == most)
+    if not others:
+        return first
+    if len(others) == 1:
+        return f"{first} and {others[0]} alike"
+    return f"{first} and {len(others)} others alike"
+
+
 _SHORT = ("model", "non-zero", "train, %", "validation, %", "test, %", "epochs", "seconds")
 
 
@@ -75,7 +97,8 @@ def conclusion(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{accuracy} % of the test images of {row['dataset']} are classified correctly after "
             f"{epochs}{share if _kept(row) < 1 else ''}."
         ]
-    found = [f"Highest test accuracy: {best}, {accuracy} %."]
+    winners = leaders({name: row["test_accuracy"] for name, row in measured.items()})
+    found = [f"Highest test accuracy: {winners}, {accuracy} %."]
     sparsest = min(measured, key=lambda name: _kept(measured[name]))
     if _kept(measured[sparsest]) < 1:
         found.append(

@@ -75,7 +75,7 @@ def test_the_square_and_the_way_back(tmp_path, monkeypatch):
     tests = [100 * rows["wide"]["test_accuracy"] for rows in result.rows.values()]
     spread = f"{np.mean(tests):.2f} ± {np.std(tests, ddof=1):.2f}"
     assert table[1]["test, %"] == spread
-    assert table[0]["δ, %"] == "" and table[4]["δ, %"] == "0.00 ± 0.00"
+    assert table[0]["δ, %"] == "–" and table[4]["δ, %"] == "0.00 ± 0.00"
     page = dascoli2019.write_way_back_report(result).read_text(encoding="utf-8")
     assert "dense, β-LASSO λ = 1" in page and spread in page
     with pytest.raises(training.RunFolderError, match="--resume"):

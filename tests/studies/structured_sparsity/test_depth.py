@@ -59,7 +59,7 @@ def test_the_table_counts_what_is_left_of_the_convolutions(tmp_path):
             "identity kernels": "2",
             "thresholded, %": "50.00",
             "fine-tuned, %": "75.00",
-            "multiply-adds": "25.0%",
+            "multiply-adds": "25.0 %",
         }
     ]
 

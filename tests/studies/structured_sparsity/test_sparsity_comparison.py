@@ -178,7 +178,12 @@ def test_validation_images_choose_and_only_the_chosen_are_tested(finished, datas
 def test_the_report_says_whether_the_goal_is_met(finished):
     result, _, _ = finished
     table = structured_sparsity.comparison_table(result)
-    assert [row["method"] for row in table] == ["uniform", "uniform", "proximal", "proximal"]
+    assert [(row["method"], row["budget"]) for row in table] == [
+        ("uniform widths", "50 %"),
+        ("uniform widths", "25 %"),
+        ("proximal step", "50 %"),
+        ("proximal step", "25 %"),
+    ]
     assert table[0]["test, %"] == "50.50 ± 0.71"  # 50 and 51
     assert table[2]["chosen"] == "rate 0.05, strength 0.1"
     sentences = structured_sparsity.comparison_findings(result)

@@ -158,8 +158,8 @@ def write_switch_time_report(
         },
         switch_time_figures(result) if missing is None else {},
         [
-            f"Data set {baseline['dataset']}, {baseline['num_train']} training and "
-            f"{baseline['num_test']} test images, {found}",
+            f"Data set {baseline['dataset']}, {baseline['num_train']:,} training and "
+            f"{baseline['num_test']:,} test images. Trained on {found}.",
             "Training losses are means over the steps of an epoch; the one before the first step "
             "is measured in one pass. Arrows lead from the start of a training to its end.",
         ],

@@ -93,7 +93,7 @@ def write_seeds_report(
             )
         },
         [
-            environment_note(results[0].folder.part("fcn").environment()),
+            f"Trained on {environment_note(results[0].folder.part('fcn').environment())}.",
             "All seeds see the same images; they differ in initial weights and batch order. The "
             "pages of the single seeds stand in the folders beside this page.",
         ],

@@ -16,6 +16,7 @@ from tfconvbias.training import (
     counted,
     environment_note,
     format_table,
+    leaders,
     write_page,
 )
 
@@ -26,14 +27,14 @@ _TITLES = {
     "dense": "dense: neither",
 }
 _COLUMNS = (
-    ("validation, %", "validation_accuracy"),
     ("test, %", "test_accuracy"),
+    ("projected, %", "projected"),
+    ("fine-tuned, %", "fine_tuned"),
+    ("validation, %", "validation_accuracy"),
     ("δ, %", "off_local"),
     ("broken sharing, %", "broken_sharing"),
     ("off-local weights not zero, %", "off_local_nonzero"),
     ("local weights alone, %", "local_alone"),
-    ("projected, %", "projected"),
-    ("fine-tuned, %", "fine_tuned"),
 )
 
 
@@ -82,7 +83,7 @@ def write_way_back_report(result: WayBackResult, missing: MissingRunsError | Non
         {"": way_back_table(result)},
         {},
         [
-            environment_note(result.folder.environment()),
+            f"Trained on {environment_note(result.folder.environment())}.",
             f"Means over {counted(len(result.rows), 'seed')}, ± the standard deviation where "
             "there are several. Validation images chose the epoch of each network. All networks "
             "of a seed start from the same CNN and train for the same number of epochs at the same "
@@ -91,7 +92,7 @@ def write_way_back_report(result: WayBackResult, missing: MissingRunsError | Non
             "CNN, again with the epoch chosen on validation images; in the first row the CNN "
             "itself trains on.",
         ],
-        findings=way_back_findings(result) if missing is None else [missing.summary],
+        findings=[*([] if missing is None else [missing.summary]), *way_back_findings(result)],
         settings=result.config,
         folders={"all seeds": result.folder},
     )
@@ -109,12 +110,12 @@ def way_back_findings(result: WayBackResult) -> list[str]:
         ),
     ):
         means = {
-            name: 100 * np.mean([row[name][key] for row in result.rows.values()])
+            _title(name): float(np.mean([row[name][key] for row in result.rows.values()]))
             for name in result.config.networks
-            if all(key in row[name] for row in result.rows.values())
+            if all(key in row.get(name, {}) for row in result.rows.values())
         }
-        best = max(means, key=means.__getitem__)
-        sentences.append(text.format(_title(best), means[best]))
+        if means:
+            sentences.append(text.format(leaders(means), 100 * max(means.values())))
     return sentences
 
 
@@ -138,6 +139,6 @@ def _title(name: str) -> str:
 
 def _spread(values: list[float]) -> str:
     if not values:
-        return ""
+        return "–"
     mean = f"{100 * np.mean(values):.2f}"
     return mean if len(values) == 1 else f"{mean} ± {100 * np.std(values, ddof=1):.2f}"

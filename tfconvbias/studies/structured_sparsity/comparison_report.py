@@ -27,6 +27,7 @@ from tfconvbias.training import (
     counted,
     environment_note,
     format_table,
+    leaders,
     write_page,
 )
 
@@ -97,7 +98,7 @@ def write_comparison_report(
             "the best validation accuracy ran with every seed. Test images were used once, at the "
             "end.",
             f"Data set {row['dataset']}, {row['num_train']:,} training and {row['num_test']:,} "
-            f"test images, {environment_note(result.folder.environment())}.",
+            f"test images. Trained on {environment_note(result.folder.environment())}.",
         ],
         findings=[
             *([] if missing is None else [missing.summary]),
@@ -120,12 +121,12 @@ def comparison_table(result: ComparisonResult) -> list[dict[str, str]]:
                 {
                     "method": TITLES[method],
                     "budget": _share(budget),
-                    "chosen": str(setting),
-                    "validation, %": _spread(_percents(rows, "val_accuracy")),
                     "test, %": _spread(_percents(rows, "test_accuracy")),
+                    "validation, %": _spread(_percents(rows, "val_accuracy")),
                     "multiply-adds": f"{100 * _mean(rows, 'multiply_adds_ratio'):.1f} %",
                     "of them not zero": f"{100 * _mean(rows, 'nonzero_multiply_adds_ratio'):.1f} %",
                     "weights left": f"{_mean(rows, 'nonzeros'):,.0f}",
+                    "chosen": str(setting),
                 }
             )
     return table
@@ -162,12 +163,13 @@ def comparison_findings(result: ComparisonResult) -> list[str]:
 def _most_accurate(result: ComparisonResult) -> str:
     """Where there is nothing to compare with, the best of all."""
     cells = [(m, b) for m in result.config.methods for b in result.config.budgets_of(m)]
-    best = max(cells, key=lambda cell: _mean(result.of(*cell), "test_accuracy"))
-    accuracy = 100 * _mean(result.of(*best), "test_accuracy")
-    return (
-        f"Highest test accuracy: {TITLES[best[0]]} at a budget of {_share(best[1])}, "
-        f"{accuracy:.2f} %."
-    )
+    means = {
+        f"{TITLES[method]} at a budget of {_share(budget)}": _mean(
+            result.of(method, budget), "test_accuracy"
+        )
+        for method, budget in cells
+    }
+    return f"Highest test accuracy: {leaders(means)}, {100 * max(means.values()):.2f} %."
 
 
 def _best(result: ComparisonResult, methods: Sequence[str], budget: float) -> str:
@@ -179,8 +181,8 @@ def _tried_table(result: ComparisonResult) -> list[dict[str, str]]:
         {
             "method": TITLES[row["method"]],
             "budget": _share(row["budget"]),
-            "setting": str(result.config.settings(row["method"])[row["setting"]]),
             "validation, %": f"{100 * row['val_accuracy']:.2f}",
+            "setting": str(result.config.settings(row["method"])[row["setting"]]),
         }
         for row in result.tried
     ]

@@ -7,7 +7,11 @@ from pathlib import Path
 from tfconvbias.arguments import checked
 from tfconvbias.studies.structured_sparsity.config import SparsityConfig
 from tfconvbias.studies.structured_sparsity.figures import width_figure
-from tfconvbias.studies.structured_sparsity.report import sparsity_findings, write_sparsity_report
+from tfconvbias.studies.structured_sparsity.report import (
+    sparsity_findings,
+    trained_on,
+    write_sparsity_report,
+)
 from tfconvbias.studies.structured_sparsity.result import SparsityResult
 from tfconvbias.studies.structured_sparsity.sweep import run_sparsity
 from tfconvbias.training import (
@@ -83,7 +87,7 @@ def report_sparsity_depth(config: DepthConfig) -> None:
         "Structured sparsity and depth",
         {"": table},
         figures,
-        [],
+        list(dict.fromkeys(map(trained_on, results.values()))),
         findings=notes if missing is None else [missing.summary, *notes],
         settings=config.sweep,
         folders={name: result.folder for name, result in results.items()},

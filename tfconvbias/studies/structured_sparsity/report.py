@@ -42,15 +42,13 @@ def write_sparsity_report(result: SparsityResult) -> Path:
         The path of the page.
     """
     kind = "residual" if result.config.residual else "plain"
-    found = environment_note(result.folder.part("base").environment())
     return write_page(
         result.folder.path / "report.html",
         f"Structured sparsity: {result.config.base}, {kind}",
         {"Networks": sparsity_table(result), "Layers": layer_table(result)},
         sparsity_figures(result),
         [
-            f"Data set {result.base['dataset']}, {result.base['num_train']:,} training and "
-            f"{result.base['num_test']:,} test images, {found}.",
+            trained_on(result),
             "Times are those of the inference of one batch, as ratios to the base's in the same "
             "process: medians over turns in which both are timed. Test accuracies are those after "
             "the last epoch.",
@@ -58,6 +56,15 @@ def write_sparsity_report(result: SparsityResult) -> Path:
         findings=sparsity_findings(result),
         settings=result.config,
         folders={"all networks": result.folder},
+    )
+
+
+def trained_on(result: SparsityResult) -> str:
+    """The images of a sweep, and where it ran, in sentences."""
+    row, found = result.base, result.folder.part("base").environment()
+    return (
+        f"Data set {row['dataset']}, {row['num_train']:,} training and {row['num_test']:,} test "
+        f"images. Trained on {environment_note(found)}."
     )
 
 
