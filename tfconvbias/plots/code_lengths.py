@@ -22,8 +22,13 @@ def code_lengths(models: Sequence[str], bits: Mapping[str, Sequence[float]]) -> 
         A figure with one panel; the kinds differ by marker and colour.
 
     Raises:
-        ValueError: If a kind has not one number for each model.
+        ValueError: If there is no model or no kind, or a kind has not one number for each model.
     """
+    if not models or not bits:
+        raise ValueError(
+            "`models` and `bits` must hold one name or more. "
+            f"Received: models={list(models)}, bits of {list(bits)}"
+        )
     for name, values in bits.items():
         if len(values) != len(models):
             raise ValueError(

@@ -56,7 +56,10 @@ def leaders(accuracies: Mapping[str, float]) -> str:
     """Whose accuracy is the highest, in words; those that are shown alike are named together.
 
     Args:
-        accuracies: Name → accuracy, a fraction.
+        accuracies: Name → accuracy, a fraction; one name or more.
+
+    Raises:
+        ValueError: If there is no name.
 
     Example:
         >>> leaders({"a": 0.5, "b": 0.6}), leaders({"a": 0.5, "b": 0.500001, "c": 0.1})
@@ -64,6 +67,8 @@ def leaders(accuracies: Mapping[str, float]) -> str:
         >>> leaders(dict.fromkeys("abcde", 0.1))
         'a and 4 others alike'
     """
+    if not accuracies:
+        raise ValueError("`accuracies` must name someone. Received: none")
     most = percent(max(accuracies.values()))
     first, *others = (name for name, value in accuracies.items() if percent(value) == most)
     if not others:

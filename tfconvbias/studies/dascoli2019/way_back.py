@@ -21,6 +21,7 @@ from tfconvbias.training import (
     Workplace,
     build_dataset,
     compile_classifier,
+    counted,
     environment,
     evaluate,
     fit,
@@ -185,7 +186,7 @@ def train_start(place: Workplace, config: WayBackConfig, *, seed: int) -> Finish
     if is_new:
         place.deadline.pause_before(f"cnn, seed {seed}")
     one.train_start()
-    return Finished(f"{config.switch_time} epochs", is_new)
+    return Finished(counted(config.switch_time, "epoch"), is_new)
 
 
 def train_network(place: Workplace, config: WayBackConfig, *, seed: int, name: str) -> Finished:

@@ -7,7 +7,15 @@ from typing import Any
 
 import filelock
 
-from tfconvbias.training import ConfigError, RunConfig, dataset_label, label, read_json, write_json
+from tfconvbias.training import (
+    ConfigError,
+    RunConfig,
+    counted,
+    dataset_label,
+    label,
+    read_json,
+    write_json,
+)
 
 Chosen = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 """Data set → epochs → network and optimizer, such as "S-FC, SGD" → fields of `RunConfig`."""
@@ -71,5 +79,5 @@ def settings_of(chosen: Chosen, row: str, config: RunConfig) -> dict[str, Any]:
     )
     raise ConfigError(
         f"The settings have none for {row} on {dataset_label(config.dataset)} after "
-        f"{config.epochs} epochs. They have some for {known}."
+        f"{counted(config.epochs, 'epoch')}. They have some for {known}."
     )

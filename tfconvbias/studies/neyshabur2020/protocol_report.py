@@ -77,7 +77,11 @@ def report_protocol(protocol: Protocol) -> None:
     print(f"Report: {folder / 'report.html'}")
     if runs.missing is not None:
         raise runs.missing
-    lost = [f"{o.row}, {o.epochs} epochs, seed {seed}" for o in outcomes for seed in o.diverged]
+    lost = [
+        f"{o.row}, {counted(o.epochs, 'epoch')}, seed {seed}"
+        for o in outcomes
+        for seed in o.diverged
+    ]
     if lost:
         raise TrainingDivergedError(f"Diverged: {'; '.join(lost)}.")
 
@@ -91,12 +95,13 @@ def _write(
     missing: MissingRunsError | None,
 ) -> None:
     tests = {
-        f"{o.row}, {dataset_label(o.dataset)}, {o.epochs} epochs, seed {test.row['seed']}": test
+        f"{o.row}, {dataset_label(o.dataset)}, {counted(o.epochs, 'epoch')}, "
+        f"seed {test.row['seed']}": test
         for o in outcomes
         for test in o.tests
     }
     diverged = [
-        f"Diverged: {o.row}, {dataset_label(o.dataset)}, {o.epochs} epochs, seed {seed}."
+        f"Diverged: {o.row}, {dataset_label(o.dataset)}, {counted(o.epochs, 'epoch')}, seed {seed}."
         for o in outcomes
         for seed in o.diverged
     ]

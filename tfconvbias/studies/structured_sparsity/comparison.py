@@ -19,6 +19,7 @@ from tfconvbias.training import (
     TrainingDivergedError,
     Workplace,
     build_dataset,
+    counted,
     environment,
     run_tasks,
 )
@@ -107,7 +108,7 @@ def run_seed(place: Workplace, config: ComparisonConfig, *, seed: int) -> Finish
     """Try all settings with the first seed, or train the chosen ones with another, as a task."""
     folder = RunFolder(config.sweep.run_dir)
     cells = _Comparison(config, place.dataset(config.sweep), folder, place.deadline)
-    return Finished(f"{cells.train(seed)} networks")
+    return Finished(counted(cells.train(seed), "network"))
 
 
 def _task(config: ComparisonConfig, seed: int, *needs: str) -> Task:

@@ -25,7 +25,7 @@ from tfconvbias.studies.structured_sparsity.steps import (
     reduce,
     train,
 )
-from tfconvbias.training import Deadline, History, RunFolder
+from tfconvbias.training import Deadline, History, RunFolder, counted
 
 _BISECTIONS = 12
 _SMALLEST_NORM, _LARGEST_NORM = 1e-4, 1e2
@@ -278,7 +278,7 @@ class SeedTrainings:
     ) -> History:
         if isinstance(optimizer, float):
             optimizer = momentum_sgd(self.sweep, self.dataset, optimizer, epochs)
-        self.sweep.tell(f"[{place}] {epochs} epochs")
+        self.sweep.tell(f"[{place}] {counted(epochs, 'epoch')}")
         return train(
             self.sweep,
             self.dataset,

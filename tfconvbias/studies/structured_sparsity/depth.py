@@ -23,6 +23,7 @@ from tfconvbias.training import (
     Task,
     Workplace,
     build_dataset,
+    counted,
     format_table,
     run_tasks,
     write_page,
@@ -137,7 +138,7 @@ def run_network(place: Workplace, config: DepthConfig, *, name: str) -> Finished
     """One of the two sweeps, as a task."""
     sweep = config.sweep_of(name)
     result = run_sparsity(sweep, place.dataset(config.sweep), place.deadline)
-    return Finished(f"{len(result.rows)} networks")
+    return Finished(counted(len(result.rows), "network"))
 
 
 @checked

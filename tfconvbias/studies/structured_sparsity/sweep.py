@@ -22,7 +22,7 @@ from tfconvbias.studies.structured_sparsity.steps import (
     reduce,
     train,
 )
-from tfconvbias.training import Deadline, History, RunFolder, build_dataset, environment
+from tfconvbias.training import Deadline, History, RunFolder, build_dataset, counted, environment
 from tfconvbias.training.batches import check_batch_size
 
 
@@ -179,7 +179,7 @@ class _Sweep:
         optimizer: keras.optimizers.Optimizer,
         watchers: Sequence[keras.callbacks.Callback] = (),
     ) -> History:
-        self.config.tell(f"[{name}] {epochs} epochs")
+        self.config.tell(f"[{name}] {counted(epochs, 'epoch')}")
         self.histories[name] = train(
             self.config,
             self.dataset,
