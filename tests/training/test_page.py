@@ -95,8 +95,20 @@ def test_panels_side_by_side_are_stacked_for_a_phone():
     assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
     assert tuple(figure.get_size_inches()) == pytest.approx((width / 3, 3 * height))
     single = plots.accuracy_pairs({"m": (50, 60)}, ("a", "b"))
-    for other in (plots.filter_images(np.ones((9, 8, 8, 3))), single):
-        assert not plots.stack_panels(other)
+    assert not plots.stack_panels(single)
+
+
+@pytest.mark.parametrize(("num", "rows"), [(9, 3), (5, 2)])
+def test_filters_stand_four_in_a_row_on_a_phone(num, rows):
+    figure = plots.filter_images(np.ones((num, 8, 8, 3)))
+    assert plots.stack_panels(figure)
+    places = [axis.get_subplotspec() for axis in figure.axes]
+    assert {place.get_geometry()[:2] for place in places} == {(rows, 4)}
+    assert [place.num1 for place in places] == list(range(num))
+    # No more than what a phone shows without scrolling.
+    width, height = figure.get_size_inches()
+    assert width < 4.5 and 1 < height / rows < 1.7
+    assert not plots.stack_panels(plots.filter_images(np.ones((3, 8, 8, 3)), columns=4))
 
 
 def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():

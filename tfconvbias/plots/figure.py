@@ -17,6 +17,7 @@ COLORBAR = "<colorbar>"
 
 _LINE_STYLES = ("-", "--", "-.", ":")
 _MOST_LETTERS = 50
+_NARROW_IMAGES = 4
 
 
 def legend_below(figure: Figure, axis: Axes, columns: int) -> None:
@@ -46,18 +47,28 @@ def panels(num: int, width: float = 5.0, height: float = 3.6) -> tuple[Figure, l
 def stack_panels(figure: Figure) -> bool:
     """Put panels that stand side by side one below another, for a narrow screen.
 
+    Many small images, such as filters, are put four in a row.
+
     Returns:
-        Whether it was done: a figure of one panel or of several rows stays as it is.
+        Whether it was done: a figure of one panel or of several rows of curves stays as it is.
     """
     axes = [axis for axis in figure.axes if axis.get_label() != COLORBAR]
     specs = [axis.get_subplotspec() for axis in axes]
-    if len(axes) < 2 or any(s is None or s.get_geometry()[:2] != (1, len(axes)) for s in specs):
+    shapes = {None if spec is None else spec.get_geometry()[:2] for spec in specs}
+    shape = shapes.pop() if len(shapes) == 1 else None
+    if shape is None or len(axes) < 2:
         return False
-    grid = GridSpec(len(axes), 1, figure=figure)
-    for row, axis in enumerate(axes):
-        axis.set_subplotspec(grid[row])
+    rows, columns = shape
+    are_images = len(axes) == len(figure.axes) and all(axis.images for axis in axes)
+    fewer = _NARROW_IMAGES if are_images and columns > _NARROW_IMAGES else 1
+    if fewer == 1 and shape != (1, len(axes)):
+        return False
+    more = -(-len(axes) // fewer)
+    grid = GridSpec(more, fewer, figure=figure)
+    for index, axis in enumerate(axes):
+        axis.set_subplotspec(grid[index])
     width, height = figure.get_size_inches()
-    figure.set_size_inches(width / len(axes), height * len(axes))
+    figure.set_size_inches(width * fewer / columns, height * more / rows)
     for legend in list(figure.legends):
         names = [text.get_text() for text in legend.get_texts()]
         handles = [handle for handle in legend.legend_handles if handle is not None]
