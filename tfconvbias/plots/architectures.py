@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import legend_below, panels, whole_numbers, within_percent
+from tfconvbias.plots.figure import WholeNumbers, legend_below, panels, within_percent
 
 _STYLES: Mapping[str, Mapping[str, Any]] = {
     "line": {"marker": "o", "linestyle": "-"},
@@ -194,7 +194,7 @@ def path_curves(
             # Each training's first row is measured before its first step, where the last one ended.
             start += len(values) - 1
         axis.set(xlabel="epoch", ylabel=label)
-        axis.xaxis.set_major_locator(whole_numbers())
+        axis.xaxis.set_major_locator(WholeNumbers())
         axis.grid(alpha=0.3)
     legend_below(figure, axes[0], len(stages))
     return figure

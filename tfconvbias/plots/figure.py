@@ -99,9 +99,11 @@ def within_percent(axis: Axes) -> None:
     axis.set_ylim(low - room, high + room)
 
 
-def whole_numbers() -> MaxNLocator:
+class WholeNumbers(MaxNLocator):
     """Ticks for an axis that counts, such as one of epochs."""
-    return MaxNLocator("auto", steps=[1, 2, 5, 10], integer=True)
+
+    def __init__(self) -> None:
+        super().__init__("auto", steps=[1, 2, 5, 10], integer=True)
 
 
 @checked

@@ -16,7 +16,7 @@ from matplotlib.patches import StepPatch
 from matplotlib.text import Annotation
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import COLORBAR, has_named_ticks, shortened
+from tfconvbias.plots.figure import COLORBAR, WholeNumbers, has_named_ticks, shortened
 
 _DASHES = {"-": "solid", "--": "dashed", ":": "dotted", "-.": "dashdot"}
 _MARKERS = {
@@ -283,9 +283,18 @@ class _Panel:
         self.plot.height = 320 + 26 * len(items)
 
     def _ticks(self) -> None:
-        """Matplotlib's ticks where it chose their texts, or where Bokeh lacks the scale."""
+        """Matplotlib's ticks where it chose their texts, or where Bokeh lacks the scale.
+
+        Axes that count have no ticks between whole numbers.
+        """
+        from bokeh.models import BasicTicker
+
         for name, drawn in (("x", self.plot.xaxis), ("y", self.plot.yaxis)):
             axis = getattr(self.axis, f"{name}axis")
+            counts = isinstance(axis.get_major_locator(), WholeNumbers)
+            if counts and axis.get_scale() == "linear":
+                drawn.ticker = BasicTicker(min_interval=1, num_minor_ticks=0)
+                continue
             texts = [_plain(t.get_text().replace("\\$", "$")) for t in axis.get_ticklabels()]
             is_chosen = has_named_ticks(axis)
             if not is_chosen and _scale(self.axis, name) == axis.get_scale():

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import curve_style, legend_under, panels, whole_numbers
+from tfconvbias.plots.figure import WholeNumbers, curve_style, legend_under, panels
 
 
 @checked
@@ -70,7 +70,7 @@ def sharpness_and_accuracy(histories: Mapping[str, Mapping[str, Sequence[float]]
                 step, values, color=color, linestyle=style, label=f"{name}, {name_of_set}"
             )
     accuracy.set(xlabel="step", ylabel="accuracy, %", ylim=(0, 101.5))
-    accuracy.xaxis.set_major_locator(whole_numbers())
+    accuracy.xaxis.set_major_locator(WholeNumbers())
     for axis, title in zip((sharpness, accuracy), ("sharpness", "accuracy"), strict=True):
         _finish(axis, title)
     return figure
@@ -219,7 +219,7 @@ def _sharpness(axis: Axes, histories: Mapping[str, Mapping[str, Sequence[float]]
     first = next(iter(histories.values()))
     axis.plot(first["step"], first["edge"], color="black", linestyle="--", label="edge 2/η")
     axis.set(xlabel="step", ylabel="sharpness (½ MSE)", ylim=(0, 2.5 * first["edge"][-1]))
-    axis.xaxis.set_major_locator(whole_numbers())
+    axis.xaxis.set_major_locator(WholeNumbers())
 
 
 def _bars(

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
 from tfconvbias.plots.figure import (
+    WholeNumbers,
     curve_style,
     legend_below,
     panels,
-    whole_numbers,
     within_percent,
 )
 
@@ -48,7 +48,7 @@ def accuracy_curves(histories: Mapping[str, History], title: str | None = None) 
         axis.set(xlabel="epoch", ylabel=label)
         if scale == 100:
             within_percent(axis)
-        axis.xaxis.set_major_locator(whole_numbers())
+        axis.xaxis.set_major_locator(WholeNumbers())
         axis.grid(alpha=0.3)
     legend_below(figure, axes[0], _LEGEND_COLUMNS)
     if title:
@@ -96,7 +96,7 @@ def nonzero_curves(
                 fontsize="x-small",
             )
         axis.set(xlabel="epoch", ylabel="non-zero weights", title=layer, yscale="log")
-        axis.xaxis.set_major_locator(whole_numbers())
+        axis.xaxis.set_major_locator(WholeNumbers())
         axis.grid(alpha=0.3)
     legend_below(figure, axes[0], _LEGEND_COLUMNS)
     return figure

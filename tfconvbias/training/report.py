@@ -175,12 +175,14 @@ def write_report(
         if drawn is not None:
             images, least = drawn
             window = min(_WINDOW, *images.shape[1:3])
+            square = f" The square is the {window}×{window} window with most of the weight."
+            if window == min(images.shape[1:3]):
+                square = ""  # it would be the whole image
             localities.append({"model": name, **locality_cells(model, first_layer, least)})
             figures[f"filters {name}"] = (
                 f"{name}: input weights of first-layer units, drawn at random among those with "
                 f"at least {least} non-zero weights. Each is scaled by its own largest weight; "
-                "zero is grey. The square is the "
-                f"{window}×{window} window with most of the weight.",
+                f"zero is grey.{square}",
                 plots.filter_images(images, title=name, window=window),
             )
     tables = {"": table_rows(results)}
