@@ -115,7 +115,7 @@ def test_interactive_figures_hold_the_numbers_of_the_drawn_ones():
     first, *_ = plots.interactive(plots.accuracy_curves({"run": HISTORY, "two": HISTORY}))
     found = json.dumps(first)
     assert '"shown_y"' in found
-    assert found.count('"min_interval": 1,') == 1  # epochs are whole, losses are not
+    assert found.count('"min_interval": 1') == 1  # epochs are whole, losses are not
     assert found.count(json.dumps([3.0, 2.0, 1.0])) >= 2
     (bars,) = plots.interactive(plots.accuracy_pairs({"m": (50, 60), "n": (70, 80)}, ("a", "b")))
     # The bars of one name are one part, with the values that the pointer shows.
