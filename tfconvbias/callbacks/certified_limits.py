@@ -23,9 +23,9 @@ def check_run(model) -> None:
     Raises:
         ValueError: With what is expected and what was found.
     """
-    if keras.config.backend() not in ("tensorflow", "torch"):
+    if keras.config.backend() not in ("tensorflow", "jax", "torch"):
         raise ValueError(
-            "Certified sparse training needs the TensorFlow or the PyTorch backend. "
+            "Certified sparse training needs the TensorFlow, the JAX or the PyTorch backend. "
             f"Received: the backend {keras.config.backend()!r}"
         )
     if type(model).train_step is not keras.Model.train_step:
@@ -38,6 +38,12 @@ def check_run(model) -> None:
         raise ValueError(
             "Certified sparse training runs on one device. Received: a strategy over "
             f"{strategy.num_replicas_in_sync} replicas"
+        )
+    distribution = keras.distribution.distribution()
+    if distribution is not None:
+        raise ValueError(
+            "Certified sparse training runs on one device. Received: the distribution "
+            f"{type(distribution).__name__}"
         )
     if not model.trainable_variables:
         raise ValueError(

@@ -93,10 +93,13 @@ class CertifiedSparsity(keras.callbacks.Callback):
 
     The model stays the object that was compiled, and after each epoch, before validation and the
     other callbacks, its kernels hold the weights. Between the steps of an epoch, the kernel of a
-    layer that trains on its non-zeros is empty; a saved model is complete even then. If another
-    callback raises an exception there, or on PyTorch the data do, `put_back()` brings the weights
-    back. The products run on the processor, whatever the rest of the model runs on. The training
-    step is not compiled by XLA while a layer is sparse. Validation runs on the dense kernels. The
+    layer that trains on its non-zeros is empty on TensorFlow and PyTorch; a saved model is complete
+    even then. If another callback raises an exception there, or on PyTorch the data do,
+    `put_back()` brings the weights back. On JAX, Keras takes the weights of all layers out of the
+    model during an epoch; a callback that asks for `self.model` gets them all, which takes longer
+    than a sparse step if it does so after every batch. The products run on the processor, whatever
+    the rest of the model runs on. The training step is not compiled by XLA on TensorFlow while a
+    layer is sparse; on JAX it is, up to the products. Validation runs on the dense kernels. The
     callback adds `checked/<layer>` and `returned/<layer>` to the logs of each epoch (NaN while the
     layer is dense); put it before callbacks that write them.
 
@@ -116,13 +119,12 @@ class CertifiedSparsity(keras.callbacks.Callback):
         verbose: 1 prints `summary()` when training ends.
 
     Raises:
-        ValueError: For arguments out of range. When training begins: on JAX, whose training step is
-            one compiled function without state; if the optimizer is not `BetaLasso`, or uses
-            momentum, `weight_decay`, `clipnorm`, `global_clipnorm`, `use_ema` or gradient
-            accumulation, with which a zero weight's future depends on more than its gradient in one
-            step; if the model has a `train_step` of its own or is distributed; if no layer can be
-            sparse. (`clipvalue`, `loss_scale_factor`, and schedules for η, λ and β are exact, as is
-            assigning to them.)
+        ValueError: For arguments out of range. When training begins: if the optimizer is not
+            `BetaLasso`, or uses momentum, `weight_decay`, `clipnorm`, `global_clipnorm`, `use_ema`
+            or gradient accumulation, with which a zero weight's future depends on more than its
+            gradient in one step; if the model has a `train_step` of its own or is distributed; if
+            no layer can be sparse. (`clipvalue`, `loss_scale_factor`, and schedules for η, λ and β
+            are exact, as is assigning to them.)
 
     Example:
         >>> import keras
@@ -171,10 +173,12 @@ class CertifiedSparsity(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Refuse what cannot be trained exactly and find the layers."""
-        check_run(self.model)
+        # On JAX every look at `self.model` makes Keras collect the weights.
+        model = self._fitted = self.model
+        check_run(model)
         self.report = []
-        self._layers = find_layers(self.model, self.layers)
-        self._dense_function = self.model.train_function
+        self._layers = find_layers(model, self.layers)
+        self._dense_function = model.train_function
         self._dense_seconds: dict[str, float] = {}
         # A form that was compiled before is not compiled again when the layers go back to it.
         self._steps: dict[tuple, tuple] = {}
@@ -200,23 +204,25 @@ class CertifiedSparsity(keras.callbacks.Callback):
             optimizer = self.model.optimizer
             kernels = {x: CertifiedKernel(optimizer.threshold, optimizer.clipvalue) for x in layers}
             step = make_step(self.model, kernels)
-            self._steps[key] = step, self._guarded(step.train_function())
+            self._steps[key] = step, self._guarded(step)
         step, self.model.train_function = self._steps[key]
         for layer, kernel in step.kernels.items():
             kernel.counts = self._counts[layer]
         step.take_out()
         self._step = step
 
-    def _guarded(self, function):
-        """`function` of the data, after whose errors the kernels are back in their place.
+    def _guarded(self, step):
+        """The step's train function, after whose errors the kernels are back in their place.
 
-        On TensorFlow the end of the data is such an error where their number is not known before.
+        The end of the data may be such an error where their number is not known before.
         """
+        function = step.train_function()
 
-        def run(data):
+        def run(*arguments):
             try:
-                return function(data)
+                return function(*arguments)
             except BaseException:
+                step.recover()
                 self.put_back()
                 raise
 
@@ -225,7 +231,7 @@ class CertifiedSparsity(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
         """Put the kernels back after the epoch's last step, before anything else reads them."""
         self._last_batch = batch
-        if batch + 1 == self._num_steps or self.model.stop_training:
+        if batch + 1 == self._num_steps or self._fitted.stop_training:
             self.put_back()
         elif self._step is not None and self.choose == "measured":
             self._leave_slow_layers(self._step)
@@ -287,7 +293,8 @@ class CertifiedSparsity(keras.callbacks.Callback):
         """Have the model's kernels hold the weights again and its own training step use them.
 
         This is done after each epoch and each error of a step. Only an exception that another
-        callback, or on PyTorch the data, raises in the middle of an epoch leaves it to be done.
+        callback, or on PyTorch the data, raises in the middle of an epoch leaves it to be done, and
+        on JAX Keras then does it.
         """
         if self._step is not None:
             self._step.put_back()

@@ -17,8 +17,7 @@ from tfconvbias.callbacks.certified_kernel import CertifiedKernel
 class CertifiedStep(ABC):
     """`keras.Model.train_step` with the kernels of some dense layers held by `CertifiedKernel`s.
 
-    The model, its optimizer and all other variables stay what they are. While the kernels are
-    taken out, the variables of the dense kernels hold nothing and cost no memory.
+    The model, its optimizer and all other variables stay what they are.
 
     Args:
         model: A compiled `keras.Model` whose optimizer is a built `BetaLasso`.
@@ -28,42 +27,33 @@ class CertifiedStep(ABC):
     def __init__(self, model, kernels: dict[Any, CertifiedKernel]):
         self.model = model
         self.kernels = kernels
-        self.is_out = False
 
     @abstractmethod
-    def __call__(self, data):
-        """One step on a batch; returns the model's metrics."""
+    def __call__(self, *arguments):
+        """What the backend's `train_step` does with the same arguments."""
 
     @abstractmethod
-    def train_function(self) -> Callable:
-        """What `model.make_train_function` makes of the step, without a compiler."""
-
-    @abstractmethod
-    def hold(self, variable, value: np.ndarray) -> None:
-        """Give a variable a value of any shape, which frees the memory of what it held."""
-
     def take_out(self) -> None:
         """Move the kernels from the layers' variables to the certified kernels."""
-        if not self.is_out:
-            self.is_out = True
-            for layer, kernel in self.kernels.items():
-                kernel.load(ops.convert_to_numpy(layer.kernel))
-                self.hold(layer.kernel, np.zeros(0, layer.kernel.dtype))
-                # A checkpoint in the middle of an epoch holds the kernel as it is.
-                layer.save_own_variables = functools.partial(self._save, layer)
 
+    @abstractmethod
     def put_back(self) -> None:
         """Write the kernels, as trained so far, to the layers' variables."""
-        if self.is_out:
-            self.is_out = False
-            for layer, kernel in self.kernels.items():
-                self.hold(layer.kernel, kernel.dense())
-                del layer.save_own_variables
 
-    def _save(self, layer, store) -> None:
-        self.hold(layer.kernel, self.kernels[layer].dense())
-        type(layer).save_own_variables(layer, store)
-        self.hold(layer.kernel, np.zeros(0, layer.kernel.dtype))
+    def recover(self) -> None:
+        """Bring the model's variables in order after an error in a step, before `put_back`."""
+
+    def train_function(self) -> Callable:
+        """What `model.make_train_function` makes of the step, without Keras' compiler."""
+        model = self.model
+        compiled, jit_compile = model.train_function, model.jit_compile
+        model.train_step, model.jit_compile = self, False
+        try:
+            model.make_train_function(force=True)
+            return model.train_function
+        finally:
+            del model.train_step
+            model.train_function, model.jit_compile = compiled, jit_compile
 
     @contextmanager
     def computing(self, call: Callable):
@@ -75,11 +65,6 @@ class CertifiedStep(ABC):
         finally:
             for layer in self.kernels:
                 del layer.call
-
-    def predict(self, x):
-        """The model's outputs in training."""
-        takes_training = "training" in inspect.signature(self.model.call).parameters
-        return self.model(x, training=True) if takes_training else self.model(x)
 
     def track(self, loss, x) -> None:
         """Counts the loss of a batch in the model's metrics."""
@@ -105,6 +90,49 @@ class CertifiedStep(ABC):
         return sizes
 
 
+class EmptyingStep(CertifiedStep):
+    """A step that empties the kernels' variables, which cost no memory while they are taken out.
+
+    Args:
+        model: As for `CertifiedStep`.
+        kernels: As for `CertifiedStep`.
+    """
+
+    def __init__(self, model, kernels):
+        super().__init__(model, kernels)
+        self.is_out = False
+
+    @abstractmethod
+    def hold(self, variable, value: np.ndarray) -> None:
+        """Give a variable a value of any shape, which frees the memory of what it held."""
+
+    def take_out(self) -> None:
+        if not self.is_out:
+            self.is_out = True
+            for layer, kernel in self.kernels.items():
+                kernel.load(ops.convert_to_numpy(layer.kernel))
+                self.hold(layer.kernel, np.zeros(0, layer.kernel.dtype))
+                # A checkpoint in the middle of an epoch holds the kernel as it is.
+                layer.save_own_variables = functools.partial(self._save, layer)
+
+    def put_back(self) -> None:
+        if self.is_out:
+            self.is_out = False
+            for layer, kernel in self.kernels.items():
+                self.hold(layer.kernel, kernel.dense())
+                del layer.save_own_variables
+
+    def _save(self, layer, store) -> None:
+        self.hold(layer.kernel, self.kernels[layer].dense())
+        type(layer).save_own_variables(layer, store)
+        self.hold(layer.kernel, np.zeros(0, layer.kernel.dtype))
+
+    def predict(self, x):
+        """The model's outputs in training."""
+        takes_training = "training" in inspect.signature(self.model.call).parameters
+        return self.model(x, training=True) if takes_training else self.model(x)
+
+
 def used_elsewhere(layer) -> str:
     """The message of an error: the kernel is read by something else than its layer."""
     return (
@@ -124,6 +152,8 @@ def make_step(model, kernels: dict[Any, CertifiedKernel]) -> CertifiedStep:
     step: type[CertifiedStep]
     if keras.config.backend() == "torch":
         from tfconvbias.callbacks.certified_torch import TorchStep as step
+    elif keras.config.backend() == "jax":
+        from tfconvbias.callbacks.certified_jax import JaxStep as step
     else:
         from tfconvbias.callbacks.certified_tensorflow import TensorFlowStep as step
     return step(model, kernels)

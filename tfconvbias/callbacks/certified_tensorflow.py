@@ -1,7 +1,6 @@
 """A Keras training step on TensorFlow in which some dense layers compute with their non-zeros."""
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -9,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from tfconvbias.callbacks.certified_step import CertifiedStep, used_elsewhere
+from tfconvbias.callbacks.certified_step import EmptyingStep, used_elsewhere
 from tfconvbias.optimizers import StepSizes
 
 
@@ -21,7 +20,7 @@ class _Sums(NamedTuple):
     outputs: Any
 
 
-class TensorFlowStep(CertifiedStep):
+class TensorFlowStep(EmptyingStep):
     """The step in a graph, which calls the products of NumPy arrays."""
 
     def __call__(self, data):
@@ -58,17 +57,6 @@ class TensorFlowStep(CertifiedStep):
                 update = functools.partial(_update, kernel)
                 tf.numpy_function(update, [inputs, gradient, *sizes[layer]], tf.int32)
         return model.compute_metrics(x, y, predicted, sample_weight=sample_weight)
-
-    def train_function(self) -> Callable:
-        model = self.model
-        compiled, jit_compile = model.train_function, model.jit_compile
-        model.train_step, model.jit_compile = self, False
-        try:
-            model.make_train_function(force=True)
-            return model.train_function
-        finally:
-            del model.train_step
-            model.train_function, model.jit_compile = compiled, jit_compile
 
     def hold(self, variable, value: np.ndarray) -> None:
         tf.raw_ops.AssignVariableOp(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from keras import ops
 
-from tfconvbias.callbacks.certified_step import CertifiedStep, used_elsewhere
+from tfconvbias.callbacks.certified_step import EmptyingStep, used_elsewhere
 from tfconvbias.optimizers import StepSizes
 
 
@@ -22,7 +22,7 @@ class _Call:
     gradient: np.ndarray | None = None
 
 
-class TorchStep(CertifiedStep):
+class TorchStep(EmptyingStep):
     """The step as PyTorch carries it out, one operation after the other."""
 
     def __init__(self, model, kernels):

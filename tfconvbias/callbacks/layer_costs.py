@@ -39,14 +39,21 @@ def dense_seconds(shape, dtype, batch: int, needs_input_gradient: bool) -> float
     def update(kernel, direction):
         return hard_threshold_step(kernel, direction, *still)
 
+    wait = lambda: None
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
         products, update = tf.function(products), tf.function(update, jit_compile=True)
+    elif keras.config.backend() == "jax":
+        import jax
+
+        products, update = jax.jit(products), jax.jit(update)
+        wait = lambda: jax.block_until_ready(kernel.value)
 
     def run():
         value = ops.stop_gradient(ops.convert_to_tensor(kernel))
         kernel.assign(update(value, products(value, inputs, gradient)[-1]))
+        wait()
 
     return _median_seconds(run)
 
