@@ -2,19 +2,20 @@
 
     python benchmarks/sparse_training.py [--data FOLDER] [--epochs 8] [--base-channels 8]
         [--l1 4e-4] [--beta 5] [--densities 0.05 0.01 0.003] [--augment none]
+    KERAS_BACKEND=jax python benchmarks/sparse_training.py --model S_FC.keras --rate 0.05
 
 S-FC is trained by β-LASSO on `--data` (an image folder as `tfconvbias.data.load` takes it; the
 embedded motifs without one), dense, and its weights are kept after every epoch. The first layer's
 weights of the epoch whose density is nearest to each of `--densities` are then measured, all in
-this process, turn by turn:
+this process, turn by turn; or those of a saved model (any backend's), at the learning rate given:
 
 - the time of a training step, with and without `CertifiedSparsity`, at the weights and the learning
   rate of that epoch, with `--augment` and without augmentation, and the part of the units that the
   bound did not settle;
 - the time of the first layer's products, gradients and update in such a step;
 - the memory of the first layer's weights and gradients;
-- inference of that layer at batch 1 and 256: `Dense`, `SparseDense`, SciPy, and PyTorch's CSR
-  product where installed;
+- on TensorFlow, inference of that layer at batch 1 and 256: `Dense`, `SparseDense`, SciPy, and
+  PyTorch's CSR product where installed;
 - the size of the layer's `.keras` file.
 
 Times of steps are the lower quartiles of rounds in turn, beside them the processor time of a step,
@@ -79,6 +80,7 @@ def step_seconds(model, x, y, callbacks):
         begins[0] = time.perf_counter()
 
     def end(batch, logs):
+        float(logs["loss"])  # waits for the step where steps are taken in the background
         times.append(time.perf_counter() - begins[0])
 
     timer = keras.callbacks.LambdaCallback(on_train_batch_begin=begin, on_train_batch_end=end)
@@ -158,6 +160,8 @@ def file_sizes(kernel):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="motifs10")
+    parser.add_argument("--model", help="a saved S-FC to measure, not trained; needs --rate")
+    parser.add_argument("--rate", type=float, help="learning rate of the steps from --model")
     parser.add_argument("--base-channels", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--l1", type=float, default=4e-4, help="of layer 1; a quarter elsewhere")
@@ -165,9 +169,12 @@ def main():
     parser.add_argument("--densities", type=float, nargs="+", default=(0.05, 0.01, 0.003))
     parser.add_argument("--augment", default="flip_crop", help="in the measured steps")
     arguments = parser.parse_args()
+    if (arguments.model is None) != (arguments.rate is None):
+        parser.error("--model and --rate are given together")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
+    import numpy as np
 
     from tfconvbias import data, models
     from tfconvbias.callbacks.layer_costs import dense_seconds
@@ -192,24 +199,35 @@ def main():
             rate, arguments.l1 / 4, arguments.beta, l1_overrides={"conv1": arguments.l1}
         )
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        # XLA makes the dense step on a processor slower.
-        model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        # XLA makes TensorFlow's dense step on a processor slower; JAX is nothing without it.
+        jit_compile = keras.config.backend() == "jax"
+        model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=jit_compile)
 
     steps = -(-len(x) // BATCH)
     print(
-        f"S-FC α = {arguments.base_channels}, batch {BATCH}, {steps} steps an epoch, λ = "
+        f"{keras.config.backend()}, S-FC α = {arguments.base_channels}, batch {BATCH}, λ = "
         f"{arguments.l1:g} in layer 1, β = {arguments.beta:g}; {os.cpu_count()} cores, "
         f"{'with' if compiled_products() else 'without'} Numba"
     )
     model = build("flip_crop")
-    compile_model(model, keras.optimizers.schedules.CosineDecay(0.1, steps * arguments.epochs))
-    recorder = Recorder(keras, "conv1")
-    model.fit(x, y, BATCH, arguments.epochs, verbose=0, callbacks=[recorder.callback])
+    if arguments.model:
+        model.set_weights(keras.saving.load_model(arguments.model).get_weights())
+        kernel = keras.ops.convert_to_numpy(model.get_layer("conv1").kernel)
+        density = np.count_nonzero(kernel) / kernel.size
+        snapshots = {density: (density, arguments.rate, model.get_weights())}
+    else:
+        rate = keras.optimizers.schedules.CosineDecay(0.1, steps * arguments.epochs)
+        compile_model(model, rate)
+        recorder = Recorder(keras, "conv1")
+        model.fit(x, y, BATCH, arguments.epochs, verbose=0, callbacks=[recorder.callback])
+        snapshots = {
+            wanted: min(recorder.snapshots, key=lambda s, wanted=wanted: abs(s[0] - wanted))
+            for wanted in arguments.densities
+        }
 
     num_examples = BATCH * min(40, steps)
     measured = {name: build(name) for name in dict.fromkeys((arguments.augment, "none"))}
-    for wanted in arguments.densities:
-        density, rate, weights = min(recorder.snapshots, key=lambda s: abs(s[0] - wanted))
+    for wanted, (density, rate, weights) in snapshots.items():
         print(f"\nlayer 1 at {density:.2%} (nearest to {wanted:.1%}), learning rate {rate:.4f}")
 
         def prepare(model, rate=rate, weights=weights):
@@ -238,8 +256,9 @@ def main():
         )
         model.set_weights(weights)
         kernel = keras.ops.convert_to_numpy(model.get_layer("conv1").kernel)
-        for name, batch, ms in inference(kernel):
-            print(f"  inference of layer 1, batch {batch:<4} {name:<12} {ms:.3f} ms")
+        if keras.config.backend() == "tensorflow":
+            for name, batch, ms in inference(kernel):
+                print(f"  inference of layer 1, batch {batch:<4} {name:<12} {ms:.3f} ms")
         dense, sparse = file_sizes(kernel)
         print(
             f"  file {dense / 1e6:.2f} MB dense, {sparse / 1e6:.3f} MB: {dense / sparse:.1f} times"

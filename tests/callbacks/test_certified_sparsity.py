@@ -242,13 +242,14 @@ def test_stopped_in_the_middle_of_an_epoch():
 
 
 @pytest.mark.skipif(BACKEND == "torch", reason="the error arises outside the step")
-def test_an_error_leaves_the_weights():
+@pytest.mark.parametrize("failing", [0, 3] if BACKEND == "jax" else [3])
+def test_an_error_leaves_the_weights(failing):
     class Failing(keras.utils.PyDataset):
         def __len__(self):
             return 5
 
         def __getitem__(self, index):
-            if index == 3:
+            if index == failing:
                 raise RuntimeError("no such file")
             x, y = _data()
             return x[:BATCH], y[:BATCH]
@@ -260,7 +261,67 @@ def test_an_error_leaves_the_weights():
         model.fit(Failing(), verbose=0, callbacks=[_always()])
     after = model.get_weights()[0]
     assert after.shape == before.shape
-    assert np.any(after != before)
+    assert np.any(after != before) == (failing > 0)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere the kernel is empty in an epoch")
+def test_a_callback_reads_and_writes_the_weights_in_an_epoch():
+    """The certified run sees what the dense run sees, and goes on from what the callback wrote."""
+
+    class Halving(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            if batch % 7 == 3:
+                kernel = self.model.layers[1].kernel
+                self.seen = ops.convert_to_numpy(kernel)
+                if batch == 10:
+                    kernel.assign(np.where(np.arange(40) < 20, self.seen / 2, 0))
+
+    runs = []
+    for sparsity in (None, _always()):
+        halving = Halving()
+        _, seen, _ = _run(_mlp, sparsity, "float64", 2, [halving], beta=3.0)
+        runs.append([halving.seen, seen[-1][0]])
+    for one, other in zip(*runs, strict=True):
+        np.testing.assert_array_equal(one != 0, other != 0)
+        np.testing.assert_allclose(other, one, atol=EXACT)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="the step is handed its state")
+def test_several_steps_in_one_execution():
+    weights = []
+    for sparsity in (None, _always()):
+        model = _mlp("float64")
+        model.compile(_optimizer(2), "sparse_categorical_crossentropy", steps_per_execution=5)
+        callbacks = [sparsity] if sparsity else []
+        model.fit(*_data("float64"), BATCH, epochs=2, verbose=0, callbacks=callbacks)
+        weights.append(model.get_weights())
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(other, one, atol=EXACT)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="Keras distributes on JAX")
+def test_a_distribution_is_refused():
+    model = _mlp()
+    model.compile(_optimizer(1), "sparse_categorical_crossentropy")
+    devices = keras.distribution.list_devices()
+    with keras.distribution.DataParallel(devices=devices[:1]).scope():
+        with pytest.raises(ValueError, match="Received: the distribution DataParallel"):
+            model.fit(*_data(), BATCH, verbose=0, callbacks=[_always()])
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere it has no gradient and stays")
+def test_a_layer_that_is_not_called():
+    """JAX gives its kernel a gradient of zeros, and β-LASSO pulls the weights."""
+
+    def build(dtype):
+        keras.utils.set_random_seed(0)
+        model = keras.Sequential([keras.Input((20,), dtype=dtype), layers.Dense(3, dtype=dtype)])
+        spare = layers.Dense(4, name="spare", dtype=dtype)
+        spare.build((None, 6))
+        model.layers[0].spare = spare
+        return model
+
+    _check_equal(build, epochs=2)
 
 
 def test_a_callback_that_fails_can_be_followed_by_put_back():

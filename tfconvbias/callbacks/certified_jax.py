@@ -80,7 +80,9 @@ class JaxStep(CertifiedStep):
             kernel.update(inputs, gradient, StepSizes(*map(np.asarray, sizes[index])))
             self._stored[layer] = _StoredKernel(kernel)
         unchanged = iter(others)
-        trainable = [None if place in places else next(unchanged) for place in range(len(trainable))]
+        trainable = [
+            None if place in places else next(unchanged) for place in range(len(trainable))
+        ]
         for layer, place in zip(self.kernels, places, strict=True):
             trainable[place] = self._stored[layer]
         self._latest = (trainable, *rest)
@@ -182,7 +184,9 @@ class JaxStep(CertifiedStep):
         of_metrics = [scope.get_current_value(variable) for variable in model.metrics_variables]
         if optimizer.loss_scale_factor is not None:
             of_sums = [gradient / optimizer.loss_scale_factor for gradient in of_sums]
-        pairs = [_pairs(layer, kernel, calls, inputs, of_sums) for layer, kernel in self.kernels.items()]
+        pairs = [
+            _pairs(layer, kernel, calls, inputs, of_sums) for layer, kernel in self.kernels.items()
+        ]
         return logs, others, (non_trainable, of_optimizer, of_metrics), sizes, pairs
 
     def _find_calls(self, loss_of) -> list[_Call]:
