@@ -71,7 +71,7 @@ def prepare(arguments, file):
 
 def network(keras, arrays, first):
     """S-FC without its preprocessing, its first layer given; all others have their weights."""
-    names = [name for name in dict.fromkeys(key.partition("/")[0] for key in arrays)]
+    names = list(dict.fromkeys(key.partition("/")[0] for key in arrays))
     layers = [keras.layers.Input(arrays["x"].shape[1:]), first]
     for name in names[names.index("conv1") + 1 :]:
         if f"{name}/gamma" in arrays:
@@ -260,7 +260,7 @@ def main():
     if has_peers(arguments.peer_python):
         pythons.update(dict.fromkeys(PEERS, arguments.peer_python))
     with tempfile.TemporaryDirectory() as folder:
-        file = os.path.join(folder, "weights.npz")
+        file = str(Path(folder) / "weights.npz")
         found = prepare(arguments, file)
         print(
             f"first layer at {found:.2%}, batch {BATCH}, learning rate {arguments.rate:g}, "

@@ -40,8 +40,9 @@ class CertifiedStep(ABC):
     def put_back(self) -> None:
         """Write the kernels, as trained so far, to the layers' variables."""
 
+    @abstractmethod
     def recover(self) -> None:
-        """Bring the model's variables in order after an error in a step, before `put_back`."""
+        """Give the model's other variables their values after an error in a step."""
 
     def train_function(self) -> Callable:
         """What `model.make_train_function` makes of the step, without Keras' compiler."""
@@ -121,6 +122,9 @@ class EmptyingStep(CertifiedStep):
             for layer, kernel in self.kernels.items():
                 self.hold(layer.kernel, kernel.dense())
                 del layer.save_own_variables
+
+    def recover(self) -> None:
+        """Nothing to do: the variables hold their values."""
 
     def _save(self, layer, store) -> None:
         self.hold(layer.kernel, self.kernels[layer].dense())

@@ -39,7 +39,6 @@ def dense_seconds(shape, dtype, batch: int, needs_input_gradient: bool) -> float
     def update(kernel, direction):
         return hard_threshold_step(kernel, direction, *still)
 
-    wait = lambda: None
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -47,13 +46,11 @@ def dense_seconds(shape, dtype, batch: int, needs_input_gradient: bool) -> float
     elif keras.config.backend() == "jax":
         import jax
 
-        products, update = jax.jit(products), jax.jit(update)
-        wait = lambda: jax.block_until_ready(kernel.value)
+        products, update = jax.jit(products), _waiting(jax.jit(update))
 
     def run():
         value = ops.stop_gradient(ops.convert_to_tensor(kernel))
         kernel.assign(update(value, products(value, inputs, gradient)[-1]))
-        wait()
 
     return _median_seconds(run)
 
@@ -74,6 +71,13 @@ def sparse_seconds(kernel, batch: int, needs_input_gradient: bool) -> float:
         certified.update(inputs, gradient, still)
 
     return _median_seconds(run)
+
+
+def _waiting(function):
+    """A compiled function of JAX that returns when its result is there."""
+    import jax
+
+    return lambda *arguments: jax.block_until_ready(function(*arguments))
 
 
 def _activations(shape, dtype, batch):
