@@ -16,6 +16,8 @@ STEPS, BATCH = 24, 16
 EXACT = 1e-5 if BACKEND == "torch" else 1e-12
 # On JAX, Keras runs a step that is not compiled one operation after the other.
 COMPILED = BACKEND == "jax"
+# A run compiles for seconds there, and these settings are NumPy's work on every backend.
+_NOT_ON_JAX = pytest.mark.skipif(BACKEND == "jax", reason="the same as on another backend")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -128,12 +130,12 @@ def _check_equal(build, dtype="float64", tolerance=EXACT, **changes):
     [
         ({"beta": 40.0, "epochs": 12}, 0, 0),
         ({"beta": 2.0, "epochs": 12}, 100, None),
-        ({"beta": 5.0, "threshold": "soft"}, 40, None),
-        ({"beta": 5.0, "clipvalue": 0.02}, 0, None),
+        pytest.param({"beta": 5.0, "threshold": "soft"}, 40, None, marks=_NOT_ON_JAX),
+        pytest.param({"beta": 5.0, "clipvalue": 0.02}, 0, None, marks=_NOT_ON_JAX),
         ({"beta": 5.0, "loss_scale_factor": 64.0}, 1, None),
         ({"beta": keras.optimizers.schedules.PolynomialDecay(0.0, 80, 10.0)}, 1, None),
         ({"l1": keras.optimizers.schedules.PolynomialDecay(0.0, 80, 4e-3), "beta": 5.0}, 1, None),
-        ({"l1_overrides": {"fc1": 5e-3}, "beta": 5.0}, 1, None),
+        pytest.param({"l1_overrides": {"fc1": 5e-3}, "beta": 5.0}, 1, None, marks=_NOT_ON_JAX),
     ],
     ids=["none returns", "many return", "soft", "clip", "scale", "beta", "l1", "overrides"],
 )

@@ -177,7 +177,7 @@ class JaxStep(CertifiedStep):
             sizes = list(self.apply(gradients, variables).values())
         others = [scope.get_current_value(variable) for variable in variables]
         of_optimizer = [scope.get_current_value(variable) for variable in optimizer.variables]
-        state = zip(model.metrics_variables, of_metrics, strict=True)
+        state = list(zip(model.metrics_variables, of_metrics, strict=True))
         with keras.StatelessScope(state_mapping=state) as scope:
             self.track(loss, x)
             logs = model.compute_metrics(x, y, predicted, sample_weight)
