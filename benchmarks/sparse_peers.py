@@ -185,7 +185,7 @@ def file_sizes(model):
     """Bytes of the saved model, as it is and compressed."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.keras"
-        model.save(file)
+        model.save(file, include_optimizer=False)
         content = file.read_bytes()
     return {"file": len(content), "gzip": len(gzip.compress(content))}
 
