@@ -65,11 +65,10 @@ class JaxStep(CertifiedStep):
 
     def __call__(self, state, data):
         trainable, *rest = state
-        trainable = list(trainable)
         places = self._places()
         for (layer, kernel), place in zip(self.kernels.items(), places, strict=True):
             if layer not in self._stored or not self._stored[layer].is_kept_by(trainable[place]):
-                kernel.load(np.asarray(trainable[place]))
+                kernel.load(np.asarray(jnp.asarray(trainable[place])))
         others = [value for place, value in enumerate(trainable) if place not in places]
         self._number = (self._number + 1) % 2**31
         logs, others, rest, sizes, pairs = self._compute(others, rest, np.int32(self._number), data)
@@ -79,13 +78,8 @@ class JaxStep(CertifiedStep):
             inputs, gradient = (np.concatenate(part, axis=1) for part in pairs[index])
             kernel.update(inputs, gradient, StepSizes(*map(np.asarray, sizes[index])))
             self._stored[layer] = _StoredKernel(kernel)
-        unchanged = iter(others)
-        trainable = [
-            None if place in places else next(unchanged) for place in range(len(trainable))
-        ]
-        for layer, place in zip(self.kernels, places, strict=True):
-            trainable[place] = self._stored[layer]
-        self._latest = (trainable, *rest)
+        kernels = [self._stored[layer] for layer in self.kernels]
+        self._latest = (self._together(kernels, others), *rest)
         return logs, self._latest
 
     def train_function(self) -> Callable:
@@ -128,6 +122,13 @@ class JaxStep(CertifiedStep):
             for layer in self.kernels
         ]
 
+    def _together(self, kernels, others) -> list:
+        """The values of the model's trainable variables in their order."""
+        values = list(others)
+        for place, kernel in sorted(zip(self._places(), kernels, strict=True), key=lambda p: p[0]):
+            values.insert(place, kernel)
+        return values
+
     def _compute_others(self, others, rest, number, data):
         """A step of all that is not certified.
 
@@ -138,12 +139,9 @@ class JaxStep(CertifiedStep):
         model, optimizer = self.model, self.model.optimizer
         non_trainable, of_optimizer, of_metrics = rest
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        places = self._places()
 
         def loss_of(kernels, others, probes, calls):
-            values = list(others)
-            for place, kernel in sorted(zip(places, kernels, strict=True)):
-                values.insert(place, kernel)
+            values = self._together(kernels, others)
             with self.computing(functools.partial(_call, number, probes, calls)):
                 loss, updates = model.compute_loss_and_updates(
                     values,
