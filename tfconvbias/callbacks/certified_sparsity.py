@@ -96,12 +96,12 @@ class CertifiedSparsity(keras.callbacks.Callback):
     layer that trains on its non-zeros is empty on TensorFlow and PyTorch; a saved model is complete
     even then. If another callback raises an exception there, or on PyTorch the data do,
     `put_back()` brings the weights back. On JAX, Keras takes the weights of all layers out of the
-    model during an epoch; a callback that asks for `self.model` gets them all, which takes longer
-    than a sparse step if it does so after every batch. The products run on the processor, whatever
-    the rest of the model runs on. The training step is not compiled by XLA on TensorFlow while a
-    layer is sparse; on JAX it is, up to the products. Validation runs on the dense kernels. The
-    callback adds `checked/<layer>` and `returned/<layer>` to the logs of each epoch (NaN while the
-    layer is dense); put it before callbacks that write them.
+    model during an epoch; a callback that asks for `self.model` gets them all, and each time that
+    takes time and memory for the whole kernels. The products run on the processor, whatever the
+    rest of the model runs on. The training step is not compiled by XLA on TensorFlow while a layer
+    is sparse; on JAX it is, up to the products. Validation runs on the dense kernels. The callback
+    adds `checked/<layer>` and `returned/<layer>` to the logs of each epoch (NaN while the layer is
+    dense); put it before callbacks that write them.
 
     Numba, if installed (`pip install tfconvbias[sparse]`), makes the sparse steps several times
     faster; at a large learning rate they do not pay without it.
