@@ -18,12 +18,15 @@ call takes some tenths of a millisecond by itself; the calls of the others take 
 """
 
 import argparse
+import functools
 import importlib.util
 import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 BATCH = 128
 DENSITIES = (0.01, 0.003)
@@ -34,7 +37,7 @@ def in_turns(functions, seconds=2.0):
     for function in functions.values():
         for _ in range(3):
             function()
-    times = {name: [] for name in functions}
+    times: dict[str, list[float]] = {name: [] for name in functions}
     end = time.perf_counter() + seconds * len(functions)
     while time.perf_counter() < end and len(times[next(iter(times))]) < 300:
         for name, function in functions.items():
@@ -84,7 +87,7 @@ def nearest(models):
     """The models whose first layers are nearest to the wanted densities."""
     import keras
 
-    best = {}
+    best: dict[float, tuple] = {}
     for model in models:
         found = density(model)
         print(f"first layer {found:.2%}", flush=True)
@@ -94,6 +97,10 @@ def nearest(models):
                 copy.set_weights(model.get_weights())
                 best[wanted] = (found, copy)
     return [best[wanted][1] for wanted in DENSITIES]
+
+
+def _array_of(function, tensor):
+    return function(tensor).numpy()
 
 
 def of_the_layer(model, batch):
@@ -120,10 +127,10 @@ def of_the_layer(model, batch):
             compiled[name] = BlockDense.from_kernel(kernel, found.blocks, rows=found.rows)
     tensor = tf.constant(x)
     signature = [tf.TensorSpec((None, kernel.shape[0]), tf.float32)]
-    functions = {}
+    functions: dict[str, Callable[[], Any]] = {}
     for name, layer in compiled.items():
         function = tf.function(layer, input_signature=signature)
-        functions[name] = lambda function=function: function(tensor).numpy()
+        functions[name] = functools.partial(_array_of, function, tensor)
     functions.update(of_tflite(dense, x))
     matrix = scipy.sparse.csr_array(kernel.T)
     functions["SciPy CSR"] = lambda: matrix @ x.T
@@ -143,7 +150,7 @@ def of_tflite(dense, x):
     import tensorflow as tf
 
     model = keras.Sequential([keras.Input(x.shape[1:]), dense])
-    functions = {}
+    functions: dict[str, Callable[[], Any]] = {}
     for name, options in (("dense", []), ("sparse", [tf.lite.Optimize.EXPERIMENTAL_SPARSITY])):
         converter = tf.lite.TFLiteConverter.from_keras_model(model)
         converter.optimizations = options
@@ -170,7 +177,7 @@ def of_the_model(model, batch):
     functions, outputs, sizes = {}, [], []
     for name, one in (("dense", model), ("sparsified", small)):
         function = tf.function(lambda x, one=one: one(x, training=False), reduce_retracing=True)
-        functions[name] = lambda function=function: function(tensor).numpy()
+        functions[name] = functools.partial(_array_of, function, tensor)
         outputs.append(functions[name]())
         with tempfile.TemporaryDirectory() as folder:
             one.save(Path(folder) / "model.keras")

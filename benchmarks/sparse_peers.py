@@ -24,6 +24,7 @@ the saved model, as it is and compressed by gzip.
 import argparse
 import gzip
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -31,6 +32,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 BATCH = 128
 STEPS = 40
@@ -51,12 +53,12 @@ def prepare(arguments, file):
     if arguments.model:
         model = keras.saving.load_model(arguments.model)
     else:
-        best = None
+        nearest, weights = math.inf, []
         for model in trained(arguments):
             distance = abs(density(model) - arguments.density)
-            if best is None or distance < best[0]:
-                best = distance, model.get_weights()
-        model.set_weights(best[1])
+            if distance < nearest:
+                nearest, weights = distance, model.get_weights()
+        model.set_weights(weights)
     dataset = data.load(arguments.data)
     images, labels = (part[: STEPS * BATCH] for part in (dataset.x_train, dataset.y_train))
     inputs = keras.Model(model.inputs, model.get_layer("conv1").input)
@@ -172,7 +174,9 @@ def serve(arguments):
             held, saved = sizes()
             print(json.dumps({"held": held, **file_sizes(saved)}), flush=True)
             continue
-        begins, times, busy = [0.0], [], []
+        begins = [0.0]
+        times: list[float] = []
+        busy: list[float] = []
 
         def begin(batch, logs, begins=begins, busy=busy):
             busy.append(time.process_time())
@@ -203,8 +207,10 @@ class Arm:
     def __init__(self, python, name, file, rate):
         command = [python, __file__, "--arm", name, "--weights", file, "--rate", str(rate)]
         variables = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(command, env=variables, text=True, **pipes)
+        pipe = subprocess.PIPE
+        self.process: Any = subprocess.Popen(
+            command, env=variables, text=True, stdin=pipe, stdout=pipe, stderr=pipe
+        )
         self._read()
 
     def ask(self, word):

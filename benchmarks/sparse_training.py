@@ -58,10 +58,15 @@ class Recorder:
         )
 
 
+def nearest(snapshots, wanted):
+    """The snapshot whose density is nearest to the wanted one."""
+    return min(snapshots, key=lambda taken: abs(taken[0] - wanted))
+
+
 def median_ms(run, seconds=1.0):
     """Median time of a call, over about `seconds`."""
     run()
-    times = []
+    times: list[float] = []
     while len(times) < 5 or (sum(times) < seconds and len(times) < 200):
         begin = time.perf_counter()
         run()
@@ -220,10 +225,7 @@ def main():
         compile_model(model, rate)
         recorder = Recorder(keras, "conv1")
         model.fit(x, y, BATCH, arguments.epochs, verbose=0, callbacks=[recorder.callback])
-        snapshots = {
-            wanted: min(recorder.snapshots, key=lambda s, wanted=wanted: abs(s[0] - wanted))
-            for wanted in arguments.densities
-        }
+        snapshots = {wanted: nearest(recorder.snapshots, wanted) for wanted in arguments.densities}
 
     num_examples = BATCH * min(40, steps)
     measured = {name: build(name) for name in dict.fromkeys((arguments.augment, "none"))}
