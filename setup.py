@@ -26,6 +26,7 @@ TENSORFLOW = [
     "tensorflow>=2.20",
 ]
 TUNER = ["keras-tuner[bayesian]>=1.4.7"]
+POLICIES = ["optuna>=5"]
 DOCS = [
     "furo>=2025.7.19",
     "griffe>=1.14",
@@ -39,6 +40,7 @@ TEST = [
     "jax>=0.6",
     "mypy>=1.15",
     "numba>=0.61",
+    *POLICIES,
     "pytest>=8",
     "pytest-xdist>=3.6",
     "ruff>=0.11",
@@ -92,6 +94,7 @@ setup(
         "ray": ["ray[default]>=2.40"],
         "mutants": ["cosmic-ray>=8.3", "coverage>=7.5"],
         "pages": ["bokeh>=3.7"],
+        "policies": POLICIES,
         "sparse": ["numba>=0.61"],
         "test": TEST,
         "tensorflow": TENSORFLOW,

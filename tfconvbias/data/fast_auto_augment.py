@@ -11,9 +11,10 @@ from keras import ops
 from tfconvbias.arguments import NonNegativeInt, checked
 from tfconvbias.data.augmentation_policy import Policy, read_policy
 from tfconvbias.data.image_operations import apply_operations
-from tfconvbias.data.operation_tables import operation_tables
+from tfconvbias.data.operation_tables import OperationTables, operation_tables
 
-_DRAWS = 4  # kept or not, sign, place of Cutout (2)
+DRAWS_PER_STEP = 4
+"""Random numbers of a step: whether it is kept, its sign, and the place of Cutout (2)."""
 
 
 @checked
@@ -98,7 +99,7 @@ class FastAutoAugment(keras.layers.Layer):
             )
             for step in range(self.num_steps)
         ]
-        self._probabilities = np.zeros((len(self.policy), self.num_steps), "float32")
+        self._probabilities: Any = np.zeros((len(self.policy), self.num_steps), "float32")
         for number, part in enumerate(self.policy):
             self._probabilities[number, : len(part)] = [probability for _, probability, _ in part]
 
@@ -110,32 +111,38 @@ class FastAutoAugment(keras.layers.Layer):
             (ops.shape(inputs)[0],), dtype="float32", seed=self.seed_generator
         )
         part = ops.minimum(ops.cast(draw * num_parts, "int32"), num_parts - 1)
-        return self.apply_sub_policies(inputs, part)
+        draws = keras.random.uniform(
+            (ops.shape(inputs)[0], DRAWS_PER_STEP * self.num_steps),
+            dtype="float32",
+            seed=self.seed_generator,
+        )
+        return self.apply_sub_policies(inputs, part, draws)
 
-    def apply_sub_policies(self, images: Any, part: Any) -> Any:
-        """Applies given sub-policies; which steps are kept, their signs and places are still drawn.
+    def apply_sub_policies(self, images: Any, part: Any, draws: Any) -> Any:
+        """Applies given sub-policies with given random numbers.
 
         Args:
             images: `(batch, height, width, 3)`, values 0…255; the layer must be built.
             part: `(batch,)` int32, the index of each image's sub-policy.
+            draws: `(batch, 4 · num_steps)` float32, uniform in [0, 1): four numbers per step, which
+                say whether the step is kept, its sign, and the place of Cutout.
 
         Returns:
             Images of the same shape and dtype.
         """
         pixels = ops.cast(images, "int32")
-        draws = keras.random.uniform(
-            (ops.shape(pixels)[0], _DRAWS * self.num_steps),
-            dtype="float32",
-            seed=self.seed_generator,
-        )
         probabilities = ops.take(ops.convert_to_tensor(self._probabilities), part, axis=0)
-        for step, tables in enumerate(self._tables):
-            draw = draws[:, _DRAWS * step : _DRAWS * (step + 1)]
+        for step, tables in enumerate(self._step_tables()):
+            draw = draws[:, DRAWS_PER_STEP * step : DRAWS_PER_STEP * (step + 1)]
             is_kept = draw[:, 0] < probabilities[:, step]
             is_flipped = ops.cast(draw[:, 1] < 0.5, "int32")
             rows = 2 * ops.where(is_kept, part, len(self.policy)) + is_flipped
             pixels = apply_operations(pixels, tables, rows, draw[:, 2:])
         return ops.cast(pixels, images.dtype)
+
+    def _step_tables(self) -> list[OperationTables]:
+        """The tables of each step."""
+        return self._tables
 
     def compute_output_spec(self, inputs, training=None):
         return keras.KerasTensor(inputs.shape, dtype=inputs.dtype)

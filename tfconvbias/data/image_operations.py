@@ -38,7 +38,7 @@ def apply_operations(images: Any, tables: OperationTables, rows: Any, centers: A
     kind = ops.take(_constant(tables.kind), rows)
     if tables.moves:
         images = _move(images, ops.take(_constant(tables.affine), rows, axis=0))
-    if len(tables.lookups) > 1 or tables.kinds & {CONTRAST, AUTO_CONTRAST, EQUALIZE}:
+    if tables.looks_up:
         images = _look_up(images, tables, rows, kind)
     if tables.kinds & {COLOR, SHARPNESS}:
         images = _blend(images, tables, rows, kind)
@@ -188,5 +188,5 @@ def _size(images: Any) -> tuple[Any, int, int]:
     return ops.shape(images)[0], images.shape[1], images.shape[2]
 
 
-def _constant(array: np.ndarray) -> Any:
+def _constant(array: Any) -> Any:
     return ops.convert_to_tensor(array)

@@ -55,6 +55,11 @@ class OperationTables:
         """The kinds that occur."""
         return frozenset(self.kind.tolist())
 
+    @property
+    def looks_up(self) -> bool:
+        """Whether any row replaces values by the entries of a table."""
+        return len(self.lookups) > 1 or bool(self.kinds & {CONTRAST, AUTO_CONTRAST, EQUALIZE})
+
 
 def operation_tables(
     steps: Sequence[tuple[str, float] | None], height: int, width: int

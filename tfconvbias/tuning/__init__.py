@@ -1,4 +1,4 @@
-"""KerasTuner searches over the configurations of training runs; it knows no paper.
+"""Searches over the configurations of training runs, and for augmentation policies.
 
 What derives from KerasTuner's classes is imported when it is used, so that options can be read
 without KerasTuner and Keras.
@@ -8,7 +8,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 from tfconvbias.optional import require
-from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
+from tfconvbias.tuning.augmentation_config import AugmentationSearchConfig
+from tfconvbias.tuning.augmentation_search import search_augmentation
 from tfconvbias.tuning.errors import SearchError
 from tfconvbias.tuning.report import report_augmentation_search, report_search
 from tfconvbias.tuning.results import SearchResults

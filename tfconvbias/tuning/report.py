@@ -1,6 +1,7 @@
 """What the recipes of searches run: search, then print what was found and how to use it."""
 
 from pathlib import Path
+from typing import Any
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import plots
@@ -12,10 +13,14 @@ from tfconvbias.training import (
     run_notes,
     write_page,
 )
-from tfconvbias.tuning.augmentation_search import AugmentationSearchConfig, search_augmentation
+from tfconvbias.tuning.augmentation_config import AugmentationSearchConfig
+from tfconvbias.tuning.augmentation_search import search_augmentation
+from tfconvbias.tuning.fold_search import round_file
 from tfconvbias.tuning.results import SearchResults
 from tfconvbias.tuning.search import search
 from tfconvbias.tuning.search_config import SearchConfig
+
+_PARTS = 10  # of a round, of which the first and the last are compared
 
 
 @checked
@@ -78,50 +83,79 @@ def report_augmentation_search(config: AugmentationSearchConfig) -> None:
 
 
 def write_augmentation_report(config: AugmentationSearchConfig, policy: Path) -> Path:
-    """Write the sub-policies that were kept, with their scores, into the search's folder.
+    """Write the candidates that were kept, with their rewards, into the search's folder.
 
     Returns:
         The path of the page.
     """
-    scores = read_json(policy.parent / "scores.json")
-    folds = {
-        f"fold {fold}": RunFolder(policy.parent / f"fold-{fold}")
-        for fold in range(config.num_folds)
-    }
-    rows = [
-        {
-            "fold": str(index // config.num_kept),
-            "sub-policy": ", then ".join(
-                f"{name} (probability {probability:.2f}, level {level:.2f})"
-                for name, probability, level in found["sub_policy"]
-            ),
-            "cross-entropy": f"{found['score']:.4f}",
-        }
-        for index, found in enumerate(scores)
-    ]
-    best = min(scores, key=lambda found: found["score"])
-    tried = config.num_rounds * config.num_candidates
+    folder = policy.parent
+    kept = read_json(folder / "candidates.json")
+    folds = {f"fold {fold}": RunFolder(folder / f"fold-{fold}") for fold in range(config.num_folds)}
+    num_kept = sum(len(found["policy"]) for found in kept)
+    num_judged = config.num_folds * config.num_rounds * config.num_candidates
     return write_page(
-        policy.parent / "report.html",
+        folder / "report.html",
         "Search for an augmentation policy",
-        {"Sub-policies of the policy": rows},
+        {"Rounds": _rounds(config, folder), "Candidates that were kept": _candidates(kept)},
         {},
         [
-            "A sub-policy is judged by the cross-entropy of a network on augmented images of the "
-            "fold that it was not trained on: the smaller, the more the images still look like "
-            "those it has learned from. A level goes from 0 to 1. Neither validation nor test "
-            "images are looked at.",
+            "A candidate's reward is the share of images of the fold that the network classifies "
+            f"rightly in at least one of {config.num_draws} copies, each augmented by one of the "
+            "candidate's sub-policies; the network was not trained on these images. Rewards are "
+            "compared within a fold. The plain images are classified once each, without "
+            "augmentation. After an operation stand its probability and its level, which go from "
+            "0 to 1. Neither validation nor test images are looked at.",
             *run_notes(folds),
         ],
         findings=[
-            f"The {config.num_kept} best of {tried} sub-policies of each of {config.num_folds} "
-            f"folds; the very best has a cross-entropy of {best['score']:.4f}.",
+            f"{num_kept} sub-policies, those of the {config.num_kept} best of "
+            f"{config.num_candidates} candidates in each round; {num_judged} candidates were "
+            "judged.",
             f"To train with them: {_training_with(policy)}",
             "Whether the policy helps, only a training with it and one without it can tell.",
         ],
         settings=config,
         folders=folds,
     )
+
+
+def _rounds(config: AugmentationSearchConfig, folder: Path) -> list[dict[str, str]]:
+    """One row per round: whether later candidates were better than the first ones."""
+    part = max(1, config.num_candidates // _PARTS)
+    rows = []
+    for fold in range(config.num_folds):
+        row = RunFolder(folder / f"fold-{fold}").result() or {}
+        for number in range(config.num_rounds):
+            judged = read_json(round_file(folder, fold, number))
+            rewards = [100 * found["reward"] for found in judged]
+            rows.append(
+                {
+                    "fold": str(fold),
+                    "round": str(number),
+                    "plain images, %": f"{100 * row['val_accuracy']:.2f}",
+                    f"mean of the first {part}, %": f"{sum(rewards[:part]) / part:.2f}",
+                    f"mean of the last {part}, %": f"{sum(rewards[-part:]) / part:.2f}",
+                    "best, %": f"{max(rewards):.2f}",
+                }
+            )
+    return rows
+
+
+def _candidates(kept: list[dict[str, Any]]) -> list[dict[str, str]]:
+    return [
+        {
+            "fold": str(found["fold"]),
+            "round": str(found["round"]),
+            "reward, %": f"{100 * found['reward']:.2f}",
+            "sub-policies": "; ".join(
+                ", then ".join(
+                    f"{name} {probability:.2f} {level:.2f}" for name, probability, level in part
+                )
+                for part in found["policy"]
+            ),
+        }
+        for found in kept
+    ]
 
 
 def _training_with(policy: Path) -> str:
