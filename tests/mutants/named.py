@@ -37,7 +37,7 @@ _FILES = ("tests/training/test_entry_point.py",)
 _RUNNER = ("tests/training/test_runner.py", "tests/training/test_trainer.py")
 _PERMUTED = ("tests/training/test_permuted_runs.py",)
 _SEARCH = ("tests/tuning/test_search.py", "tests/tuning/test_search_config.py")
-_CANDIDATES = ("tests/tuning/test_augmentation_search.py",)
+_CANDIDATES = ("tests/tuning/test_policy_candidates.py",)
 
 NAMED = [
     Named(
@@ -116,10 +116,24 @@ NAMED = [
         _SEARCH,
     ),
     Named(
-        "the policy search takes the largest loss of all draws",
-        "tfconvbias/tuning/augmentation_search.py",
-        "losses = np.minimum(losses, _cross_entropy(logits, labels))",
-        "losses = np.fmax(losses % np.inf, _cross_entropy(logits, labels))",
+        "a candidate's reward counts copies, not images",
+        "tfconvbias/tuning/judge.py",
+        "(classes == labels[:, None]).any(axis=1).mean()",
+        "(classes == labels[:, None]).mean()",
+        ("tests/tuning/test_judge.py",),
+    ),
+    Named(
+        "the policy search avoids what has high rewards",
+        "tfconvbias/tuning/proposals.py",
+        'create_study(direction="maximize")',
+        'create_study(direction="minimize")',
+        _CANDIDATES,
+    ),
+    Named(
+        "the policy search keeps the worst candidates",
+        "tfconvbias/tuning/candidate_rounds.py",
+        'key=lambda found: -found["reward"]',
+        'key=lambda found: found["reward"]',
         _CANDIDATES,
     ),
     Named(

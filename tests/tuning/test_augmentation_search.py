@@ -1,18 +1,16 @@
 import dataclasses
 import json
 
-import keras
 import numpy as np
 import pytest
 
-from tfconvbias.data import OPERATIONS, FastAutoAugment, ImageDataset
-from tfconvbias.training import ConfigError
-from tfconvbias.tuning import (
-    AugmentationSearchConfig,
-    augmentation_search,
-    search_augmentation,
-)
-from tfconvbias.tuning.augmentation_search import _folds, _scores
+from tfconvbias.data import FastAutoAugment, ImageDataset
+from tfconvbias.training import ConfigError, RunFolderError, RunPausedError
+from tfconvbias.training.execution import stop_request
+from tfconvbias.tuning import AugmentationSearchConfig, search_augmentation
+from tfconvbias.tuning.fold_search import folds
+from tfconvbias.tuning.judge import Judge
+from tfconvbias.tuning.report import write_augmentation_report
 
 TINY = {
     "family": "s",
@@ -22,8 +20,8 @@ TINY = {
     "batch_size": 16,
     "epochs": 2,
     "num_folds": 2,
-    "num_candidates": 6,
-    "num_rounds": 1,
+    "num_rounds": 2,
+    "num_candidates": 3,
     "num_kept": 2,
     "num_draws": 2,
     "verbose": "silent",
@@ -31,113 +29,94 @@ TINY = {
 }
 
 
-def test_the_policy_is_one_that_the_layer_reads(dataset, tmp_path):
-    config = AugmentationSearchConfig().replace(**TINY, run_dir=str(tmp_path / "search"))
+def tiny_search(to, **changes):
+    return AugmentationSearchConfig().replace(**{**TINY, "run_dir": str(to), **changes})
+
+
+def read(file):
+    return json.loads(file.read_text())
+
+
+def test_the_defaults_are_the_papers():
+    config = AugmentationSearchConfig()
+    found = (config.num_folds, config.num_rounds, config.num_candidates, config.num_kept)
+    assert found == (5, 2, 200, 10)
+    assert (config.num_sub_policies, config.num_steps, config.num_draws) == (5, 2, 5)
+
+
+def test_the_policy_joins_the_best_candidates_and_a_killed_search_finds_it_too(
+    dataset, tmp_path, monkeypatch, capsys
+):
+    to = tmp_path / "search"
+    config = tiny_search(to, verbose="line")
     file = search_augmentation(config, dataset)
+    kept = read(to / "candidates.json")
+    expected, rounds = [], []
+    for fold in range(2):
+        for number in range(2):
+            rounds.append(read(to / f"fold-{fold}" / f"round-{number}.json"))
+            rewards = np.array([found["reward"] for found in rounds[-1]])
+            # Shares of a fold's 24 images.
+            assert len(rewards) == 3
+            np.testing.assert_array_equal(rewards * 24, np.rint(rewards * 24))
+            expected += [rounds[-1][i] for i in np.argsort(-rewards, kind="stable")[:2]]
+    assert rounds[0] != rounds[1]
+    assert [found["reward"] for found in kept] == [found["reward"] for found in expected]
+    for found, whole in zip(kept, expected, strict=True):
+        pairs = [(first[0], second[0]) for first, second in found["policy"]]
+        assert len(pairs) == len(set(pairs))
+        assert {(a[0], b[0]) for a, b in whole["policy"]} == set(pairs)
+        assert all(part in whole["policy"] for part in found["policy"])
+    policy = read(file)
+    assert policy == [part for found in kept for part in found["policy"]]
+    assert 30 < len(policy) <= 2 * 2 * 2 * 5
     layer = FastAutoAugment(file, seed=0)
-    assert len(layer.policy) == 4
-    assert all(len(part) == 2 for part in layer.policy)
-    assert all(0.2 <= probability <= 1 for part in layer.policy for _, probability, _ in part)
     assert layer(dataset.x_train, training=True).shape == dataset.x_train.shape
-    scores = json.loads((tmp_path / "search" / "scores.json").read_text())
-    assert [entry["sub_policy"] for entry in scores] == json.loads(file.read_text())
-    losses = [entry["score"] for entry in scores]
-    assert losses[:2] == sorted(losses[:2])
-    assert losses[2:] == sorted(losses[2:])
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("Fold 1, round 1: 3/3 candidates, best ") for line in lines) == 1
+    assert any(line.startswith("Fold 0, round 0: 1/3") and " left" in line for line in lines)
+    page = write_augmentation_report(config, file).read_text()
+    assert f"{100 * max(found['reward'] for found in kept):.2f}" in page
+    assert "12 candidates were judged" in page
 
-
-def test_candidates_come_near_the_best_and_the_seed_decides(dataset, tmp_path, monkeypatch):
-    rounds = []
-
-    def by_last_level(config, network, candidates, images, labels):
-        rounds.append(candidates)
-        return [part[-1][2] for part in candidates]
-
-    monkeypatch.setattr(augmentation_search, "_scores", by_last_level)
-    many = {**TINY, "num_candidates": 40, "num_rounds": 3, "run_dir": str(tmp_path / "search")}
-    config = AugmentationSearchConfig().replace(**many)
-    file = search_augmentation(config, dataset)
-    first, second, third = rounds[:3]
-    assert len(first) == len(second) == len(third) == 40
-    means = [np.mean([part[-1][2] for part in candidates]) for candidates in (first, third)]
-    assert 0.35 < means[0] < 0.65
-    assert means[1] < 0.15
-    assert {name for part in first for name, _, _ in part} == set(OPERATIONS)
-    assert all(0.2 <= p <= 1 and 0 <= level <= 1 for part in third for _, p, level in part)
-    # The networks are read from disk, and the same seed finds the same policy.
+    # As a kill within the last round leaves it.
     before = file.read_text()
-    file.unlink()
-    search_augmentation(config.replace(resume=True), dataset)
-    assert file.read_text() == before
-    # Judging is patched, so that networks of its own would change nothing.
-    monkeypatch.setattr(
-        augmentation_search, "_judge", lambda *a: (None, dataset.x_train, dataset.y_train)
-    )
-    other = config.replace(seed=1, run_dir=str(tmp_path / "other"))
-    assert search_augmentation(other, dataset).read_text() != before
+    for name in ("policy.json", "candidates.json"):
+        (to / name).unlink()
+    (to / "fold-1" / "round-1.json").write_text(json.dumps(rounds[3][:1]))
+    judged = []
+    reward = Judge.reward
+    monkeypatch.setattr(Judge, "reward", lambda *args: judged.append(1) or reward(*args))
+    with pytest.raises(RunFolderError, match="--resume"):
+        search_augmentation(config, dataset)
+    with pytest.raises(RunFolderError, match="num_draws: 2 there, 3 asked for"):
+        search_augmentation(config.replace(resume=True, num_draws=3), dataset)
+    stop_request.set()
+    try:
+        with pytest.raises(RunPausedError, match="Fold 1, round 1, candidate 1, is still to run"):
+            search_augmentation(config.replace(resume=True), dataset)
+    finally:
+        stop_request.clear()
+    assert judged == []
+    assert search_augmentation(config.replace(resume=True), dataset).read_text() == before
+    assert len(judged) == 2
 
 
 def test_folds_share_the_classes():
     labels = np.array([0] * 20 + [1] * 7)
-    fold_of = _folds(labels, 3, seed=1)
+    fold_of = folds(labels, 3, seed=1)
     for label, least in ((0, 6), (1, 2)):
         assert set(np.bincount(fold_of[labels == label])) <= {least, least + 1}
-    assert (fold_of != _folds(labels, 3, seed=2)).any()
-
-
-@pytest.fixture
-def network():
-    """Logits ±(mean − 119) / 20: the brighter, the more it is class 1."""
-    network = keras.Sequential(
-        [
-            keras.Input((6, 6, 3), dtype="uint8"),
-            keras.layers.Rescaling(1 / 20, offset=-119 / 20),
-            keras.layers.Flatten(),
-            keras.layers.Dense(2, use_bias=False, name="logits"),
-        ]
-    )
-    weights = np.tile(np.array([-1.0, 1.0], "float32") / 108, (108, 1))
-    network.get_layer("logits").set_weights([weights])
-    return network
-
-
-def test_what_hides_the_class_scores_worse(dataset, network):
-    config = AugmentationSearchConfig().replace(**TINY)
-    candidates = [
-        [["Posterize", 1.0, 1.0], ["Posterize", 1.0, 1.0]],
-        [["Brightness", 1.0, 0.0], ["Posterize", 1.0, 1.0]],
-        [["Invert", 1.0, 0.0], ["Posterize", 1.0, 1.0]],
-    ]
-    untouched, dark, inverted = _scores(
-        config, network, candidates, dataset.x_train, dataset.y_train
-    )
-    assert untouched < 0.6 < dark
-    assert untouched < inverted
-    logits = network.predict(dataset.x_train, verbose=0)
-    loss = keras.losses.sparse_categorical_crossentropy(dataset.y_train, logits, from_logits=True)
-    assert untouched == pytest.approx(float(keras.ops.mean(loss)), rel=1e-4)
-
-
-def test_the_smallest_loss_of_all_draws_counts(dataset, network):
-    # Every other draw is ten times darker; of 16 draws of an image some are dark, some are not.
-    config = AugmentationSearchConfig().replace(**{**TINY, "num_draws": 16})
-    (score,) = _scores(
-        config, network, [[["Brightness", 0.5, 0.0]]], dataset.x_train, dataset.y_train
-    )
-    losses = []
-    for pixels in (dataset.x_train, np.floor(dataset.x_train * 0.1)):
-        margin = (pixels.mean(axis=(1, 2, 3)) - 119) / 20 * np.where(dataset.y_train, 2, -2)
-        losses.append(np.log1p(np.exp(-margin)))
-    assert score == pytest.approx(np.minimum(*losses).mean(), rel=0.01)
+    assert (fold_of != folds(labels, 3, seed=2)).any()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"num_folds": 1}, "num_folds=1"),
-        ({"num_kept": 7}, "num_candidates=6"),
+        ({"num_kept": 4}, "num_candidates=3"),
         ({"num_draws": 0}, "num_draws=0"),
-        ({"min_probability": 1.5}, "min_probability=1.5"),
+        ({"num_sub_policies": 0}, "num_sub_policies=0"),
     ],
 )
 def test_bad_configurations(change, message):
@@ -145,7 +124,9 @@ def test_bad_configurations(change, message):
         AugmentationSearchConfig().replace(**{**TINY, **change})
 
 
-def test_grey_images_have_no_policy(dataset):
+def test_images_that_cannot_be_searched(dataset, tmp_path):
+    with pytest.raises(ConfigError, match="in 2 folds leave 24 to train on"):
+        search_augmentation(tiny_search(tmp_path / "search", batch_size=25), dataset)
     arrays = {
         f"x_{split}": dataset.split(split)[0][..., :1] for split in ("train", "validation", "test")
     }
@@ -153,4 +134,5 @@ def test_grey_images_have_no_policy(dataset):
         **{f.name: getattr(dataset, f.name) for f in dataclasses.fields(dataset)} | arrays
     )
     with pytest.raises(ConfigError, match="RGB"):
-        search_augmentation(AugmentationSearchConfig().replace(**TINY), grey)
+        search_augmentation(tiny_search(tmp_path / "search"), grey)
+    assert not (tmp_path / "search").exists()
