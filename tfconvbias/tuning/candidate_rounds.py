@@ -25,7 +25,8 @@ def judged_before(file: Path, num_candidates: int) -> list[Candidate]:
     if not (
         isinstance(found, list)
         and len(found) <= num_candidates
-        and all(isinstance(entry, dict) and {"reward", "policy"} <= entry.keys() for entry in found)
+        and all(isinstance(entry, dict) and entry.keys() == {"reward", "policy"} for entry in found)
+        and all(isinstance(entry["reward"], float) for entry in found)
     ):
         raise RunFolderError(
             f"{file} does not hold the candidates of this search. Remove it, and this round is "

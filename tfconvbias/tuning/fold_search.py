@@ -42,14 +42,15 @@ def search_folds(
         RunPausedError: If the process was asked to stop, or the time is over.
     """
     deadline = config.run.deadline()
-    num_judged = {
-        (fold, number): len(
-            judged_before(round_file(folder.path, fold, number), config.num_candidates)
-        )
+    before = {
+        (fold, number): [
+            found["reward"]
+            for found in judged_before(round_file(folder.path, fold, number), config.num_candidates)
+        ]
         for fold in range(config.num_folds)
         for number in range(config.num_rounds)
     }
-    num_left = config.num_candidates * len(num_judged) - sum(num_judged.values())
+    num_left = config.num_candidates * len(before) - sum(map(len, before.values()))
     progress = SearchProgress(config.run, config.num_candidates, num_left, config.num_folds)
     fold_of = folds(dataset.y_train, config.num_folds, config.run.seed)
     kept: list[Candidate] = []
@@ -60,7 +61,7 @@ def search_folds(
         judge = _Judged(config, result, dataset, np.flatnonzero(fold_of == fold))
         for number in range(config.num_rounds):
             name = f"Fold {fold}, round {number}"
-            with progress.round(name, num_judged[fold, number]):
+            with progress.round(name, before[fold, number]):
                 candidates = run_round(
                     round_file(folder.path, fold, number),
                     _proposals(config, fold, number),

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tfconvbias.terminal import bars, duration
 from tfconvbias.training import Execution
@@ -38,12 +38,12 @@ class SearchProgress:
         self.num_networks -= 1
 
     @contextlib.contextmanager
-    def round(self, name: str, done: int) -> Iterator[None]:
-        """Show a round meanwhile, of which some candidates were judged before."""
-        self._name, self._done, self._best = name, done, 0.0
+    def round(self, name: str, before: Sequence[float]) -> Iterator[None]:
+        """Show a round meanwhile, of which an earlier process has found some rewards."""
+        self._name, self._done, self._best = name, len(before), max(before, default=0.0)
         self._start = time.perf_counter()
         show = self.execution.shown_as == "bar"
-        with bars.open(name, self.num_candidates, done=done, show=show):
+        with bars.open(name, self.num_candidates, done=self._done, show=show):
             yield
 
     def judged(self, reward: float) -> None:
