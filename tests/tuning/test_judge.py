@@ -36,13 +36,9 @@ def images():
 
 
 def random_policy(generator, num_sub_policies, num_steps=2):
-    return [
-        [
-            [str(generator.choice(list(OPERATIONS))), *generator.random(2).tolist()]
-            for _ in range(num_steps)
-        ]
-        for _ in range(num_sub_policies)
-    ]
+    """Operations in random order, none twice before all are named."""
+    names = np.resize(generator.permutation(list(OPERATIONS)), (num_sub_policies, num_steps))
+    return [[[str(name), *generator.random(2).tolist()] for name in part] for part in names]
 
 
 @pytest.mark.backend
