@@ -3,6 +3,7 @@ import math
 import pytest
 
 from tfconvbias.studies.edge_of_stability.criteria import check_stability, gap_slopes
+from tfconvbias.studies.edge_of_stability.report import unsettled_findings
 
 
 def _row(connectivity="conv", num_train=256, patch_size=4, seed=0, **values):
@@ -84,3 +85,12 @@ def test_two_sizes_have_no_error_of_their_slope():
     )["conv"]
     assert slope == pytest.approx(-1)
     assert math.isnan(error)
+
+
+def test_gaps_that_still_change_are_said_to_be_those_of_the_stopping_time():
+    still = [_row(gap=2.0, gap_at_half_time=1.85), _row(gap=-0.1, gap_at_half_time=-0.1)]
+    moving = [_row(gap=0.5, gap_at_half_time=0.4), _row(gap=0.4, gap_at_half_time=0.5)]
+    assert unsettled_findings({"dense": still}) == []
+    (found,) = unsettled_findings({"dense": still, "conv": [*moving, still[0]]})
+    assert "2 of 3 runs of conv" in found
+    assert "dense" not in found

@@ -21,6 +21,7 @@ from tfconvbias.studies.edge_of_stability.report import (
     show,
     spreads,
     units_by_connectivity,
+    unsettled_findings,
 )
 from tfconvbias.studies.edge_of_stability.run import CONNECTIVITIES, Connectivity, regression_row
 from tfconvbias.studies.edge_of_stability.stored_rows import Row, claimed, stored_row
@@ -205,6 +206,7 @@ def report_image_regression(config: ImageRegression) -> None:
         f"Generalization gap after {config.steps:,} steps, median over seeds: "
         f"{', '.join(f'{name} {gap:.3f}' for name, gap in gaps.items())}.",
         f"Smallest gap: {min(gaps, key=gaps.__getitem__)}.",
+        *unsettled_findings(rows),
     ]
     title = "Regression on images at the edge of stability"
     show(title, config, tables, figures, notes, findings)

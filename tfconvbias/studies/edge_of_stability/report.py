@@ -86,6 +86,7 @@ def report_stability(sweep: StabilitySweep) -> None:
     findings = [
         *([] if missing is None else [missing.summary]),
         *criteria_findings(tables["Criteria"]),
+        *unsettled_findings(rows),
     ]
     show("Edge of stability", sweep, tables, stability_figures(whole), notes, findings)
     if missing is not None:
@@ -125,6 +126,28 @@ def criteria_findings(rows: Sequence[Mapping[str, str]]) -> list[str]:
     missed = [row["criterion"] for row in rows if row["verdict"] != "pass"]
     met = f"{len(rows) - len(missed)} of {len(rows)} criteria are met."
     return [met, *(f"Not met: {name} (see the table of criteria)." for name in missed)]
+
+
+def unsettled_findings(groups: Mapping[str, Sequence[Row]]) -> list[str]:
+    """Of each group of runs, how many had a gap that still changed when they were stopped.
+
+    Such a gap changed by more than a tenth in the second half of the training time ηt.
+    """
+    counts = []
+    for name, rows in groups.items():
+        moving = sum(
+            abs(row["gap"] - row["gap_at_half_time"])
+            > 0.1 * max(abs(row["gap"]), abs(row["gap_at_half_time"]))
+            for row in rows
+        )
+        if moving:
+            counts.append(f"{moving} of {len(rows)} runs of {name}")
+    if not counts:
+        return []
+    return [
+        f"Not settled, so that the gap is that of the stopping time: {', '.join(counts)} "
+        "changed it by more than a tenth in the second half of ηt."
+    ]
 
 
 def environment_notes(rows: Iterable[Row]) -> list[str]:
