@@ -1,5 +1,7 @@
 """Frozen zeros against steps worked out in NumPy."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -69,6 +71,14 @@ def test_a_step_compiled_before_obeys_and_one_after_is_free():
     assert model.layers[0].kernel.constraint is None
     model.fit(X, Y, batch_size=12, epochs=1, verbose=0)
     assert np.all(_kernel(model) != 0)
+
+
+def test_an_infinite_limit_freezes_and_misses_nothing():
+    model = _model(keras.optimizers.SGD(0.1))
+    callback = FreezeSupport(X, Y, limit=math.inf)
+    history = _fit(model, callback)
+    assert set(history["missed"]) == {0}
+    assert callback.audits[0].frozen > 0
 
 
 def test_the_limit_of_beta_lasso():

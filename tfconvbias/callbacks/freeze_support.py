@@ -1,14 +1,14 @@
 """Zeros that stay zero under any optimizer, and what that misses."""
 
 import re
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import keras
 import numpy as np
 from keras import ops
 
 from tfconvbias.analysis import LossDerivatives
-from tfconvbias.arguments import NonNegativeInt, PositiveInt, checked
+from tfconvbias.arguments import NonNegativeInt, PositiveInt, Range, checked
 from tfconvbias.callbacks.measurement import Measurement
 from tfconvbias.optimizers import BetaLasso, is_kernel
 
@@ -64,7 +64,7 @@ class FreezeSupport(Measurement):
         layers: A regular expression, searched for in the paths of the trainable kernels. By default
             all of them.
         limit: What the magnitude of a missed weight's gradient reaches, or None for that of
-            `BetaLasso`.
+            `BetaLasso`; infinity counts none.
         every: Epochs between two audits. The last epoch is always audited.
         batch_size: Number of examples in an audited batch; at most that of `x`.
         seed: Seed of the drawing of the batches.
@@ -93,15 +93,13 @@ class FreezeSupport(Measurement):
         x: Any,
         y: Any,
         layers: str | None = None,
-        limit: float | None = None,
+        limit: Annotated[float, Range(above=0, infinite=True)] | None = None,
         *,
         every: PositiveInt = 1,
         batch_size: PositiveInt = 128,
         seed: NonNegativeInt = 0,
     ):
         super().__init__(every)
-        if limit is not None and not limit > 0:
-            raise ValueError(f"`limit` must be positive or None. Received: limit={limit}")
         self.x, self.y = x, y
         self.layers = layers
         self.limit = limit
