@@ -130,7 +130,7 @@ class FastAutoAugment(keras.layers.Layer):
         Returns:
             Images of the same shape and dtype.
         """
-        pixels = ops.cast(images, "int32")
+        pixels, draws = ops.cast(images, "int32"), ops.convert_to_tensor(draws)
         probabilities = ops.take(ops.convert_to_tensor(self._probabilities), part, axis=0)
         for step, tables in enumerate(self._step_tables()):
             draw = draws[:, DRAWS_PER_STEP * step : DRAWS_PER_STEP * (step + 1)]
