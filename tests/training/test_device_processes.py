@@ -96,7 +96,8 @@ def kill(victim, asked, epoch, **environment):
         start(asked | ({"die_after": epoch} if i == victim else {}), "jax", **place, **environment)
         for i, place in enumerate(places)
     ]
-    assert processes[victim].wait(timeout=900) == -9
+    processes[victim].communicate(timeout=900)
+    assert processes[victim].returncode == -9
     text, _ = processes[1 - victim].communicate(timeout=300)
     return processes[1 - victim].returncode, text
 
