@@ -475,6 +475,11 @@ def test_a_train_step_of_its_own_is_refused():
 
     with pytest.raises(ValueError, match="a model of Own"):
         _run(build, _always(), epochs=1)
+    model = _mlp()
+    model.compile(BetaLasso(0.1, l1=0.1, beta=1.0), "sparse_categorical_crossentropy")
+    model.train_step = lambda *arguments: keras.Model.train_step(model, *arguments)
+    with pytest.raises(ValueError, match="`train_step` of its own"):
+        _always().check(model)
 
 
 @pytest.mark.parametrize(

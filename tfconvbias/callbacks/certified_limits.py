@@ -28,7 +28,7 @@ def check_run(model) -> None:
             "Certified sparse training needs the TensorFlow, the JAX or the PyTorch backend. "
             f"Received: the backend {keras.config.backend()!r}"
         )
-    if type(model).train_step is not keras.Model.train_step:
+    if getattr(model.train_step, "__func__", None) is not keras.Model.train_step:
         raise ValueError(
             "Certified sparse training takes the place of `keras.Model.train_step`, and this model "
             f"has a `train_step` of its own. Received: a model of {type(model).__name__}"

@@ -171,13 +171,24 @@ class CertifiedSparsity(keras.callbacks.Callback):
         self.report: list[LayerEpoch] = []
         self._step: CertifiedStep | None = None
 
+    def check(self, model: keras.Model) -> list[keras.Layer]:
+        """The layers that can be trained on their non-zeros; `fit` asks this first.
+
+        Args:
+            model: A built and compiled model.
+
+        Raises:
+            ValueError: If a sparse run of the model would not be the dense one, as listed above.
+        """
+        check_run(model)
+        return find_layers(model, self.layers)
+
     def on_train_begin(self, logs: dict | None = None) -> None:
         """Refuse what cannot be trained exactly and find the layers."""
         # On JAX every look at `self.model` makes Keras collect the weights.
         model = self._fitted = self.model
-        check_run(model)
         self.report = []
-        self._layers = find_layers(model, self.layers)
+        self._layers = self.check(model)
         self._dense_function = model.train_function
         self._dense_seconds: dict[str, float] = {}
         # A form that was compiled before is not compiled again when the layers go back to it.

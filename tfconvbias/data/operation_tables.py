@@ -9,7 +9,8 @@ import numpy as np
 
 from tfconvbias.data.augmentation_policy import OPERATIONS, magnitude
 
-NOTHING, CONTRAST, AUTO_CONTRAST, EQUALIZE, COLOR, SHARPNESS, CUTOUT = range(7)
+EVERY_KIND = frozenset(range(7))
+NOTHING, CONTRAST, AUTO_CONTRAST, EQUALIZE, COLOR, SHARPNESS, CUTOUT = sorted(EVERY_KIND)
 _KINDS = {
     "Contrast": CONTRAST,
     "AutoContrast": AUTO_CONTRAST,

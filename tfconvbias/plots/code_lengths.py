@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from tfconvbias.arguments import checked
-from tfconvbias.plots.figure import panels
+from tfconvbias.plots.figure import legend_below, panels
 
 _MARKERS = ("o", "x", "s", "^", "D", "v")
 
@@ -53,5 +53,5 @@ def code_lengths(models: Sequence[str], bits: Mapping[str, Sequence[float]]) -> 
     axis.set_yticks(places, models)
     axis.invert_yaxis()
     axis.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=3, fontsize="small")
+    legend_below(figure, axis, 3)
     return figure

@@ -50,23 +50,26 @@ class HistoryFile:
             )
         return self._checked(rows, digest)
 
-    def rows_until(self, epoch: int, digest: str | None = None) -> list[Row]:
-        """The rows up to an epoch of which there is a checkpoint.
+    def truncate(self, epoch: int, digest: str | None = None) -> None:
+        """Drop the rows after an epoch.
 
         Args:
-            epoch: The epoch.
-            digest: What `digest` of them should be; `None`: anything.
+            epoch: The epoch; if it is above 0 there is a checkpoint of it, and so must be its row.
+            digest: What `digest` of the rows that are left should be; `None`: anything.
 
         Raises:
             RunFolderError: If the file is damaged, or does not reach that epoch.
         """
-        kept = [row for row in self.rows() if row["epoch"] <= epoch]
-        if not kept or kept[-1]["epoch"] != epoch:
+        rows = self.rows()
+        kept = [row for row in rows if row["epoch"] <= epoch]
+        if epoch > 0 and (not kept or kept[-1]["epoch"] != epoch):
             raise RunFolderError(
                 f"{self.file} ends before epoch {epoch}, of which there is a checkpoint. Remove "
                 f"{self.file.parent} to begin anew, or choose another --run-dir."
             )
-        return self._checked(kept, digest)
+        self._checked(kept, digest)
+        if len(kept) < len(rows):
+            self.write(kept)
 
     def write(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Write all rows, so that a kill leaves the previous file or the new one."""

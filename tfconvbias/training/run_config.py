@@ -69,6 +69,12 @@ class RunConfig(DataConfig, Execution):
         "float32",
     )
     jit_compile: Literal["auto", "on", "off"] = option("auto", "compile the step with XLA")
+    certified_sparsity: bool = option(
+        False,
+        "β-LASSO: compute dense layers with the weights that are left wherever that is faster, on "
+        "the processor; the same result up to rounding. Other optimizers stay as they are",
+        decides=False,
+    )
     stream: Literal["auto", "on", "off"] = option(
         "auto",
         "read the images of a folder from their files batch by batch, instead of all into memory; "
@@ -84,6 +90,11 @@ class RunConfig(DataConfig, Execution):
         self._at_least_zero(
             "crop_padding", "learning_rate", "weight_decay", "l1", "l1_conv", "beta"
         )
+        if self.certified_sparsity and self.device_epochs == "on":
+            raise ConfigError(
+                "certified_sparsity looks at the weights between steps, which device_epochs='on' "
+                "takes as one. Received: both"
+            )
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"momentum must be in [0, 1). Received: momentum={self.momentum}")
         if not 0 <= self.dropout_rate < 1:
@@ -112,6 +123,11 @@ class RunConfig(DataConfig, Execution):
     def width(self) -> int:
         """Base channels, or hidden units for 3-FC."""
         return self.hidden_units if self.family == "three_fc" else self.base_channels
+
+    @property
+    def is_certified(self) -> bool:
+        """Whether β-LASSO trains on the weights that are left."""
+        return self.certified_sparsity and self.optimizer == "beta_lasso"
 
     @property
     def streaming(self) -> Literal["off", "auto", "on"]:

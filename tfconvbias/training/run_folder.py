@@ -334,13 +334,8 @@ class RunFolder:
         Raises:
             RunFolderError: If the file is damaged, or does not reach that epoch.
         """
-        rows = self._history.rows()
-        if epochs > 0:
-            kept = self._history.rows_until(epochs, self._checkpoints().history_digest(epochs))
-        else:
-            kept = [row for row in rows if row["epoch"] <= epochs]
-        if len(kept) < len(rows):
-            self._history.write(kept)
+        stored = self._checkpoints().history_digest(epochs) if epochs > 0 else None
+        self._history.truncate(epochs, stored)
 
     def _sealed_result(self) -> tuple[dict[str, Any] | None, dict[str, Any]]:
         """The results row and its seal, or `None` and no seal."""

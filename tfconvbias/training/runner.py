@@ -90,6 +90,8 @@ def _run(
     config = with_precision(config)
     if not devices.is_chief:
         config = config.replace(verbose="silent")
+    if config.is_certified:
+        config = config.replace(device_epochs="off")
     if dataset is None:
         dataset = build_dataset(config)
     check_execution(dataset, devices, config)
@@ -108,6 +110,8 @@ def _run(
             folder.drop_checkpoints()  # of a process that was killed just before
         return RunResult(folder, finished, folder.history(), devices.is_chief)
 
+    from tfconvbias.training.sparse_steps import sparse_steps
+
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(config.precision)
     try:
@@ -119,6 +123,7 @@ def _run(
             raise ConfigError(f"Data set {dataset.name} has no test images.")
         model = build_model(config, dataset)
         compile_model(config, model, config.epochs * num_batches)
+        watchers = sparse_steps(config, model, folder)
         # Only now, so that a configuration that cannot be built leaves no folder behind.
         folder = devices.work_folder(folder, config, dataset)
         folder.claim(config, dataset)
@@ -132,7 +137,7 @@ def _run(
             seed=config.seed,
             measured_on="test" if config.train_on_all else "validation",
             keep_best=not config.train_on_all and not is_trial,
-            watchers=[callbacks.NonZeros()],
+            watchers=[*watchers, callbacks.NonZeros()],
             execution=config,
             deadline=deadline,
             devices=devices,

@@ -8,10 +8,9 @@ from keras import ops
 
 from tfconvbias.data import FastAutoAugment
 from tfconvbias.data.augmentation_policy import read_policy
-from tfconvbias.data.operation_tables import OperationTables, operation_tables
+from tfconvbias.data.operation_tables import EVERY_KIND, OperationTables, operation_tables
 
 _HALF = 1 << 16
-_EVERY_KIND = frozenset(range(7))
 
 
 class ChangingPolicy(FastAutoAugment):
@@ -103,7 +102,7 @@ class _AnyOperations(OperationTables):
 
     moves = True
     looks_up = True
-    kinds = _EVERY_KIND
+    kinds = EVERY_KIND
 
 
 def _tables(entries: dict[str, keras.Variable]) -> OperationTables:

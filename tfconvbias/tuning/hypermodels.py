@@ -19,6 +19,7 @@ from tfconvbias.training import (
     compile_model,
     fit,
 )
+from tfconvbias.training.sparse_steps import sparse_steps
 from tfconvbias.tuning.search_config import SearchConfig
 
 BuildFunction = Callable[[RunConfig, data.ImageDataset], keras.Model]
@@ -105,15 +106,16 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
         config = self.configure(hp)
         last = config.epochs if epochs is None else epochs
         with tempfile.TemporaryDirectory() as passing:
+            kept = RunFolder(passing) if folder is None else folder
             try:
                 columns = fit(
                     model,
                     self.dataset,
-                    RunFolder(passing) if folder is None else folder,
+                    kept,
                     epochs=last,
                     batch_size=config.batch_size,
                     seed=config.seed,
-                    watchers=[_NonZeroShare(), *callbacks],
+                    watchers=[*sparse_steps(config, model, kept), _NonZeroShare(), *callbacks],
                     execution=Execution(checkpoint_every=last, verbose="silent"),
                 )
             except TrainingDivergedError as error:

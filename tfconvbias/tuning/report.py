@@ -124,7 +124,7 @@ def _rounds(config: AugmentationSearchConfig, folder: Path) -> list[dict[str, st
     part = max(1, config.num_candidates // _PARTS)
     rows = []
     for fold in range(config.num_folds):
-        row = RunFolder(folder / f"fold-{fold}").result() or {}
+        history = RunFolder(folder / f"fold-{fold}").history()
         for number in range(config.num_rounds):
             judged = read_json(round_file(folder, fold, number))
             rewards = [100 * found["reward"] for found in judged]
@@ -132,7 +132,7 @@ def _rounds(config: AugmentationSearchConfig, folder: Path) -> list[dict[str, st
                 {
                     "fold": str(fold),
                     "round": str(number),
-                    "plain images, %": f"{100 * row['val_accuracy']:.2f}",
+                    "plain images, %": f"{100 * history['val_accuracy'][-1]:.2f}",
                     f"mean of the first {part}, %": f"{sum(rewards[:part]) / part:.2f}",
                     f"mean of the last {part}, %": f"{sum(rewards[-part:]) / part:.2f}",
                     "best, %": f"{max(rewards):.2f}",
