@@ -22,8 +22,15 @@ Chosen = Mapping[str, Mapping[str, Mapping[str, Mapping[str, Any]]]]
 
 
 def settings_key(config: RunConfig) -> str:
-    """The name under which a file holds a run's settings, such as "S-FC, β-LASSO"."""
-    return label({"model": config.model_name, "optimizer": config.optimizer})
+    """The name under which a file holds a run's settings, such as "S-FC, β-LASSO".
+
+    Kernels of another size than the family's own belong to it: "RESNET18-CONV 5×5, SGD".
+    """
+    name = label({"model": config.model_name, "optimizer": config.optimizer})
+    if config.kernel_size is None:
+        return name
+    model, optimizer = name.split(", ")
+    return f"{model} {config.kernel_size}×{config.kernel_size}, {optimizer}"
 
 
 def write_settings(file: Path, config: RunConfig, fields: Mapping[str, Any]) -> None:

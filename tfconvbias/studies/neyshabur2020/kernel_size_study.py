@@ -8,15 +8,22 @@ from typing import Any
 
 from tfconvbias.lazy import plots
 from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_5
-from tfconvbias.studies.study import Findings, Results, Study, mean, origin_cells, percent
+from tfconvbias.studies.neyshabur2020.tuned_study import TunedStudy
+from tfconvbias.studies.study import Findings, Results, mean, origin_cells, percent
 from tfconvbias.training import RunConfig, dataset_label, option
+from tfconvbias.training.table import OPTIMIZERS
 
-_OPTIMIZERS = {"SGD": "sgd", "β-LASSO": "beta_lasso"}
 _PAPER_EPOCHS = 400
 
 
+def published(dataset: str) -> dict[str, dict[int, float]]:
+    """Optimizer → kernel size → the paper's test accuracy in %; nothing for other data sets."""
+    found = FIGURE_5.get(dataset, {})
+    return {name: found[optimizer] for optimizer, name in OPTIMIZERS.items() if optimizer in found}
+
+
 @dataclasses.dataclass(frozen=True)
-class KernelSizeStudy(Study):
+class KernelSizeStudy(TunedStudy):
     """ResNet18 with kernels of several sizes, trained with SGD and with β-LASSO.
 
     The published values stand beside the real data sets only, and the difference only where the
@@ -24,7 +31,7 @@ class KernelSizeStudy(Study):
     """
 
     fixed = (
-        *Study.fixed,
+        *TunedStudy.fixed,
         *("family", "connectivity", "optimizer", "hidden_units"),
         *("kernel_size", "dropout_rate"),
     )
@@ -43,19 +50,21 @@ class KernelSizeStudy(Study):
         return {
             _row(name, size): {"family": "resnet18", "optimizer": optimizer, "kernel_size": size}
             for size in self.kernel_sizes
-            for name, optimizer in _OPTIMIZERS.items()
+            for optimizer, name in OPTIMIZERS.items()
         }
 
     def findings(self, results: Results) -> Findings:
         """A table, and one figure with one panel per data set."""
         beside = any(cell.dataset in FIGURE_5 for cell in results)
         sizes = {
-            _row(name, size): (name, size) for name in _OPTIMIZERS for size in self.kernel_sizes
+            _row(name, size): (optimizer, name, size)
+            for optimizer, name in OPTIMIZERS.items()
+            for size in self.kernel_sizes
         }
         rows = []
         measured: dict[str, dict[str, dict[int, float]]] = {}
         for cell, runs in results.items():
-            name, size = sizes[cell.row]
+            optimizer, name, size = sizes[cell.row]
             accuracy = 100 * mean(runs, "test_accuracy")
             curves = measured.setdefault(dataset_label(cell.dataset), {})
             curves.setdefault(name, {})[size] = accuracy
@@ -66,26 +75,22 @@ class KernelSizeStudy(Study):
                     "kernel size": str(size),
                     "optimizer": name,
                     "test, %": percent(runs, "test_accuracy"),
-                    **(self._paper(cell.dataset, name, size, accuracy) if beside else {}),
+                    **(self._paper(cell.dataset, optimizer, size, accuracy) if beside else {}),
                     **origin_cells(cell, runs),
                     "kernel weights": f"{weights:,}",
                     "non-zero, %": f"{100 * nonzeros / weights:.2f}",
                 }
             )
-        published = {
-            dataset: {name: FIGURE_5[dataset][key] for name, key in _OPTIMIZERS.items()}
-            for dataset in self.datasets
-            if dataset in FIGURE_5
-        }
+        theirs = {name: published(name) for name in self.datasets if name in FIGURE_5}
         caption = "Test accuracy of ResNet18 against the side of its kernels" + (
-            "; dashed, the paper's (64 channels, 400 epochs)." if published else "."
+            "; dashed, the paper's (64 channels, 400 epochs)." if theirs else "."
         )
-        figure = plots.accuracy_against_kernel_size(measured, published)
+        figure = plots.accuracy_against_kernel_size(measured, theirs)
         conclusion = [_from_small_to_large(dataset, found) for dataset, found in measured.items()]
         return Findings({"": rows}, {"kernel size": (caption, figure)}, conclusion=conclusion)
 
-    def _paper(self, dataset: str, name: str, size: int, accuracy: float) -> dict[str, str]:
-        theirs = FIGURE_5.get(dataset, {}).get(_OPTIMIZERS[name], {}).get(size)
+    def _paper(self, dataset: str, optimizer: str, size: int, accuracy: float) -> dict[str, str]:
+        theirs = FIGURE_5.get(dataset, {}).get(optimizer, {}).get(size)
         alike = (
             self.run.epochs == _PAPER_EPOCHS
             and self.run.num_train is None is self.run.permute_pixels

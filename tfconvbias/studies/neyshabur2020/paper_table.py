@@ -7,17 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfconvbias.lazy import models, plots
-from tfconvbias.studies.neyshabur2020.chosen_settings import Chosen, read_settings, settings_of
 from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS, Accuracies
-from tfconvbias.studies.study import (
-    Cell,
-    Findings,
-    Results,
-    Study,
-    mean,
-    origin_cells,
-    percent,
-)
+from tfconvbias.studies.neyshabur2020.tuned_study import TunedStudy
+from tfconvbias.studies.study import Cell, Findings, Results, mean, origin_cells, percent
 from tfconvbias.training import ConfigError, RunConfig, dataset_label, option, slug
 
 _NONE = "–"
@@ -26,7 +18,7 @@ _S_TO_D = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class PaperTable(Study):
+class PaperTable(TunedStudy):
     """A table of the paper: its rows, or some of them, on some data sets.
 
     Only the real data sets, by name, get the paper's figures at their side. The difference is
@@ -41,7 +33,7 @@ class PaperTable(Study):
         ConfigError: If a row is unknown; the message lists the valid ones.
     """
 
-    fixed = (*Study.fixed, "family", "connectivity", "optimizer", "beta", "hidden_units")
+    fixed = (*TunedStudy.fixed, "family", "connectivity", "optimizer", "beta", "hidden_units")
 
     definitions: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     targets: Accuracies = dataclasses.field(default_factory=dict)
@@ -53,11 +45,6 @@ class PaperTable(Study):
         None, "hidden units of 3-FC; none: as many as give it S-FC's number of weights"
     )
     rows: tuple[str, ...] = option((), "rows of the table, case and punctuation aside")
-    settings: str | None = option(
-        None,
-        "file of settings for each row, data set and number of epochs, as protocol.py writes it; "
-        "none: the same for all",
-    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -80,21 +67,6 @@ class PaperTable(Study):
             if name in self.rows
         }
 
-    def runs(self) -> dict[str, tuple[Cell, RunConfig]]:
-        """Label → cell and configuration of every run, with the row's own settings if asked for.
-
-        Raises:
-            ConfigError: If a row has no settings in the file.
-        """
-        planned = super().runs()
-        if self.settings is None:
-            return planned
-        chosen = read_settings(self.settings)
-        return {
-            name: (cell, self._with_settings(chosen, cell, config))
-            for name, (cell, config) in planned.items()
-        }
-
     def row(self, name: str, dataset: str) -> RunConfig:
         """The run of one row on one data set, as the table trains it without `settings`.
 
@@ -103,17 +75,6 @@ class PaperTable(Study):
         """
         definition = self.definitions[name]
         return self.on(dataset).replace(**definition, **self._width(definition))
-
-    def _with_settings(self, chosen: Chosen, cell: Cell, config: RunConfig) -> RunConfig:
-        fields = settings_of(chosen, cell.row, config)
-        kept = {"family", "connectivity", "optimizer", "beta"} & self.definitions[cell.row].keys()
-        for name in kept & fields.keys():
-            if fields[name] != getattr(config, name):
-                raise ConfigError(
-                    f"The settings of {cell.row} have {name}={fields[name]!r}, but the row's own "
-                    f"is {getattr(config, name)!r}. A row needs settings under its own name."
-                )
-        return config.replace(**fields)
 
     def findings(self, results: Results) -> Findings:
         """One table, and the curves of each data set."""

@@ -7,15 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfconvbias.lazy import plots
-from tfconvbias.studies.study import (
-    Cell,
-    Findings,
-    Results,
-    Study,
-    mean,
-    origin_cells,
-    percent,
-)
+from tfconvbias.studies.neyshabur2020.tuned_study import TunedStudy
+from tfconvbias.studies.study import Cell, Findings, Results, mean, origin_cells, percent
 from tfconvbias.training import ConfigError, RunConfig, dataset_label
 
 ROWS: Mapping[str, Mapping[str, Any]] = {
@@ -27,7 +20,7 @@ _PLAIN, _PERMUTED = "pixels in place", "pixels permuted"
 
 
 @dataclasses.dataclass(frozen=True)
-class PermutationStudy(Study):
+class PermutationStudy(TunedStudy):
     """S-FC and S-CONV on the images as they are, and with all pixels permuted alike.
 
     A dense layer's initial weights are drawn alike for every pixel, so that S-FC's accuracy on
@@ -35,7 +28,7 @@ class PermutationStudy(Study):
     Pixels are permuted after the augmentation, so that S-FC's problem stays the same with any.
     """
 
-    fixed = (*Study.fixed, "family", "connectivity", "optimizer", "hidden_units")
+    fixed = (*TunedStudy.fixed, "family", "connectivity", "optimizer", "hidden_units")
 
     run: RunConfig = RunConfig(permute_pixels=1)
 

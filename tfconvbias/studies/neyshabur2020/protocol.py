@@ -9,6 +9,11 @@ from tfconvbias.studies.neyshabur2020.protocol_grids import Grid
 from tfconvbias.training import Config, ConfigError, option, slug
 
 
+def kernel_size_row(size: int, optimizer: str) -> str:
+    """The name of a point of Figure 5 among the rows."""
+    return f"ResNet18 {size}×{size}" + (" β-LASSO" if optimizer == "beta_lasso" else "")
+
+
 @dataclasses.dataclass(frozen=True)
 class Protocol(Config):
     """Rows of a table, each with the best of equally many settings, at several lengths.
@@ -24,8 +29,8 @@ class Protocol(Config):
     5 × 5 values of the two λ, with and without dropout, for each of three β. To give β-LASSO
     as many settings as SGD, its grid here is total pull × cutoff × dropout: the pull λ Σ η of the
     layers that stand for convolutions, so that the same grid serves every length, and the cutoff
-    β λ as a share of the standard deviation of the first layer's initial weights. The other layers
-    have a fixed share of this λ.
+    β λ as a share of the standard deviation of the first layer's initial weights, in ResNet18 of
+    the last stage's. The other layers have a fixed share of this λ. ResNet18 has no dropout.
 
     Args:
         table: The rows, and what all runs share. Its `run_dir` is the folder of the study.
@@ -57,13 +62,15 @@ class Protocol(Config):
         (0.0125, 0.025, 0.05, 0.1, 0.2), "total pulls of β-LASSO, λ times the sum of the rates"
     )
     cutoffs: tuple[float, ...] = option(
-        (0.1, 0.2), "cutoffs βλ of β-LASSO by the deviation of layer 1's initial weights"
+        (0.1, 0.2),
+        "cutoffs βλ of β-LASSO by the deviation of the initial weights of layer 1, of ResNet18's "
+        "last stage",
     )
     l1_ratio: float = option(
         0.25, "λ of the layers dense in every family by that of the layers for convolutions"
     )
     dropout_rates: tuple[float, ...] = option(
-        (0.0, 0.5), "rates before the last two dense layers, of every row"
+        (0.0, 0.5), "rates before the last two dense layers, of every row that has them"
     )
     train_on_all: bool = option(
         False, "train the chosen settings on the validation images, too, before the test"
@@ -83,7 +90,7 @@ class Protocol(Config):
             shown = ", ".join(f"{name} {length}" for name, length in lengths.items())
             raise ConfigError(
                 "Every row must have equally many settings. Change --momenta, --weight-decays, "
-                f"--pulls, --cutoffs. Received: {shown}"
+                f"--pulls, --cutoffs, and beside ResNet18 --dropout-rates. Received: {shown}"
             )
         counts = (next(iter(lengths.values()), 1), *self.num_kept)
         if self.num_kept and (
@@ -106,7 +113,8 @@ class Protocol(Config):
             choices = {"momentum": self.momenta, "weight_decay": self.weight_decays}
         else:
             choices = {"pull": self.pulls, "cutoff": self.cutoffs}
-        return Grid({**choices, "dropout_rate": self.dropout_rates}, self.l1_ratio)
+        dropout = (0.0,) if definition["family"] == "resnet18" else self.dropout_rates
+        return Grid({**choices, "dropout_rate": dropout}, self.l1_ratio)
 
     def num_settings(self, length: int) -> int:
         """How many settings of each row are tried at a length, by its place in `epochs_list`."""

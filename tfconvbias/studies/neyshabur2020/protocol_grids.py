@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 
 from tfconvbias.lazy import data, optimizers
+from tfconvbias.models.layer_tables import STAGES
 from tfconvbias.training import ConfigError, RunConfig, learning_rate
 
 _NAMES = {
@@ -25,7 +26,7 @@ class Setting:
 
     Attributes:
         values: What is stated → its value: fields of `RunConfig`, and of β-LASSO the total `pull`
-            λ Σ η and the `cutoff` β λ by the deviation of the first layer's initial weights.
+            λ Σ η and the `cutoff` β λ by `initial_deviation`.
         l1_ratio: λ of the layers that are dense in every family by that of the others.
     """
 
@@ -119,16 +120,18 @@ class Grid:
 
 
 def initial_deviation(config: RunConfig, image_shape: tuple[int, int, int]) -> float:
-    """Standard deviation of the first layer's initial weights in a fully connected network.
+    """Standard deviation of the initial weights that a cutoff is measured by.
 
-    That of Glorot's uniform distribution, sqrt(2 / (inputs + outputs)).
+    In a fully connected network that is the first layer's, of Glorot's uniform distribution,
+    sqrt(2 / (inputs + outputs)); in ResNet18 the last stage's, of He's normal distribution,
+    sqrt(2 / inputs), which is the smallest of its convolutions.
 
     Args:
-        config: Of S-FC, D-FC or 3-FC.
+        config: Of S-FC, D-FC, 3-FC or ResNet18 of convolutions.
         image_shape: `(rows, cols, channels)`.
 
     Raises:
-        ConfigError: If the network is not fully connected.
+        ConfigError: If the network is another one.
     """
     rows, cols, _ = image_shape
     if config.family == "three_fc":
@@ -136,9 +139,12 @@ def initial_deviation(config: RunConfig, image_shape: tuple[int, int, int]) -> f
     elif config.connectivity == "dense" and config.family in ("s", "d"):
         stride = 2 if config.family == "s" else 1
         units = -(-rows // stride) * -(-cols // stride) * config.base_channels
+    elif config.family == "resnet18" and config.connectivity == "conv":
+        filters = STAGES[-1][0] * config.base_channels
+        return math.sqrt(2 / ((config.kernel_size or 3) ** 2 * filters))
     else:
         raise ConfigError(
-            "A grid of β-LASSO is for fully connected networks. "
+            "A grid of β-LASSO is for fully connected networks and ResNet18. "
             f"Received: family={config.family!r}, connectivity={config.connectivity!r}"
         )
     return math.sqrt(2 / (math.prod(image_shape) + units))

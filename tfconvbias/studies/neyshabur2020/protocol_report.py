@@ -10,8 +10,9 @@ from typing import Any
 
 from tfconvbias.arguments import checked
 from tfconvbias.lazy import analysis, plots
-from tfconvbias.studies.neyshabur2020.paper_targets import PAPER_DATASETS
-from tfconvbias.studies.neyshabur2020.protocol import Protocol
+from tfconvbias.studies.neyshabur2020.kernel_size_study import published
+from tfconvbias.studies.neyshabur2020.paper_targets import FIGURE_5, PAPER_DATASETS
+from tfconvbias.studies.neyshabur2020.protocol import Protocol, kernel_size_row
 from tfconvbias.studies.neyshabur2020.protocol_runs import Outcome, ProtocolRuns
 from tfconvbias.studies.study import percent
 from tfconvbias.training import (
@@ -27,6 +28,7 @@ from tfconvbias.training import (
     write_page,
     write_rows,
 )
+from tfconvbias.training.table import OPTIMIZERS
 
 _MOST_UNITS = 500
 _WINDOW = 9
@@ -39,6 +41,10 @@ GAPS = (
     ("S-FC β-LASSO", "S-FC"),
     ("D-CONV", "D-FC"),
     ("D-CONV", "D-LOCAL"),
+    *(
+        (kernel_size_row(size, "beta_lasso"), kernel_size_row(size, "sgd"))
+        for size in FIGURE_5["cifar10"]["sgd"]
+    ),
 )
 """Pairs of rows whose difference is shown, the first less the second."""
 
@@ -270,6 +276,14 @@ def _figures(outcomes: Sequence[Outcome], localities: Mapping[str, analysis.Loca
             "spread of layer 1 ÷ permuted": spread,
         }
         name = dataset_label(dataset)
+        by_size = _by_kernel_size(chosen)
+        if by_size:
+            paper = published(dataset)
+            figures[f"kernel size {name}"] = (
+                "Mean test accuracy of ResNet18 after the last length, against the side of its "
+                "kernels" + ("; dashed, the paper's (64 channels, 400 epochs)." if paper else "."),
+                plots.accuracy_against_kernel_size({name: by_size}, {name: paper}),
+            )
         figures[f"gaps {name}"] = (
             f"{name}: test accuracy of the chosen settings against the length of training, the "
             "differences between rows, and how local the units of layer 1 are (1: place means "
@@ -277,6 +291,18 @@ def _figures(outcomes: Sequence[Outcome], localities: Mapping[str, analysis.Loca
             plots.spread_curves({label: p for label, p in panels.items() if p}, title=name),
         )
     return figures
+
+
+def _by_kernel_size(chosen: Sequence[Outcome]) -> dict[str, dict[int, float]]:
+    """Optimizer → kernel size → mean test accuracy of ResNet18 in %, at the last length."""
+    curves: dict[str, dict[int, float]] = {}
+    last = max((o.epochs for o in chosen), default=0)
+    for o in chosen:
+        config = o.tests[0].folder.config()
+        if config["family"] == "resnet18" and o.epochs == last:
+            label = OPTIMIZERS[config["optimizer"]]
+            curves.setdefault(label, {})[config["kernel_size"]] = _mean_and_error(o)[0]
+    return curves
 
 
 def _remarks(protocol: Protocol) -> list[str]:
@@ -294,7 +320,7 @@ def _remarks(protocol: Protocol) -> list[str]:
         f"epoch.{later} The best one was trained with each of the seeds in the table{images}; only "
         "these runs were measured on the test images, after their last epoch. ± is the standard "
         "deviation over seeds. A pull is λ Σ η of layers that stand for convolutions, a cutoff βλ "
-        "by the deviation of layer 1's initial weights."
+        "by the deviation of the initial weights of layer 1, of ResNet18's last stage."
     ]
 
 

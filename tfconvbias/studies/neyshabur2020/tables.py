@@ -11,7 +11,7 @@ from typing import Any
 
 from tfconvbias.studies.neyshabur2020 import paper_targets
 from tfconvbias.studies.neyshabur2020.paper_table import PaperTable
-from tfconvbias.studies.neyshabur2020.protocol import Protocol
+from tfconvbias.studies.neyshabur2020.protocol import Protocol, kernel_size_row
 from tfconvbias.training import RunConfig
 
 _RUN = RunConfig(
@@ -75,19 +75,39 @@ TABLE_2 = PaperTable(
 )
 """S-FC with SGD and with β-LASSO beside the other networks with SGD, after 4000 epochs."""
 
+_KERNEL_SIZES = tuple(paper_targets.FIGURE_5["cifar10"]["sgd"])
+_FIGURE_5: Mapping[str, Mapping[str, Any]] = {
+    kernel_size_row(size, optimizer): {
+        "family": "resnet18",
+        "connectivity": "conv",
+        "kernel_size": size,
+        "optimizer": optimizer,
+    }
+    for size in _KERNEL_SIZES
+    for optimizer in ("sgd", "beta_lasso")
+}
+
 PROTOCOL = Protocol(
     table=PaperTable(
         title="Protocol",
         run=_RUN,
         datasets=("cifar10",),
         seeds=(1, 2, 3),
-        definitions={**_TABLE_1, "S-FC β-LASSO": S_FC_BETA_LASSO},
+        definitions={**_TABLE_1, "S-FC β-LASSO": S_FC_BETA_LASSO, **_FIGURE_5},
         rows=("S-CONV", "S-LOCAL", "S-FC", "S-FC β-LASSO"),
         targets={
             **paper_targets.TABLE_1,
             "S-FC β-LASSO": paper_targets.TABLE_2["S-FC β=50"],
+            **{
+                kernel_size_row(size, optimizer): {
+                    dataset: {400: curves[optimizer][size]}
+                    for dataset, curves in paper_targets.FIGURE_5.items()
+                }
+                for size in _KERNEL_SIZES
+                for optimizer in ("sgd", "beta_lasso")
+            },
         },
     ),
 )
-"""Rows of both tables, each with the best of equally many settings; the seeds are not that of the
-search."""
+"""Rows of both tables and the points of Figure 5, each with the best of equally many settings; the
+seeds are not that of the search."""
