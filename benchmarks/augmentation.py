@@ -48,11 +48,11 @@ def compiled(function, state, jit_compile):
 
 def layers(with_rand_augment):
     """Every layer and stack by name, with whether XLA compiles it."""
-    flip = keras.layers.RandomFlip("horizontal", dtype="float32")
     found = {
         "Normalize": (data.Normalize(*STATISTICS), True),
         "PadCrop(4)": (data.PadCrop(4), True),
-        "RandomFlip": (flip, True),
+        "PadCrop(4, flip)": (data.PadCrop(4, flip=True), True),
+        "PadCrop(0, flip)": (data.PadCrop(0, flip=True), True),
         "Cutout(16)": (data.Cutout(16), True),
         "flip_crop": (data.preprocessing(STATISTICS, "flip_crop"), True),
         "flip_crop_cutout": (data.preprocessing(STATISTICS, "flip_crop_cutout"), True),

@@ -53,6 +53,24 @@ def cut_centre(image, output, length):
     return found[0]
 
 
+@pytest.mark.parametrize("padding", [0, 3])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_mirroring_is_that_of_keras_after_the_crop(padding, dtype):
+    x = images(dtype=dtype)
+    cropped = run(PadCrop(padding, seed=7), x)
+    both = PadCrop(padding, flip=True, seed=7, flip_seed=11)
+    y = run(both, x)
+    flip = keras.layers.RandomFlip("horizontal", seed=11, data_format="channels_last")
+    assert y.dtype == dtype
+    assert (y == run(flip, cropped)).all()
+    mirrored = (y == cropped[:, :, ::-1]).all(axis=(1, 2, 3))
+    assert (y[~mirrored] == cropped[~mirrored]).all()
+    assert 70 < mirrored.sum() < 130
+    assert (run(both, x, training=False) == x).all()
+    again = PadCrop.from_config(both.get_config())
+    assert (run(again, x) == y).all()
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_pad_crop_against_numpy(dtype):
     x = images(dtype=dtype)

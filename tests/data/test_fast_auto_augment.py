@@ -324,7 +324,6 @@ def test_a_policy_file_is_an_augmentation(tmp_path):
     assert [type(layer).__name__ for layer in before] == [
         "FastAutoAugment",
         "PadCrop",
-        "RandomFlip",
     ]
     assert before[0].seed == 3
     assert [type(layer).__name__ for layer in after] == ["Cutout"]
@@ -351,7 +350,6 @@ def test_the_published_pipeline_goes_by_the_data_set(dataset, size, length):
     assert [type(layer).__name__ for layer in before] == [
         "FastAutoAugment",
         "PadCrop",
-        "RandomFlip",
     ]
     assert (len(before[0].policy), cutout.length) == (size, length)
     _, (shorter,) = augmentation("fast_autoaugment", dataset=dataset, cutout_length=8)

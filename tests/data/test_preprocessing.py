@@ -38,17 +38,16 @@ def test_order_of_the_stack():
     assert kinds(preprocessing((MEAN, STD), augment="randaugment_cutout").layers) == [
         "RandAugment",
         "PadCrop",
-        "RandomFlip",
         "Normalize",
         "Cutout",
     ]
     own = keras.layers.Identity()
     layers = preprocessing((MEAN, STD), augment=own, padding=2, cutout_length=20).layers
-    assert kinds(layers) == ["Identity", "PadCrop", "RandomFlip", "Normalize", "Cutout"]
+    assert kinds(layers) == ["Identity", "PadCrop", "Normalize", "Cutout"]
     assert layers[0] is own
-    assert (layers[1].padding, layers[4].length) == (2, 20)
+    assert (layers[1].padding, layers[1].flip, layers[3].length) == (2, True, 20)
     before, after = augmentation("flip_crop_cutout")
-    assert kinds(before) == ["PadCrop", "RandomFlip"]
+    assert kinds(before) == ["PadCrop"]
     assert kinds(after) == ["Cutout"]
 
 
@@ -89,8 +88,8 @@ def test_seed_fixes_the_stack_and_its_layers_differ():
     once = run(first, x)
     assert (run(again, x) == once).all()
     assert (run(other, x) != once).any()
-    seeds = [layer.seed for layer in first.layers if hasattr(layer, "seed")]
-    assert len(set(seeds)) == 3
+    crop, _, cutout = first.layers
+    assert len({crop.seed, crop.flip_seed, cutout.seed}) == 3
     # A stage keeps its seed whatever stands beside it.
     assert augmentation("crop", seed=4).before[0].seed == first.layers[0].seed
 

@@ -93,10 +93,17 @@ class Normalize(keras.layers.Layer):
 
     def call(self, inputs):
         mean, std = np.array(self.mean), np.array(self.std)
-        scale = ops.convert_to_tensor(1 / (255 * std), "float32")
-        offset = ops.convert_to_tensor(-mean / std, "float32")
-        outputs = ops.cast(inputs, "float32") * scale + offset
-        return ops.cast(outputs, self.compute_dtype)
+        scale, offset = 1 / (255 * std), -mean / std
+        outputs = ops.cast(inputs, "float32")
+        shape = ops.shape(inputs)
+        if len(shape) > 2 and isinstance(shape[-2], int):
+            # TensorFlow's arithmetic is three times as fast on rows of pixels as on the few
+            # channels of each.
+            outputs = ops.reshape(outputs, (-1, shape[-2] * len(mean)))
+            scale, offset = np.tile(scale, shape[-2]), np.tile(offset, shape[-2])
+        outputs = outputs * ops.convert_to_tensor(scale, "float32")
+        outputs = outputs + ops.convert_to_tensor(offset, "float32")
+        return ops.cast(ops.reshape(outputs, shape), self.compute_dtype)
 
     def compute_output_spec(self, inputs):
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)

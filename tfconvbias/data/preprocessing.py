@@ -32,6 +32,7 @@ class _Options(NamedTuple):
 
 
 def _rand_augment(options: _Options, seed: int | None) -> keras.layers.Layer:
+    # float32 whatever the global policy: pixel values come before the normalisation.
     return keras.layers.RandAugment(
         value_range=(0, 255),
         num_ops=options.num_operations,
@@ -40,21 +41,6 @@ def _rand_augment(options: _Options, seed: int | None) -> keras.layers.Layer:
         data_format="channels_last",
         dtype="float32",
     )
-
-
-def _crop(options: _Options, seed: int | None) -> keras.layers.Layer:
-    return PadCrop(options.padding, seed=seed)
-
-
-def _flip(options: _Options, seed: int | None) -> keras.layers.Layer:
-    # float32 whatever the global policy: pixel values come before the normalisation.
-    return keras.layers.RandomFlip(
-        "horizontal", seed=seed, data_format="channels_last", dtype="float32"
-    )
-
-
-def _cutout(options: _Options, seed: int | None) -> keras.layers.Layer:
-    return Cutout(options.cutout_length, seed=seed)
 
 
 def _fast_auto_augment(options: _Options, seed: int | None) -> keras.layers.Layer:
@@ -66,14 +52,12 @@ def _policy_of(dataset: str) -> str:
 
 
 # A stage's seed depends on its place here: a new one comes last.
-_STAGES: dict[str, Callable[[_Options, int | None], keras.layers.Layer]] = {
+_STAGES = ("randaugment", "crop", "flip", "cutout", "fast_autoaugment")
+# Crop and flip are one layer between them.
+_POLICIES: dict[str, Callable[[_Options, int | None], keras.layers.Layer]] = {
     "randaugment": _rand_augment,
-    "crop": _crop,
-    "flip": _flip,
-    "cutout": _cutout,
     "fast_autoaugment": _fast_auto_augment,
 }
-_AFTER_NORMALIZATION = frozenset({"cutout"})
 
 AUGMENTATIONS: dict[str, tuple[str, ...]] = {
     "none": (),
@@ -126,7 +110,8 @@ def augmentation(
         seed: Non-negative integer from which each layer gets a seed of its own, or `None`.
 
     Returns:
-        An `AugmentationLayers`, the layers before and after the normalisation.
+        An `AugmentationLayers`, the layers before and after the normalisation. Crop and flip are
+        one layer.
 
     Raises:
         ValueError: If `policy` is an unknown name, or its file holds no policy.
@@ -135,7 +120,7 @@ def augmentation(
     Example:
         >>> from tfconvbias.data import augmentation
         >>> [type(layer).__name__ for layer in augmentation("flip_crop_cutout").before]
-        ['PadCrop', 'RandomFlip']
+        ['PadCrop']
     """
     first: tuple[keras.layers.Layer, ...] = ()
     if isinstance(policy, str) and policy.endswith(".json"):
@@ -159,9 +144,11 @@ def augmentation(
         # 31 bits, as a Keras seed must fit in an int32.
         words = np.random.SeedSequence(seed).generate_state(len(_STAGES)) >> 1
         seeds = {name: int(word) for name, word in zip(_STAGES, words, strict=True)}
-    layers = {name: _STAGES[name](options, seeds[name]) for name in stages}
-    before = [layer for name, layer in layers.items() if name not in _AFTER_NORMALIZATION]
-    after = [layer for name, layer in layers.items() if name in _AFTER_NORMALIZATION]
+    before = [make(options, seeds[name]) for name, make in _POLICIES.items() if name in stages]
+    if "crop" in stages or "flip" in stages:
+        sides = options.padding if "crop" in stages else 0
+        before.append(PadCrop(sides, "flip" in stages, seeds["crop"], seeds["flip"]))
+    after = [Cutout(options.cutout_length, seed=seeds["cutout"])] if "cutout" in stages else []
     return AugmentationLayers((*first, *before), tuple(after))
 
 
