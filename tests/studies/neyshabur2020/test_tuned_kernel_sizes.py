@@ -55,7 +55,7 @@ def test_settings_of_each_kernel_size_reach_the_figure(tmp_path):
         study.runs()
     content = json.loads(file.read_text())
     for size in (3, 5):
-        content["cifar10"]["400"][f"{size}×{size} kernels, β-LASSO"] = {"l1": size * 1e-6}
+        content["cifar10"]["400"][f"{size}×{size} kernels, β-LASSO"] = {"l1": size / 1e6}
     file.write_text(json.dumps(content))
     found = [config for _, config in study.runs().values()]
     chosen = {(c.kernel_size, c.optimizer): (c.momentum, c.l1) for c in found}
@@ -63,8 +63,8 @@ def test_settings_of_each_kernel_size_reach_the_figure(tmp_path):
     assert chosen == {
         (3, "sgd"): (0.0, plain.l1),
         (5, "sgd"): (0.1, plain.l1),
-        (3, "beta_lasso"): (plain.momentum, 3e-6),
-        (5, "beta_lasso"): (plain.momentum, 5e-6),
+        (3, "beta_lasso"): (plain.momentum, 3 / 1e6),
+        (5, "beta_lasso"): (plain.momentum, 5 / 1e6),
     }
     content["cifar10"]["400"]["3×3 kernels, SGD"] = {"kernel_size": 7}
     file.write_text(json.dumps(content))

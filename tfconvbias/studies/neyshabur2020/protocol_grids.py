@@ -7,8 +7,7 @@ import itertools
 import math
 from collections.abc import Mapping
 
-from tfconvbias.lazy import data, optimizers
-from tfconvbias.models.layer_tables import STAGES
+from tfconvbias.lazy import data, models, optimizers
 from tfconvbias.training import ConfigError, RunConfig, learning_rate
 
 _NAMES = {
@@ -140,7 +139,7 @@ def initial_deviation(config: RunConfig, image_shape: tuple[int, int, int]) -> f
         stride = 2 if config.family == "s" else 1
         units = -(-rows // stride) * -(-cols // stride) * config.base_channels
     elif config.family == "resnet18" and config.connectivity == "conv":
-        filters = STAGES[-1][0] * config.base_channels
+        filters = models.layer_tables.STAGES[-1][0] * config.base_channels
         return math.sqrt(2 / ((config.kernel_size or 3) ** 2 * filters))
     else:
         raise ConfigError(
