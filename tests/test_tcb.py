@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from tfconvbias.commands import main
+from tfconvbias.commands import main, pages
 from tfconvbias.commands.pages import labels
 from tfconvbias.commands.recipe_files import recipe_files
-from tfconvbias.training import RunConfig, command_line
+from tfconvbias.training import RunConfig, RunFolder, RunFolderError, command_line, read_json
 
 
 def failed(capsys, *argv, status=1):
@@ -54,6 +54,32 @@ def test_a_damaged_run_hides_no_other(capsys, tmp_path):
     *_, cut, whole = capsys.readouterr().out.strip().splitlines()
     assert "cut" in cut and cut.endswith("damaged")
     assert "whole" in whole and whole.endswith("after epoch 0")
+
+
+def test_a_damaged_run_keeps_no_other_from_its_page(capsys, tmp_path, monkeypatch):
+    row = {"model": "s_fc", "optimizer": "sgd", "kernel_parameters": {}}
+    for name in ("a-cut", "b-whole", "c-lost", "d-whole"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "result.json").write_text(json.dumps(row))
+    (tmp_path / "a-cut" / "result.json").write_text('{"a"')
+    monkeypatch.setattr(RunFolder, "result", lambda run: read_json(run.path / "result.json"))
+    monkeypatch.setattr(pages, "command_of", lambda run: "")
+
+    def write(runs, path, title, command):
+        if path.parent.name == "c-lost":
+            raise RunFolderError("c-lost/last.keras is missing.")
+        return path
+
+    monkeypatch.setattr(pages, "write_report", write)
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(tmp_path)])
+    assert stop.value.code == 1
+    shown = capsys.readouterr()
+    written = [line.split("/")[-2] for line in shown.out.splitlines() if "Report:" in line]
+    assert written == ["b-whole", "d-whole"]
+    assert "2 of 4 runs have no page" in shown.err
+    assert "a-cut/result.json is damaged" in shown.err and "c-lost/last.keras" in shown.err
 
 
 def test_a_file_is_no_folder(capsys, tmp_path):

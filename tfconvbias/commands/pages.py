@@ -8,25 +8,33 @@ from pathlib import Path
 from tfconvbias import terminal
 from tfconvbias.commands.listing import check_folder, run_folders
 from tfconvbias.commands.names import CommandError
-from tfconvbias.training import table, write_report
+from tfconvbias.training import RunFolderError, table, write_report
 from tfconvbias.training.report import command_of, in_short
 from tfconvbias.training.run_folder import RunFolder
 
 
 def report(folders: Sequence[str]) -> None:
-    """Write the page of every finished run in the folders.
+    """Write the page of every finished run in the folders, those of damaged runs aside.
 
     Raises:
-        CommandError: If a folder does not exist or holds no finished run.
+        CommandError: If a folder does not exist or holds no finished run; after all others, if some
+            are damaged.
     """
-    runs = [run for name in folders for run in _finished(name)]
+    damaged: list[str] = []
+    runs = [run for name in folders for run in _finished(name, damaged)]
+    total = len(runs) + len(damaged)
     terminal.import_keras()
     for run in runs:
-        row = run.result() or {}
-        name = table.label(row)
+        name = table.label(run.result() or {})
         path = run.path / "report.html"
-        page = write_report({name: run}, path, name, command=command_of(run))
-        print(f"Report: {page}", flush=True)
+        try:
+            page = write_report({name: run}, path, name, command=command_of(run))
+        except RunFolderError as error:
+            damaged.append(str(error))
+        else:
+            print(f"Report: {page}", flush=True)
+    if damaged:
+        raise CommandError(f"{len(damaged)} of {total} runs have no page: {' '.join(damaged)}")
 
 
 def compare_runs(folders: Sequence[str], output: str, title: str) -> None:
@@ -68,15 +76,25 @@ def labels(paths: Sequence[Path]) -> list[str]:
     return found
 
 
-def _finished(name: str) -> list[RunFolder]:
+def _finished(name: str, damaged: list[str] | None = None) -> list[RunFolder]:
+    """The finished runs in a folder; what is wrong with damaged ones is added to the list."""
     folder = Path(name)
     parent = folder.parent
     names = [entry.name for entry in parent.iterdir() if entry.is_dir()] if parent.is_dir() else []
     near = difflib.get_close_matches(folder.name, names, n=1)
     check_folder(name, f" Did you mean {str(parent / near[0])!r}?" if near else "")
     runs = run_folders(folder)
-    found = [run for run in runs if "kernel_parameters" in (run.result() or {})]
-    if not found:
+    found = []
+    for run in runs:
+        try:
+            row = run.result() or {}
+        except RunFolderError as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
+        else:
+            found += [run] if "kernel_parameters" in row else []
+    if not found and not damaged:
         state = "the runs in it are not finished" if runs else "it holds no run"
         raise CommandError(f"{name!r} has nothing to report: {state}.")
     return found
