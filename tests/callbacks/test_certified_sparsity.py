@@ -41,7 +41,7 @@ def _data(dtype="float32", shape=(20,)):
 
 
 def _mlp(dtype="float32"):
-    """Noise and normalization between dense layers, so that random draws must agree too."""
+    """Noise, dropout and normalization between dense layers: random draws must agree too."""
     keras.utils.set_random_seed(0)
     options = {"dtype": dtype}
     return keras.Sequential(
@@ -51,6 +51,7 @@ def _mlp(dtype="float32"):
             layers.Dense(40, use_bias=False, name="fc1", **options),
             layers.BatchNormalization(**options),
             layers.ReLU(**options),
+            layers.Dropout(0.1, **options),
             layers.Dense(15, activation="tanh", name="fc2", **options),
             layers.Dense(3, name="fc3", **options),
         ]

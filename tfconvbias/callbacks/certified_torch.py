@@ -101,7 +101,8 @@ def _call(calls, layer, kernel, inputs, training=None):
     # Without it nothing would ask for the gradient of a first layer's sums.
     anchor = torch.zeros((), device=inputs.device, requires_grad=True)
     sums = _Product.apply(transposed, anchor, kernel, calls[-1])
-    outputs = sums.T.reshape(*inputs.shape[:-1], units)
+    # In the layout of the dense layer, in whose order dropout draws its numbers.
+    outputs = sums.T.contiguous().reshape(*inputs.shape[:-1], units)
     if layer.bias is not None:
         outputs = ops.add(outputs, layer.bias)
     return layer.activation(outputs)
