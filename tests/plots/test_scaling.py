@@ -36,14 +36,18 @@ def test_where_no_family_fits_there_is_no_empty_panel():
 
 
 def test_published_curves_are_dashed_and_of_the_same_colour():
-    measured = {"cifar10": {"SGD": {5: 80.0, 3: 90.0}}, "mine": {"SGD": {3: 50.0}}}
+    measured = {"cifar10": {"SGD": {5: [80.0], 3: [88.0, 92.0]}}, "mine": {"SGD": {3: [50.0]}}}
     figure = plots.accuracy_against_kernel_size(measured, {"cifar10": {"SGD": {3: 95.0, 5: 94.0}}})
-    ours, theirs = figure.axes[0].get_lines()
+    ours, *_, theirs = figure.axes[0].get_lines()
     np.testing.assert_array_equal(ours.get_xydata(), [[3, 90], [5, 80]])
     np.testing.assert_array_equal(theirs.get_xydata(), [[3, 95], [5, 94]])
     assert theirs.get_linestyle() == "--"
     assert theirs.get_color() == ours.get_color()
     assert len(figure.axes[1].get_lines()) == 1
+    # Deviations of 88 and 92 are √8; a single seed has none, and a panel of single seeds no bars.
+    (bars,) = (part.get_segments() for part in figure.axes[0].collections)
+    np.testing.assert_allclose([high - low for (_, low), (_, high) in bars], [2 * 8**0.5, 0])
+    assert not figure.axes[1].collections
 
 
 def test_pairs_are_bars_side_by_side():

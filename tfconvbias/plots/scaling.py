@@ -1,5 +1,6 @@
 """Parameters and accuracy against the size of a network, its images or its kernels."""
 
+import statistics
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
@@ -98,18 +99,18 @@ def accuracy_against_parameters(
 
 @checked
 def accuracy_against_kernel_size(
-    measured: Mapping[str, Mapping[str, Mapping[int, float]]],
+    measured: Mapping[str, Mapping[str, Mapping[int, Sequence[float]]]],
     published: Mapping[str, Mapping[str, Mapping[int, float]]],
 ) -> Figure:
     """Test accuracy against the side of the kernels, one panel per data set.
 
     Args:
-        measured: Data set → label → kernel size → test accuracy in %.
-        published: The same for the data sets that have published values; drawn dashed, in the
-            colour of the same label.
+        measured: Data set → label → kernel size → test accuracies in %, one for each seed.
+        published: Data set, of those that have published values → label → kernel size → test
+            accuracy in %; drawn dashed, in the colour of the same label.
 
     Returns:
-        A figure with one panel per data set.
+        A figure with one panel per data set: means, and bars of one standard deviation over seeds.
 
     Reference:
         Neyshabur, "Towards Learning Convolutions from Scratch", 2020, Figure 5.
@@ -119,7 +120,13 @@ def accuracy_against_kernel_size(
         for index, (name, by_size) in enumerate(curves.items()):
             style = curve_style(2 * index)
             sizes = sorted(by_size)
-            axis.plot(sizes, [by_size[k] for k in sizes], marker="o", label=name, **style)
+            means = [statistics.fmean(by_size[k]) for k in sizes]
+            axis.plot(sizes, means, marker="o", label=name, **style)
+            if any(len(by_size[k]) > 1 for k in sizes):
+                spreads = [
+                    statistics.stdev(by_size[k]) if len(by_size[k]) > 1 else 0 for k in sizes
+                ]
+                axis.errorbar(sizes, means, spreads, fmt="none", capsize=3, ecolor=style["color"])
             theirs = published.get(dataset, {}).get(name, {})
             if theirs:
                 sizes = sorted(theirs)

@@ -91,8 +91,8 @@ def test_accuracies_of_the_last_length_by_kernel_size(tmp_path):
         outcome("S-FC", 20, 0.9),
     ]
     assert protocol_report._by_kernel_size(found) == {
-        "SGD": {3: 50.0, 5: 25.0},
-        "β-LASSO": {5: 75.0},
+        "SGD": {3: [50.0], 5: [25.0]},
+        "β-LASSO": {5: [75.0]},
     }
     (gap,) = protocol_report._gaps(found)
     assert gap[0] == "ResNet18 5×5 β-LASSO − ResNet18 5×5"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 from tfconvbias.lazy import plots
@@ -62,12 +63,13 @@ class KernelSizeStudy(TunedStudy):
             for size in self.kernel_sizes
         }
         rows = []
-        measured: dict[str, dict[str, dict[int, float]]] = {}
+        measured: dict[str, dict[str, dict[int, list[float]]]] = {}
         for cell, runs in results.items():
             optimizer, name, size = sizes[cell.row]
             accuracy = 100 * mean(runs, "test_accuracy")
             curves = measured.setdefault(dataset_label(cell.dataset), {})
-            curves.setdefault(name, {})[size] = accuracy
+            found = [100 * run.row["test_accuracy"] for run in runs]
+            curves.setdefault(name, {})[size] = found
             weights = sum(runs[0].row["kernel_parameters"].values())
             nonzeros = sum(sum(run.row["nonzeros"].values()) for run in runs) / len(runs)
             rows.append(
@@ -82,7 +84,8 @@ class KernelSizeStudy(TunedStudy):
                 }
             )
         theirs = {name: published(name) for name in self.datasets if name in FIGURE_5}
-        caption = "Test accuracy of ResNet18 against the side of its kernels" + (
+        bars = ", bars of one standard deviation over seeds" if len(self.seeds) > 1 else ""
+        caption = f"Test accuracy of ResNet18 against the side of its kernels{bars}" + (
             "; dashed, the paper's (64 channels, 400 epochs)." if theirs else "."
         )
         figure = plots.accuracy_against_kernel_size(measured, theirs)
@@ -101,11 +104,11 @@ class KernelSizeStudy(TunedStudy):
         }
 
 
-def _from_small_to_large(dataset: str, curves: Mapping[str, Mapping[int, float]]) -> str:
+def _from_small_to_large(dataset: str, curves: Mapping[str, Mapping[int, Sequence[float]]]) -> str:
     sizes = [size for by_size in curves.values() for size in by_size]
     least, most = min(sizes), max(sizes)
     changes = ", ".join(
-        f"{name} from {by_size[least]:.2f} to {by_size[most]:.2f} %"
+        f"{name} from {fmean(by_size[least]):.2f} to {fmean(by_size[most]):.2f} %"
         for name, by_size in curves.items()
         if {least, most} <= by_size.keys()
     )

@@ -280,8 +280,9 @@ def _figures(outcomes: Sequence[Outcome], localities: Mapping[str, analysis.Loca
         if by_size:
             paper = published(dataset)
             figures[f"kernel size {name}"] = (
-                "Mean test accuracy of ResNet18 after the last length, against the side of its "
-                "kernels" + ("; dashed, the paper's (64 channels, 400 epochs)." if paper else "."),
+                "Test accuracy of ResNet18 after the last length against the side of its kernels, "
+                "bars of one standard deviation over seeds"
+                + ("; dashed, the paper's (64 channels, 400 epochs)." if paper else "."),
                 plots.accuracy_against_kernel_size({name: by_size}, {name: paper}),
             )
         figures[f"gaps {name}"] = (
@@ -293,15 +294,16 @@ def _figures(outcomes: Sequence[Outcome], localities: Mapping[str, analysis.Loca
     return figures
 
 
-def _by_kernel_size(chosen: Sequence[Outcome]) -> dict[str, dict[int, float]]:
-    """Optimizer → kernel size → mean test accuracy of ResNet18 in %, at the last length."""
-    curves: dict[str, dict[int, float]] = {}
+def _by_kernel_size(chosen: Sequence[Outcome]) -> dict[str, dict[int, list[float]]]:
+    """Optimizer → kernel size → test accuracies of ResNet18 in %, at the last length."""
+    curves: dict[str, dict[int, list[float]]] = {}
     last = max((o.epochs for o in chosen), default=0)
     for o in chosen:
         config = o.tests[0].folder.config()
         if config["family"] == "resnet18" and o.epochs == last:
             label = OPTIMIZERS[config["optimizer"]]
-            curves.setdefault(label, {})[config["kernel_size"]] = _mean_and_error(o)[0]
+            found = [100 * test.row["test_accuracy"] for test in o.tests]
+            curves.setdefault(label, {})[config["kernel_size"]] = found
     return curves
 
 
