@@ -7,8 +7,10 @@ checked to compute the same; there `surgery.prune` cuts it by magnitude, the sam
 group. What is left is copied back into PyTorch, so that one loop, with the same batches, fine-tunes
 it and what Torch-Pruning leaves of the same network with its own magnitude criterion. Printed are
 test accuracies before and after fine-tuning, and what is left of parameters and multiply-adds, for
-each seed. `--taylor` adds `surgery.prune` with first-order Taylor scores in one ranking of all
-channels, at the multiply-adds of the row before. Without `torch-pruning` only ours runs.
+each seed. Beside them stands a network of the same widths that begins anew: one learns for as many
+epochs as the fine-tuning takes, one for as many as base and fine-tuning together. `--taylor` adds
+`surgery.prune` with first-order Taylor scores in one ranking of all channels, at the multiply-adds
+of the row before. Without `torch-pruning` only ours runs.
 """
 
 import argparse
@@ -269,6 +271,14 @@ def main():
                 f"after {after:.2f} %  ({time.perf_counter() - start:.0f} s)",
                 flush=True,
             )
+        smaller = found["surgery.prune, magnitude"]
+        widths = {name: layer.out_channels for name, layer in convolutions(smaller).items()}
+        for epochs in (options.fine_tune_epochs, options.epochs + options.fine_tune_epochs):
+            torch.manual_seed(seed + 2000)
+            network = train(ResNet20(widths), x, y, epochs, 0.1, seed + 1000)
+            name = f"the same widths anew, {epochs} epochs"
+            ended.setdefault(name, []).append(accuracy(network, x_test, y_test))
+            print(f"  {name:30s} {ended[name][-1]:.2f} %", flush=True)
     for name, values in ended.items():
         spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
         print(f"{name:32s} {statistics.fmean(values):.2f}{spread} %")
