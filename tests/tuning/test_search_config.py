@@ -4,7 +4,7 @@ import keras
 import keras_tuner
 import pytest
 
-from tfconvbias.training import ConfigError, RunConfig
+from tfconvbias.training import ConfigError, RunConfig, RunFolder
 from tfconvbias.tuning import BetaLassoHyperModel, SearchConfig, SGDHyperModel, hypermodel
 
 
@@ -94,6 +94,19 @@ def test_hypermodels_take_networks_of_ones_own(kind, dataset, tiny):
     model = space.build(hp)
     assert model.layers[-1].name == "only"
     assert len(space.fit(hp, model).history["val_accuracy"]) == 1
+
+
+def test_trials_train_on_the_weights_that_are_left(dataset, tiny, tmp_path, capsys):
+    changes = {"optimizer": "beta_lasso", "connectivity": "dense", "epochs": 1}
+    config = SearchConfig().replace(**{**tiny, **changes, "certified_sparsity": True})
+    space = BetaLassoHyperModel(config, dataset)
+    hp = keras_tuner.HyperParameters()
+    space.declare_hyperparameters(hp)
+    folder = RunFolder(tmp_path)
+    space.fit(hp, space.build(hp), folder=folder)
+    rows = (tmp_path / "certified_sparsity.csv").read_text().splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [["1", n] for n in ("conv1", "fc1", "fc2")]
+    assert capsys.readouterr().out == ""
 
 
 def test_hypermodels_refuse_what_they_do_not_search(dataset, tiny):

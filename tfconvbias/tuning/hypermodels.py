@@ -107,6 +107,7 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
         last = config.epochs if epochs is None else epochs
         with tempfile.TemporaryDirectory() as passing:
             kept = RunFolder(passing) if folder is None else folder
+            sparse = sparse_steps(config.replace(verbose="silent"), model, kept)
             try:
                 columns = fit(
                     model,
@@ -115,7 +116,7 @@ class _TrainingHyperModel(keras_tuner.HyperModel):
                     epochs=last,
                     batch_size=config.batch_size,
                     seed=config.seed,
-                    watchers=[*sparse_steps(config, model, kept), _NonZeroShare(), *callbacks],
+                    watchers=[*sparse, _NonZeroShare(), *callbacks],
                     execution=Execution(checkpoint_every=last, verbose="silent"),
                 )
             except TrainingDivergedError as error:
