@@ -30,6 +30,22 @@ def test_every_position_of_a_convolution_counts(connectivity, kernel):
     assert training.step_cost(config, (32, 32, 3), 10).flop == 4 * kernel + 6 * rest
 
 
+@pytest.mark.parametrize(("precision", "width"), [("float32", 4), ("mixed_bfloat16", 2)])
+def test_bytes_of_a_step(precision, width):
+    config = training.RunConfig(
+        connectivity="conv", base_channels=4, batch_size=8, momentum=0.9, precision=precision
+    )
+    cost = training.step_cost(config, (32, 32, 3), 10)
+    weights = 9 * 9 * 3 * 4 + 2 * 4 + 1024 * 96 + 2 * 96 + 96 * 10 + 10
+    # Normalized pixels; convolution, BatchNorm, ReLU, Flatten; dense, BatchNorm, ReLU; logits.
+    units = 3072 + 4 * 1024 + 3 * 96 + 10
+    assert cost.activations == 8 * units * width
+    # Read forward and backward; gradient read, weight and momentum read and written in float32.
+    assert cost.moved == 2 * width * weights + 5 * 4 * weights + 2 * cost.activations
+    # Weight, gradient and momentum, and a copy where half the width computes.
+    assert cost.state == (12 + 2 * (width == 2)) * weights
+
+
 def test_time_and_memory_follow_from_the_device(tiny_dataset):
     device = training.Accelerator(half=4e12, single=2e12, bandwidth=1e12, memory=1e9)
     cost = training.StepCost(1, flop=8 * 10**12, moved=10**12, state=600, activations=80, layers=3)

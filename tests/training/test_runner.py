@@ -192,6 +192,7 @@ def test_a_run_leaves_all_that_a_table_needs(tiny_config, tiny_dataset):
         accuracy = np.mean(logits.argmax(-1) == tiny_dataset.y_test)
         assert row[column] == pytest.approx(accuracy)
     assert row["best_epoch"] == 1 + np.argmax(result.history["val_accuracy"])
+    assert row["seconds"] == pytest.approx(sum(result.history["seconds"]), abs=0.051)
     assert row["parameters"] == model.count_params()
     assert row["kernel_parameters"]["conv1"] == 486
     environment = json.loads((folder / "environment.json").read_text())
