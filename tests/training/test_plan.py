@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import pytest
 
 from tfconvbias import studies, training
@@ -9,7 +10,10 @@ from tfconvbias import studies, training
 S_FC = training.RunConfig(connectivity="dense", base_channels=230, batch_size=512)
 
 
-def test_s_fc_at_230_is_counted_without_making_its_weights():
+def test_s_fc_at_230_is_counted_without_making_its_weights(monkeypatch):
+    monkeypatch.setattr(
+        keras.initializers.VarianceScaling, "__call__", lambda *_, **__: pytest.fail("made")
+    )
     cost = training.step_cost(S_FC, (32, 32, 3), 10)
     inputs, first, hidden = 3 * 32 * 32, 16 * 16 * 230, 24 * 230
     products = [inputs * first, first * hidden, hidden * 10]

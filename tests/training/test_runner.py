@@ -221,6 +221,7 @@ def test_a_folder_with_another_run_is_left_alone(tiny_config, tiny_dataset):
 def test_a_folder_with_other_files_is_left_alone(tiny_config, tiny_dataset, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    (tmp_path / "run" / "lock").touch()
     with pytest.raises(training.RunFolderError, match="holds no run"):
         training.run(tiny_config, tiny_dataset)
 
