@@ -40,10 +40,13 @@ def _rows(run):
 
 def test_a_sparse_run_is_the_dense_run(lasso, tiny_dataset, tmp_path, dense_is_slow, monkeypatch):
     dense = training.run(lasso, tiny_dataset)
-    # Also where there is an accelerator, which takes the steps of an epoch as one.
+    # Also where an accelerator would take all steps of an epoch as one.
     monkeypatch.setattr(feeds, "accelerators", lambda: ["GPU:0"])
     sparse = training.run(
-        lasso.replace(run_dir=str(tmp_path / "sparse"), certified_sparsity=True), tiny_dataset
+        lasso.replace(
+            run_dir=str(tmp_path / "sparse"), certified_sparsity=True, device_epochs="auto"
+        ),
+        tiny_dataset,
     )
     assert sparse.history.keys() == dense.history.keys()
     for name, column in dense.history.items():
