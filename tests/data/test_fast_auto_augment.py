@@ -175,6 +175,7 @@ def test_operations_equal_pillows_on_cifar10(name, cifar10):
     check_against_pillow(name, cifar10)
 
 
+@pytest.mark.tensorflow  # The tables are the same on every backend, and JAX compiles for seconds.
 def test_each_image_of_a_batch_has_its_own_operation(photos):
     """All operations beside each other in one step, where none may touch another's images."""
     images = photos[: len(OPERATIONS) + 1]
