@@ -103,8 +103,11 @@ def test_normalized_points_have_norm_one_and_constant_ones_are_left_out():
 
 
 def test_errors_name_the_argument():
-    with pytest.raises(ValueError, match="patch_size=10"):
-        image_patches(IMAGES, 10)
+    with pytest.raises(ValueError, match=r"`images` must have shape.*patch_size=9"):
+        image_patches(IMAGES, 9)  # as many rows, but fewer columns
+    for options in ({"patch_size": 0}, {"strides": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(options))}.*0"):
+            image_patches(IMAGES, **options)
     with pytest.raises(ValueError, match="kind='tiles'"):
         ImagePoints(IMAGES, "tiles")
     with pytest.raises(ValueError, match="normalize='norm'"):

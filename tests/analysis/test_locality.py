@@ -104,6 +104,15 @@ def test_units_with_few_weights_are_left_out():
     assert np.isnan(empty.window_share_ratio)
 
 
+def test_no_permutation_matters_to_units_of_one_weight():
+    kernel = np.zeros((36, 3))
+    kernel[[0, 7, 20], [0, 1, 2]] = 2.0
+    found = locality(kernel, (6, 6, 1), window=2, min_nonzeros=1)
+    assert (found.spread, found.permuted_spread, found.spread_ratio) == (0, 0, 1)
+    assert (found.window_share, found.permuted_window_share, found.window_share_ratio) == (1, 1, 1)
+    assert np.isnan([found.spread_z, found.window_share_z]).all()
+
+
 def test_conv_local_and_dense_forms_of_one_filter_agree():
     weights = np.random.default_rng(3).normal(size=(3, 3, 2))
     conv = weights[..., None]

@@ -186,6 +186,9 @@ def test_rates_and_norms_of_single_units():
     np.testing.assert_array_equal(unit_path_norms(local, outgoing), [1.5, 1, 1, 0] * 2)
     # The length of w, over all of its entries.
     assert unit_path_norms(np.array([[3.0], [4.0]]), [2.0]).tolist() == [10]
+    # Squares that single precision does not hold.
+    large = np.array([[3e30], [4e30]], "float32")
+    np.testing.assert_allclose(unit_path_norms(large, [2.0]), 1e31, rtol=1e-6)
     with pytest.raises(ValueError, match="one weight for each of the 4 units"):
         unit_path_norms(kernel, outgoing[:3])
 

@@ -1,8 +1,11 @@
 """Steps on the non-zeros against the formula of β-LASSO on the whole kernel, step by step."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
+from tfconvbias.callbacks import certified_kernel
 from tfconvbias.callbacks.certified_kernel import CertifiedKernel
 from tfconvbias.layers import product_loops, sparse_products
 from tfconvbias.optimizers import StepSizes, integer_loops, integer_screen
@@ -103,3 +106,18 @@ def test_memory_is_that_of_what_is_stored():
     certified.update(inputs, gradient, StepSizes(0.0, 0.0, 0.0))
     # A value, a gradient and an index of 4 bytes each; 201 offsets of 8 bytes.
     assert certified.counts.peak_bytes == 600 * 12 + 201 * 8
+
+
+def test_the_time_of_a_step_is_that_of_its_products_update_and_check(monkeypatch):
+    # Two steps: 1 s forward, 2 s backward and 4 s of update, with pauses that are not theirs.
+    readings = iter([5, 6, 10, 12, 20, 24, 100, 101, 110, 112, 120, 124])
+    monkeypatch.setattr(
+        certified_kernel, "time", SimpleNamespace(perf_counter=lambda: next(readings))
+    )
+    certified = CertifiedKernel()
+    certified.load(np.eye(3, 2))
+    for _ in range(2):
+        certified.product(np.ones((3, 4)))
+        certified.input_gradient(np.ones((2, 4)))
+        certified.update(np.ones((3, 4)), np.ones((2, 4)), StepSizes(0.1, 1e-3, 0.5))
+    assert certified.counts.seconds == [7, 7]

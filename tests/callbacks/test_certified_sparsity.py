@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import layers, ops
 
-from tfconvbias.callbacks import CertifiedSparsity, certified_sparsity
+from tfconvbias.callbacks import CertifiedSparsity, LayerEpoch, certified_sparsity
 from tfconvbias.optimizers import BetaLasso
 
 BACKEND = keras.config.backend()
@@ -422,6 +422,22 @@ def test_summary(capsys):
         ["2", "fc1", "sparse"],
     ]
     assert all(line.endswith("asked for") for line in lines[1:])
+
+
+def test_the_numbers_of_the_summary():
+    sparsity = CertifiedSparsity()
+    sparsity.report = [
+        LayerEpoch(1, "fc2", False, "full", 0.3, dense_bytes=500_000),
+        LayerEpoch(2, "fc1", True, "fast", 0.0525, steps=7, checked=0.25, returned=12,
+                   sparse_ms=1.5, dense_ms=3.25, sparse_bytes=1_260_000, dense_bytes=7_000_000),
+    ]  # fmt: skip
+    heading, dense, sparse = sparsity.summary().splitlines()
+    assert dense.split() == ["2", "fc2", "dense", "30.00", "%", "0.50", "full"]
+    assert sparse.split() == [
+        "3", "fc1", "sparse", "5.25", "%", "25.00", "%", "12", "1.50", "3.25", "1.26", "7.00",
+        "fast",
+    ]  # fmt: skip
+    assert heading.index("why") == dense.index("full") == sparse.index("fast")
 
 
 def test_only_dense_layers_asked_for_are_sparse():

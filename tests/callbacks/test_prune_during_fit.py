@@ -138,6 +138,16 @@ def test_channels_that_compact_removes():
     )
 
 
+def test_one_channel_of_a_group_is_left():
+    x, y = data(4)
+    model = dense_model()
+    groups = channel_groups(model)
+    # 0.99 of 16 channels, rounded, would be all of them.
+    model.fit(x, y, batch_size=4, verbose=0, callbacks=[PruneDuringFit(0.99, groups=groups)])
+    # What reads a channel is zero where the channel is cut.
+    assert (kernel(model, "b") != 0).any(axis=1).sum() == 1
+
+
 def test_moving_averages_are_masked_too():
     x, y = data()
     model = dense_model()

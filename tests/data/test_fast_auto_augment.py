@@ -175,6 +175,25 @@ def test_operations_equal_pillows_on_cifar10(name, cifar10):
     check_against_pillow(name, cifar10)
 
 
+@pytest.mark.tensorflow  # The tables are the same on every backend, and JAX compiles for seconds.
+def test_each_image_of_a_batch_has_its_own_operation(photos):
+    """All operations beside each other in one step, where none may touch another's images."""
+    images = photos[: len(OPERATIONS) + 1]
+    policy = [[[name, 1.0, 0.777]] for name in OPERATIONS] + [[["Invert", 0.0, 0.777]]]
+    draws = np.random.default_rng(2).random((len(images), 4), "float32")
+    draws[:, 1] = 0.9  # no sign is turned
+    layer = FastAutoAugment(policy)
+    layer.build((None, 32, 32, 3))
+    parts = np.arange(len(images), dtype="int32")
+    found = ops.convert_to_numpy(layer.apply_sub_policies(images, parts, draws))
+    places = (draws[:, 2:] * 32).tolist()
+    for name, before, after, place in zip(OPERATIONS, images, found, places, strict=False):
+        value = magnitude(name, 0.777)
+        expected = np.asarray(pillow(name, Image.fromarray(before), value, *place))
+        np.testing.assert_array_equal(after, expected, name)
+    np.testing.assert_array_equal(found[-1], images[-1], "a step that is not kept")
+
+
 def augmented(layer, images):
     return ops.convert_to_numpy(layer(images, training=True))
 

@@ -48,6 +48,13 @@ def test_statistics_from_data():
         channel_statistics(np.zeros((1, 2, 2, 3)))
 
 
+def test_statistics_of_more_pixels_than_are_counted_at_once():
+    x = np.zeros((3, 2**19, 1), "uint8")
+    x[2] = 255
+    mean, std = channel_statistics(x)
+    np.testing.assert_allclose((*mean, *std), (1 / 3, (2 / 9) ** 0.5), rtol=1e-12)
+
+
 def test_symbolic_call_and_config():
     layer = Normalize(MEAN, STD)
     output = layer(keras.Input((7, 6, 3), dtype="uint8"))

@@ -22,7 +22,8 @@ def test_points_lie_on_the_sphere_and_have_no_preferred_direction():
 
 
 def test_patches_of_a_product_lie_on_spheres():
-    points = product_of_spheres(6, 4, 3, radius=2.0)
+    points, others = (product_of_spheres(6, 4, 3, radius=2.0, seed=seed) for seed in (0, 1))
+    assert not np.isclose(points, others).any()
     assert points.shape == (6, 12)
     np.testing.assert_allclose(np.linalg.norm(points.reshape(6, 4, 3), axis=2), 2.0, rtol=1e-5)
 

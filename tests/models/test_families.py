@@ -224,6 +224,8 @@ def test_a_network_that_does_not_fit_is_refused_before_anything_is_allocated(mon
         lambda: models.SConv(8, connectivity="dense", input_shape=(64, 64, 3)),
         lambda: models.DConv(32, connectivity="local", input_shape=(64, 64, 3)),
         lambda: models.ThreeFC(8000),
+        # Its fc1 has 32 · 4,000,000 entries of 4 bytes; with the default ratio it would have 1,536.
+        lambda: models.SConv(2, input_shape=(8, 8, 3), hidden_ratio=2_000_000),
     ):
         with pytest.raises(MemoryError, match=r"parameters: building it takes [\d.]+ [MG]iB"):
             build()
@@ -256,13 +258,19 @@ def test_layers_are_named_alike_in_every_connectivity():
     assert deep == [f"conv{i}" for i in range(1, 9)] + ["fc1", "fc2"]
 
 
-def test_dropout_stands_before_the_last_two_dense_layers():
-    model = models.SConv(2, input_shape=SHAPE, dropout_rate=0.25)
+@pytest.mark.parametrize(
+    ("name", "last"),
+    [("s_conv", ("fc1", "fc2")), ("d_conv", ("fc1", "fc2")), ("three_fc", ("fc2", "fc3"))],
+)
+def test_dropout_stands_before_the_last_two_dense_layers(name, last):
+    model = FAMILIES[name](input_shape=SHAPE, dropout_rate=0.25)
     names = [layer.name for layer in model.layers]
-    for name in ("fc1", "fc2"):
-        assert names[names.index(name) - 1] == f"{name}_dropout"
-        assert model.get_layer(f"{name}_dropout").rate == 0.25
-    assert not any("dropout" in layer.name for layer in models.SConv(2).layers)
+    dropouts = [layer for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert [layer.name for layer in dropouts] == [f"{dense}_dropout" for dense in last]
+    assert [names[names.index(dense) - 1] for dense in last] == [layer.name for layer in dropouts]
+    assert all(layer.rate == 0.25 for layer in dropouts)
+    without = FAMILIES[name](input_shape=SHAPE)
+    assert not any(isinstance(layer, keras.layers.Dropout) for layer in without.layers)
 
 
 def test_dense_network_computes_the_conv_network_when_given_its_matrix():

@@ -126,7 +126,12 @@ def test_code_in_a_file_is_refused_even_if_the_manifest_lists_it(copied):
         models.SConv.from_preset(SPARSE)
 
 
-def test_a_damaged_manifest_is_named(copied):
-    (copied / "manifest.json").write_text("[{}]", encoding="utf-8")
+@pytest.mark.parametrize(
+    "content",
+    ["[{}]", "[1]", "1", "[", "[" * 100_000],
+    ids=["no fields", "a number for a card", "a number", "cut short", "too deep"],
+)
+def test_a_damaged_manifest_is_named(copied, content):
+    (copied / "manifest.json").write_text(content, encoding="utf-8")
     with pytest.raises(PresetError, match=r"manifest.*manifest\.json' is damaged"):
         models.presets()

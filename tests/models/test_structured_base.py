@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 
-from tfconvbias.models import BASES, StructuredBase
+from tfconvbias.models import StructuredBase
 from tfconvbias.regularizers import KernelNumber
 
 
@@ -14,20 +14,33 @@ def main_path(model):
     return [layer for layer in convolutions(model) if "shortcut" not in layer.name]
 
 
-@pytest.mark.parametrize(
-    ("base", "depth"),
-    [("imagenet8", 8), ("imagenet18", 18), ("cifar20", 20), ("cifar20_square", 20)],
-)
+# The draft's Table 2, with the depth that counts the classifier, and our base `cifar8`.
+TABLE_2 = {
+    "imagenet8": (8, [(64, 7)] + [(64, 3)] * 2 + [(128, 3)] * 2 + [(256, 3)] * 2),
+    "imagenet18": (
+        18,
+        [(64, 7)] + [(64, 3)] * 4 + [(128, 3)] * 4 + [(256, 3)] * 4 + [(512, 3)] * 4,
+    ),
+    "cifar8": (8, [(16, 3)] * 3 + [(32, 3)] * 2 + [(64, 3)] * 2),
+    "cifar20": (20, [(16, 3)] * 7 + [(32, 3)] * 6 + [(64, 3)] * 6),
+    "cifar20_square": (20, [(64, 5)] * 19),
+}
+
+
+@pytest.mark.parametrize("base", TABLE_2)
 @pytest.mark.parametrize("residual", [True, False])
-def test_table_2(base, depth, residual):
+def test_table_2(base, residual):
+    depth, expected = TABLE_2[base]
     model = StructuredBase(base, residual=residual, kernel_initializer="zeros")
     layers = main_path(model)
-    assert [(layer.filters, layer.kernel_size[0]) for layer in layers] == list(BASES[base])
+    assert [(layer.filters, *layer.kernel_size) for layer in layers] == [
+        (width, size, size) for width, size in expected
+    ]
     assert len(layers) + 1 == depth
     adds = [layer for layer in model.layers if isinstance(layer, keras.layers.Add)]
     assert len(adds) == (len(layers) // 2 if residual else 0)
     assert len(convolutions(model)) - len(layers) == {
-        "imagenet8": 2, "imagenet18": 3, "cifar20": 2, "cifar20_square": 2,
+        "imagenet8": 2, "imagenet18": 3, "cifar8": 2, "cifar20": 2, "cifar20_square": 2,
     }[base] * residual  # fmt: skip
     size = {"imagenet8": 14, "imagenet18": 7}.get(base, 8)
     assert layers[-1].output.shape[1:3] == (size, size)

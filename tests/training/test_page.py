@@ -81,6 +81,17 @@ def test_figures_stand_beside_the_page_under_names_of_their_own(tmp_path):
     assert max(len(file.name) for file in files) < 100
 
 
+def test_the_library_stands_beside_pages_with_something_to_explore(tmp_path):
+    pictures = {"filters": ("", plots.filter_images(np.ones((1, 4, 4, 1))))}
+    curves = {"curves": ("", plots.accuracy_curves({"run": HISTORY}))}
+    for name, figures in (("pictures", pictures), ("curves", curves)):
+        page = tmp_path / name / "report.html"
+        training.write_page(page, "title", {}, figures, [], findings=["Found."], settings=SETTINGS)
+        scripts = [f"scripts/{file.name}" for file in page.parent.glob("scripts/*.js")]
+        assert len(scripts) == (name == "curves")
+        assert all(script in page.read_text() for script in scripts)
+
+
 def test_panels_side_by_side_are_stacked_for_a_phone():
     figure = plots.accuracy_curves({f"a name of some length {i}": HISTORY for i in range(4)})
     before = [axis.get_ylabel() for axis in figure.axes]

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import pytest
 
 from tfconvbias import studies, training
@@ -9,7 +10,10 @@ from tfconvbias import studies, training
 S_FC = training.RunConfig(connectivity="dense", base_channels=230, batch_size=512)
 
 
-def test_s_fc_at_230_is_counted_without_making_its_weights():
+def test_s_fc_at_230_is_counted_without_making_its_weights(monkeypatch):
+    monkeypatch.setattr(
+        keras.initializers.VarianceScaling, "__call__", lambda *_, **__: pytest.fail("made")
+    )
     cost = training.step_cost(S_FC, (32, 32, 3), 10)
     inputs, first, hidden = 3 * 32 * 32, 16 * 16 * 230, 24 * 230
     products = [inputs * first, first * hidden, hidden * 10]
@@ -28,6 +32,22 @@ def test_every_position_of_a_convolution_counts(connectivity, kernel):
     config = training.RunConfig(connectivity=connectivity, base_channels=4, batch_size=1)
     rest = 256 * 4 * 96 + 96 * 10
     assert training.step_cost(config, (32, 32, 3), 10).flop == 4 * kernel + 6 * rest
+
+
+@pytest.mark.parametrize(("precision", "width"), [("float32", 4), ("mixed_bfloat16", 2)])
+def test_bytes_of_a_step(precision, width):
+    config = training.RunConfig(
+        connectivity="conv", base_channels=4, batch_size=8, momentum=0.9, precision=precision
+    )
+    cost = training.step_cost(config, (32, 32, 3), 10)
+    weights = 9 * 9 * 3 * 4 + 2 * 4 + 1024 * 96 + 2 * 96 + 96 * 10 + 10
+    # Normalized pixels; convolution, BatchNorm, ReLU, Flatten; dense, BatchNorm, ReLU; logits.
+    units = 3072 + 4 * 1024 + 3 * 96 + 10
+    assert cost.activations == 8 * units * width
+    # Read forward and backward; gradient read, weight and momentum read and written in float32.
+    assert cost.moved == 2 * width * weights + 5 * 4 * weights + 2 * cost.activations
+    # Weight, gradient and momentum, and a copy where half the width computes.
+    assert cost.state == (12 + 2 * (width == 2)) * weights
 
 
 def test_time_and_memory_follow_from_the_device(tiny_dataset):

@@ -192,6 +192,7 @@ def test_a_run_leaves_all_that_a_table_needs(tiny_config, tiny_dataset):
         accuracy = np.mean(logits.argmax(-1) == tiny_dataset.y_test)
         assert row[column] == pytest.approx(accuracy)
     assert row["best_epoch"] == 1 + np.argmax(result.history["val_accuracy"])
+    assert row["seconds"] == pytest.approx(sum(result.history["seconds"]), abs=0.051)
     assert row["parameters"] == model.count_params()
     assert row["kernel_parameters"]["conv1"] == 486
     environment = json.loads((folder / "environment.json").read_text())
@@ -220,6 +221,7 @@ def test_a_folder_with_another_run_is_left_alone(tiny_config, tiny_dataset):
 def test_a_folder_with_other_files_is_left_alone(tiny_config, tiny_dataset, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    (tmp_path / "run" / "lock").touch()
     with pytest.raises(training.RunFolderError, match="holds no run"):
         training.run(tiny_config, tiny_dataset)
 

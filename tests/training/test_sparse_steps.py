@@ -7,6 +7,7 @@ import pytest
 
 from tfconvbias import training
 from tfconvbias.callbacks import certified_sparsity
+from tfconvbias.training import feeds
 
 # What the callback adds to no history.
 _COLUMNS = {"epoch", "layer", "is_sparse", "reason", "steps", "returned", "sparse_ms"}
@@ -37,10 +38,15 @@ def _rows(run):
         return list(csv.DictReader(file))
 
 
-def test_a_sparse_run_is_the_dense_run(lasso, tiny_dataset, tmp_path, dense_is_slow):
+def test_a_sparse_run_is_the_dense_run(lasso, tiny_dataset, tmp_path, dense_is_slow, monkeypatch):
     dense = training.run(lasso, tiny_dataset)
+    # Also where an accelerator would take all steps of an epoch as one.
+    monkeypatch.setattr(feeds, "accelerators", lambda: ["GPU:0"])
     sparse = training.run(
-        lasso.replace(run_dir=str(tmp_path / "sparse"), certified_sparsity=True), tiny_dataset
+        lasso.replace(
+            run_dir=str(tmp_path / "sparse"), certified_sparsity=True, device_epochs="auto"
+        ),
+        tiny_dataset,
     )
     assert sparse.history.keys() == dense.history.keys()
     for name, column in dense.history.items():

@@ -330,4 +330,4 @@ def _z_scores(differences: np.ndarray, deviations: np.ndarray) -> list[float]:
 
 def _ratio(value: float, reference: float) -> float:
     # 0/0: all mass in one pixel, whose place no permutation can matter for.
-    return 1.0 if value == reference else value / reference if reference else float("inf")
+    return 1.0 if value == reference else value / reference

@@ -37,7 +37,7 @@ def image_patches(images: Array, patch_size: PositiveInt = 4, strides: PositiveI
     (18, 48)
     """
     images = np.asarray(images)
-    if images.ndim != 4 or patch_size < 1 or min(images.shape[1:3]) < patch_size or strides < 1:
+    if images.ndim != 4 or min(images.shape[1:3]) < patch_size:
         raise ValueError(
             "`images` must have shape (n, rows, cols, channels), with at least `patch_size` rows "
             "and columns. "

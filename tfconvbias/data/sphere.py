@@ -107,7 +107,7 @@ def sphere_regression(
     _check_counts(n=n, num_test=num_test)
     if inputs not in ("sphere", "product"):
         raise ValueError(f"`inputs` must be 'sphere' or 'product'. Received: inputs={inputs!r}")
-    if patch_size < 1 or dimension % patch_size:
+    if dimension % patch_size:
         raise ValueError(
             "`patch_size` must divide `dimension`. "
             f"Received: patch_size={patch_size}, dimension={dimension}"
