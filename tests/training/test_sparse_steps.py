@@ -9,7 +9,7 @@ from tfconvbias import training
 from tfconvbias.callbacks import certified_sparsity
 from tfconvbias.training import feeds
 
-# What the callback adds to no history.
+# Some of the columns of the file.
 _COLUMNS = {"epoch", "layer", "is_sparse", "reason", "steps", "returned", "sparse_ms"}
 
 
@@ -59,7 +59,7 @@ def test_a_sparse_run_is_the_dense_run(lasso, tiny_dataset, tmp_path, dense_is_s
     assert not (dense.folder.path / "certified_sparsity.csv").exists()
 
 
-def test_a_run_goes_on_in_either_way(lasso, tiny_dataset, dense_is_slow, monkeypatch):
+def test_a_run_goes_on_in_either_way(lasso, tiny_dataset, dense_is_slow):
     asked = lasso.replace(checkpoint_every=1, certified_sparsity=True)
     with pytest.raises(training.RunPausedError):
         training.run(asked.replace(max_minutes=1e-9), tiny_dataset)
