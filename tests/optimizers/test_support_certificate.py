@@ -3,22 +3,36 @@
 import numpy as np
 import pytest
 
-from tfconvbias.optimizers import integer_loops, integer_screen, support_certificate
+from tfconvbias.optimizers import (
+    integer_loops,
+    integer_screen,
+    integer_vectors,
+    support_certificate,
+)
 from tfconvbias.optimizers.support_certificate import reaching_weights
 
 
-@pytest.fixture(params=["numba", "loops", "numpy"], autouse=True)
+@pytest.fixture(
+    params=["numba, bytes", "numba, halves", "loops, bytes", "loops, halves", "numpy"], autouse=True
+)
 def loops(request, monkeypatch):
-    """Every test with the compiled loops, where Numba is installed, and without them."""
-    if request.param == "numba":
+    """Every test with the compiled loops, where Numba is installed, and without them.
+
+    With each kind of integers: bytes are there compiled on some processors only.
+    """
+    kind, _, integers = request.param.partition(", ")
+    if kind == "numba":
         pytest.importorskip("numba")
+        if integers == "bytes" and not integer_vectors.multiplies_bytes():
+            pytest.skip("this processor has no products of bytes that are worth it")
     else:
         # The loops that Numba compiles give the same numbers uncompiled.
         names = integer_screen.Loops._fields
         plain = integer_screen.Loops(*(getattr(integer_loops, name) for name in names))
-        found = plain if request.param == "loops" else None
+        found = plain if kind == "loops" else None
         monkeypatch.setattr(integer_screen, "compiled_loops", lambda: found)
-    return request.param
+    monkeypatch.setattr(integer_screen, "multiplies_bytes", lambda: integers == "bytes")
+    return kind
 
 
 def _activations(dtype="float64", num_inputs=40, units=25, batch=16, mean=2.0):
@@ -187,8 +201,8 @@ def test_integers_settle_nearly_all(loops, monkeypatch):
     limit = np.sort(every.ravel())[-6:-4].mean()
     tiles = []
 
-    def counted(products, words, tile):
-        product(products, words, tile)
+    def counted(products, words, tile, starts):
+        product(products, words, tile, starts)
         tiles.append(products.copy())
 
     product = integer_loops.integer_product
@@ -199,14 +213,36 @@ def test_integers_settle_nearly_all(loops, monkeypatch):
     rows, *_, num_checked, num_bytes = reaching_weights(inputs, gradient, limit)
     assert rows.size == 5
     assert num_checked == 64
-    # 64 examples of the units and of some of the inputs, at least of those found: 2 bytes each.
-    assert 64 * (64 + len(set(rows))) * 2 <= num_bytes <= 64 * (64 + 40) * 2
+    # 64 examples of the units and of some of the inputs, at least of those found.
+    width = 1 if integer_screen.multiplies_bytes() else 2
+    assert 64 * (64 + len(set(rows))) * width <= num_bytes <= 64 * (64 + 40) * width
     # The tile of small units is not multiplied, nor are inputs that the bound settles.
     assert 0 < len(tiles) <= 10
     # The integers are the cosines of the angles between activations.
-    lengths = np.linalg.norm(inputs, axis=1)[:, None] * np.linalg.norm(gradient, axis=1)
-    cosines = np.abs(np.concatenate(tiles)).max() / integer_screen.SCALE**2
-    assert cosines == pytest.approx((every / lengths)[:, :64].max(), rel=0.1)
+    norms = [np.linalg.norm(runs, axis=1) for runs in (inputs, gradient[:64])]
+    centered = [inputs - inputs.mean(1, keepdims=True), gradient[:64]]
+    scale = 32000.0**2
+    if width == 1:
+        scale = np.prod([127 * min(np.linalg.norm(c, axis=1) / np.abs(c).max(1)) for c in centered])
+    cosines = np.abs(np.concatenate(tiles)).max() / scale
+    assert cosines == pytest.approx((every[:, :64] / np.outer(*norms)).max(), rel=0.1)
+
+
+def test_bytes_are_for_limits_that_their_rounding_does_not_blur(loops, monkeypatch):
+    if loops == "numpy" or not integer_screen.multiplies_bytes():
+        pytest.skip("no bytes")
+    rng = np.random.default_rng(0)
+    inputs, gradient = rng.normal(size=(40, 64)), rng.normal(size=(128, 64))
+    every = np.abs(inputs @ gradient.T)
+    chosen = []
+    for limit in (every.max(), 0.01 * every.max()):
+        num_bytes = reaching_weights(inputs, gradient, limit)[-1]
+        rows, units, *_ = reaching_weights(inputs, gradient, limit)
+        assert _pairs(rows, units) == _pairs(*np.nonzero(every >= limit))
+        chosen.append(num_bytes)
+    # All inputs and units take part at the smaller limit.
+    assert chosen[1] == 2 * 64 * (40 + 128)
+    assert chosen[0] <= 64 * (40 + 128)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -1,13 +1,10 @@
-"""The loops of `integer_screen`: plain Python for Numba to compile, and the product it rests on."""
-
-from typing import Any
+"""The loops of `integer_screen`, in plain Python for Numba to compile."""
 
 import numpy as np
 
 # The product is computed for so many inputs and units at a time: as many sums as the registers of
 # a processor with 512-bit vectors hold. On others it is right and slower.
 TILE_INPUTS, TILE_UNITS = 4, 64
-_WORDS = 16
 
 
 def statistics(runs, first, last, mean, spread, norm):
@@ -30,37 +27,102 @@ def statistics(runs, first, last, mean, spread, norm):
         norm[i] = np.sqrt(around_zero + size * tiny)
 
 
-def pack_inputs(inputs, rows, centers, scales, packed):
-    """Write the inputs `rows`, less their centers and scaled, as integers `(rows, batch)`."""
-    size = inputs.shape[1]
+def peaks(runs, chosen, centers, found):
+    """Write the largest magnitude of each chosen run of activations, less its center."""
+    for i in range(chosen.size):
+        run, center = runs[chosen[i]], centers[i]
+        peak = runs.dtype.type(0)
+        for b in range(run.size):
+            peak = max(peak, abs(run[b] - center))
+        found[i] = peak
+
+
+def pack_inputs(inputs, rows, centers, scales, offset, packed):
+    """Write the inputs `rows`, less their centers, scaled, and shifted by `offset`, as integers.
+
+    Args:
+        inputs: Array `(inputs, batch)`.
+        rows: Indices of the inputs.
+        centers: Number that is taken off each input.
+        scales: Number by which each input is multiplied.
+        offset: Number that is added to the integers, not to take them for negative ones.
+        packed: Integer array `(rows, batch or more)`, written to.
+
+    Returns:
+        The largest Euclidean norm of what an input loses by rounding.
+    """
+    size, largest = inputs.shape[1], 0.0
     for i in range(rows.size):
         run, center, scale = inputs[rows[i]], centers[i], scales[i]
+        lost = 0.0
         for b in range(size):
-            packed[i, b] = np.int16(np.rint((run[b] - center) * scale))
+            value = (run[b] - center) * scale
+            rounded = np.rint(value)
+            lost += (value - rounded) * (value - rounded)
+            packed[i, b] = packed.dtype.type(rounded + offset)
+        largest = max(largest, lost)
+    return np.sqrt(largest)
 
 
-def pack_units(gradient, units, scales, packed):
-    """Write the units as integers `(tiles, batch / 2, TILE_UNITS, 2)`: pairs of examples."""
-    size = gradient.shape[1]
+def pack_units(gradient, units, scales, offset, packed, starts):
+    """Write the units as integers `(tiles, words, TILE_UNITS, examples in a word)`.
+
+    Args:
+        gradient: Array `(units, batch)`.
+        units: Indices of the units.
+        scales: Number by which each unit is multiplied.
+        offset: What `pack_inputs` adds to the integers of the inputs.
+        packed: Integer array, written to.
+        starts: Integer array `(tiles, TILE_UNITS)`, written to: what to add to each unit's
+            products, from which they are those without the offset.
+
+    Returns:
+        The largest Euclidean norm of what a unit loses by rounding.
+    """
+    size, in_word, largest = gradient.shape[1], packed.shape[3], 0.0
     for j in range(units.size):
         run, scale = gradient[units[j]], scales[j]
         tile, place = packed[j // TILE_UNITS], j % TILE_UNITS
+        lost, total = 0.0, 0.0
         for b in range(size):
-            tile[b // 2, place, b % 2] = np.int16(np.rint(run[b] * scale))
+            value = run[b] * scale
+            rounded = np.rint(value)
+            lost += (value - rounded) * (value - rounded)
+            total += rounded
+            tile[b // in_word, place, b % in_word] = packed.dtype.type(rounded)
+        starts[j // TILE_UNITS, place] = np.int32(-offset * total)
+        largest = max(largest, lost)
+    return np.sqrt(largest)
 
 
-def integer_product(products, words, tile):
+def integer_product(products, words, tile, starts):
     """Multiply packed integers of inputs `(TILE_INPUTS, words)` and units `(words, TILE_UNITS)`.
 
-    This is what runs without Numba; `compile_integer_product` gives Numba something faster.
+    Words of `int32` hold two 16-bit integers each; words of `uint32` four 8-bit integers, without
+    sign those of inputs. `starts` is added to the products of each input.
+
+    This is what runs without Numba; `integer_vectors` gives Numba something faster.
     """
-    pairs = words.view(np.int16).astype(np.int32)
-    examples = tile.view(np.int16).reshape(-1, TILE_UNITS, 2).transpose(0, 2, 1)
-    products[:] = (pairs @ examples.reshape(-1, TILE_UNITS)).ravel()
+    kinds = (np.int16, np.int16) if words.dtype == np.int32 else (np.uint8, np.int8)
+    examples = words.view(kinds[0]).astype(np.int32)
+    pulls = tile.view(kinds[1]).reshape(len(tile), TILE_UNITS, -1).astype(np.int32)
+    pulls = pulls.transpose(0, 2, 1).reshape(-1, TILE_UNITS)
+    products[:] = (examples @ pulls + starts).ravel()
 
 
 def screen(
-    inputs, gradient, rows, units, words, tiles, row_limits, unit_limits, errors, limit, part
+    inputs,
+    gradient,
+    rows,
+    units,
+    words,
+    tiles,
+    starts,
+    row_limits,
+    unit_limits,
+    errors,
+    limit,
+    part,
 ):
     """Inputs, units and gradients of the weights that may reach the limit.
 
@@ -69,8 +131,9 @@ def screen(
         gradient: Array `(units, batch)`.
         rows: Indices of the inputs to screen, the one of largest norm first.
         units: Indices of the units to screen, the one of largest norm first.
-        words: Packed inputs as 32-bit words `(rows rounded up, batch / 2)`.
-        tiles: Packed units as 32-bit words `(tiles, batch / 2, TILE_UNITS)`.
+        words: Packed inputs as 32-bit words `(rows rounded up, words)`.
+        tiles: Packed units as 32-bit words `(tiles, words, TILE_UNITS)`.
+        starts: What to add to the products of each unit, `(tiles, TILE_UNITS)`.
         row_limits: Ascending; without rounding, the product of the integers of row i and unit
             j would have to reach `row_limits[i] * unit_limits[j]`.
         unit_limits: Ascending.
@@ -88,104 +151,34 @@ def screen(
             needed = row_limits[top] * unit_limits[tile * TILE_UNITS] - margin
             if needed > largest:
                 break
-            integer_product(products, words[top : top + TILE_INPUTS], tiles[tile])
+            integer_product(products, words[top : top + TILE_INPUTS], tiles[tile], starts[tile])
             reached = np.int32(0)
             for t in range(TILE_INPUTS * TILE_UNITS):
                 reached = max(reached, abs(products[t]))
             if reached < needed:
                 continue
-            for t in range(TILE_INPUTS * TILE_UNITS):
-                i, j = top + t // TILE_UNITS, tile * TILE_UNITS + t % TILE_UNITS
-                if i >= rows.size or j >= units.size:
+            for i in range(top, min(top + TILE_INPUTS, rows.size)):
+                own = products[(i - top) * TILE_UNITS : (i - top + 1) * TILE_UNITS]
+                reached = np.int32(0)
+                for place in range(TILE_UNITS):
+                    reached = max(reached, abs(own[place]))
+                if reached < row_limits[i] * unit_limits[tile * TILE_UNITS] - margin:
                     continue
-                if abs(products[t]) < row_limits[i] * unit_limits[j] - margin:
-                    continue
-                source, pull = inputs[rows[i]], gradient[units[j]]
-                total = inputs.dtype.type(0)
-                for b in range(size):
-                    total += source[b] * pull[b]
-                if abs(total) < limit:
-                    continue
-                if num == gradients.size:
-                    found = np.concatenate((found, np.empty_like(found)), axis=1)
-                    gradients = np.concatenate((gradients, np.empty_like(gradients)))
-                found[0, num], found[1, num], gradients[num] = rows[i], units[j], total
-                num += 1
+                for place in range(TILE_UNITS):
+                    j = tile * TILE_UNITS + place
+                    if j == units.size:
+                        break
+                    if abs(own[place]) < row_limits[i] * unit_limits[j] - margin:
+                        continue
+                    source, pull = inputs[rows[i]], gradient[units[j]]
+                    total = inputs.dtype.type(0)
+                    for b in range(size):
+                        total += source[b] * pull[b]
+                    if abs(total) < limit:
+                        continue
+                    if num == gradients.size:
+                        found = np.concatenate((found, np.empty_like(found)), axis=1)
+                        gradients = np.concatenate((gradients, np.empty_like(gradients)))
+                    found[0, num], found[1, num], gradients[num] = rows[i], units[j], total
+                    num += 1
     return found[0, :num], found[1, :num], gradients[:num]
-
-
-def compile_integer_product():
-    """Have Numba multiply a tile of 16-bit integers, adding in 32 bits, by vectors.
-
-    Processors multiply two pairs of 16-bit integers and add both products in one instruction,
-    twice as fast as they multiply floats. Loops of Numba's own do not become that instruction, so
-    it is written in LLVM's vectors here, from which LLVM makes what the processor has.
-    """
-    from llvmlite import ir
-    from numba import types
-    from numba.core import cgutils
-    from numba.extending import intrinsic, overload
-
-    index, word = ir.IntType(64), ir.IntType(32)
-    vector = ir.VectorType(word, _WORDS)
-    halves = ir.VectorType(ir.IntType(16), 2 * _WORDS)
-    wide = ir.VectorType(word, 2 * _WORDS)
-    num_vectors = TILE_UNITS // _WORDS
-
-    def picked(builder, source, places):
-        lanes = ir.Constant(ir.VectorType(word, len(places)), places)
-        return builder.shuffle_vector(source, ir.Constant(source.type, ir.Undefined), lanes)
-
-    def widened(builder, words):
-        return builder.sext(builder.bitcast(words, halves), wide)
-
-    def generate(context, builder, signature, arguments):
-        arrays = [
-            context.make_array(kind)(context, builder, argument)
-            for kind, argument in zip(signature.args, arguments, strict=True)
-        ]
-        products, words, tile = (builder.bitcast(array.data, word.as_pointer()) for array in arrays)
-        num_words = cgutils.unpack_tuple(builder, arrays[1].shape)[1]
-
-        def vector_at(base, place):
-            return builder.bitcast(builder.gep(base, [place]), vector.as_pointer())
-
-        sums = [
-            [
-                cgutils.alloca_once_value(builder, ir.Constant(vector, None))
-                for _ in range(num_vectors)
-            ]
-            for _ in range(TILE_INPUTS)
-        ]
-        with cgutils.for_range(builder, num_words, intp=index) as loop:
-            begin = builder.mul(loop.index, index(TILE_UNITS))
-            pulls = [
-                builder.load(vector_at(tile, builder.add(begin, index(_WORDS * v))), align=4)
-                for v in range(num_vectors)
-            ]
-            for i, row in enumerate(sums):
-                place = builder.add(builder.mul(num_words, index(i)), loop.index)
-                source = builder.load(builder.gep(words, [place]))
-                single = builder.insert_element(ir.Constant(vector, ir.Undefined), source, word(0))
-                repeated = widened(builder, picked(builder, single, [0] * _WORDS))
-                for pull, total in zip(pulls, row, strict=True):
-                    both = builder.mul(repeated, widened(builder, pull))
-                    pair = builder.add(
-                        picked(builder, both, list(range(0, 2 * _WORDS, 2))),
-                        picked(builder, both, list(range(1, 2 * _WORDS, 2))),
-                    )
-                    builder.store(builder.add(builder.load(total), pair), total)
-        totals = [total for row in sums for total in row]
-        for k, total in enumerate(totals):
-            builder.store(builder.load(total), vector_at(products, index(_WORDS * k)), align=4)
-        return context.get_dummy_value()
-
-    def typed(typing_context, products, words, tile):
-        return types.void(products, words, tile), generate
-
-    # What it makes of `typed` takes one argument less than `typed` does.
-    vector_product: Any = intrinsic(typed)
-
-    @overload(integer_product)
-    def compiled(products, words, tile):
-        return lambda products, words, tile: vector_product(products, words, tile)

@@ -8,7 +8,7 @@ cutoff β λ. With `c_i` the mean of `x_i` over the batch, the Cauchy-Schwarz in
 
 whose factors cost O(batch · (inputs + units)), against O(batch · inputs · units)
 for all gradients. Inputs and units that this leaves open go through `integer_screen`, which settles
-nearly all of their weights by products of 16-bit integers; the gradients of the rest are computed.
+nearly all of their weights by products of small integers; the gradients of the rest are computed.
 Without Numba, all gradients of the inputs and units that are left open are computed.
 
 All arrays are NumPy's, and activations are transposed: `(inputs, batch)` and `(units, batch)`.
@@ -139,7 +139,7 @@ def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, 
         and least > 0
         and inputs.shape[1] <= integer_screen.MOST_EXAMPLES
     ):
-        found = integer_screen.screen(
+        *found, num_bytes = integer_screen.screen(
             loops,
             integer_screen.Runs(inputs, rows, means, spread),
             integer_screen.Runs(gradient, units, np.zeros_like(of_units.norm), of_units.norm),
@@ -148,7 +148,6 @@ def reaching_weights(inputs, gradient, limit: float, map_parts: Callable = map, 
             map_parts,
             num_parts,
         )
-        num_bytes = integer_screen.PACKED_BYTES * inputs.shape[1] * (rows.size + units.size)
     else:
         found = _reaching_in_blocks(inputs, gradient, rows, units, lowered, map_parts)
         num_bytes = min(rows.size * units.size, num_parts * BLOCK_SIZE) * inputs.itemsize
