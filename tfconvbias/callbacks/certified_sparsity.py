@@ -76,9 +76,9 @@ class CertifiedSparsity(keras.callbacks.Callback):
     which, widened by what rounding can do, proves for many units that all of their zeros stay. The
     zeros of the other units go through products of integers of 8 or 16 bits, exact but for the
     rounding of activations to integers, which the same inequality bounds: that settles nearly all
-    of them at a fraction of the time of their gradients. The few that are left have their gradients computed,
-    and weights that come back join the others. Without Numba, all zeros of units that the bound
-    does not settle have their gradients computed. The second term is small where a
+    of them at a fraction of the time of their gradients. The few that are left have their gradients
+    computed, and weights that come back join the others. Without Numba, all zeros of units that the
+    bound does not settle have their gradients computed. The second term is small where a
     `BatchNormalization` follows the layer.
 
     Steps are fastest when the learning rate is small, since the bound then settles all units. At a

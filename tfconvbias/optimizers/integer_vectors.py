@@ -24,7 +24,8 @@ def multiplies_bytes() -> bool:
 
     if {"NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"} & os.environ.keys():
         return False
-    return getattr(config, "ENABLE_AVX", False) and bool(binding.get_host_cpu_features().get("avx512vnni"))
+    has_it = bool(binding.get_host_cpu_features().get("avx512vnni"))
+    return has_it and getattr(config, "ENABLE_AVX", False)
 
 
 def compile_integer_product() -> None:
