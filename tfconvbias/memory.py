@@ -1,9 +1,24 @@
 """How much memory is left, for work that would take more to be refused before it begins."""
 
+import contextlib
+import contextvars
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+
+_is_counted = contextvars.ContextVar("_is_counted", default=True)
+
+
+@contextlib.contextmanager
+def uncounted() -> Iterator[None]:
+    """Inside, nothing says how much is left: for networks of which only the shapes are made."""
+    token = _is_counted.set(False)
+    try:
+        yield
+    finally:
+        _is_counted.reset(token)
 
 
 def available_bytes() -> int | None:
@@ -12,6 +27,8 @@ def available_bytes() -> int | None:
     The smaller one of main memory, where arrays are made, and of the accelerator that holds the
     variables.
     """
+    if not _is_counted.get():
+        return None
     limits = [found for found in (_main_memory(), _accelerator_memory()) if found is not None]
     return min(limits, default=None)
 

@@ -5,7 +5,7 @@ import json
 import keras
 import pytest
 
-from tfconvbias import studies, training
+from tfconvbias import memory, models, studies, training
 
 S_FC = training.RunConfig(connectivity="dense", base_channels=230, batch_size=512)
 
@@ -23,6 +23,14 @@ def test_s_fc_at_230_is_counted_without_making_its_weights(monkeypatch):
     assert cost.flop == 512 * (4 * products[0] + 6 * sum(products[1:]))
     # A weight and its gradient, four bytes each.
     assert cost.state == 8 * trained
+
+
+def test_a_network_larger_than_this_machine_is_counted(monkeypatch):
+    monkeypatch.setattr(memory, "_main_memory", lambda: 1000)
+    with pytest.raises(MemoryError):
+        models.SConv(1)
+    assert training.step_cost(S_FC, (32, 32, 3), 10).parameters > 2**28
+    assert memory.available_bytes() == 1000
 
 
 @pytest.mark.parametrize(

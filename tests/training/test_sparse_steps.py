@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import shutil
 
 import pytest
+from damages import DAMAGES
 
 from tfconvbias import training
 from tfconvbias.callbacks import certified_sparsity
@@ -70,6 +72,21 @@ def test_a_run_goes_on_in_either_way(lasso, tiny_dataset, dense_is_slow):
     done = training.run(asked.replace(resume=True), tiny_dataset)
     assert done.history["epoch"] == [1, 2, 3]
     assert sorted({row["epoch"] for row in _rows(done)}) == ["1", "3"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "a folder", "a list"])
+def test_a_damaged_report_is_named(lasso, tiny_dataset, dense_is_slow, tmp_path, damage):
+    asked = lasso.replace(
+        checkpoint_every=1, certified_sparsity=True, epochs=2, run_dir=str(tmp_path / "run")
+    )
+    with pytest.raises(training.RunPausedError):
+        training.run(asked.replace(max_minutes=1e-9), tiny_dataset)
+    file = tmp_path / "run" / "certified_sparsity.csv"
+    DAMAGES[damage](file, file)
+    with pytest.raises(training.RunFolderError, match=r"certified_sparsity\.csv is damaged"):
+        training.run(asked.replace(resume=True), tiny_dataset)
+    shutil.rmtree(file) if file.is_dir() else file.unlink()
+    assert training.run(asked.replace(resume=True), tiny_dataset).history["epoch"] == [1, 2]
 
 
 def test_what_cannot_be_sparse_is_refused_before_a_folder_is_made(lasso, tiny_dataset, tmp_path):

@@ -12,7 +12,7 @@ import numpy as np
 
 from tfconvbias.arguments import NonNegativeFloat, PositiveInt, checked
 from tfconvbias.lazy import analysis, data, keras
-from tfconvbias.memory import readable
+from tfconvbias.memory import readable, uncounted
 from tfconvbias.terminal import duration
 from tfconvbias.text_table import format_table
 from tfconvbias.training.accelerator_table import Accelerator, accelerator
@@ -254,5 +254,5 @@ def _shapes(config: RunConfig, image_shape: tuple[int, int, int], classes: int) 
     label = np.zeros(1, "int64")
     names = tuple(map(str, range(classes)))
     dataset = data.ImageDataset("plan", *(image, label) * 3, names)
-    with keras.StatelessScope(initialize_variables=False):
+    with uncounted(), keras.StatelessScope(initialize_variables=False):
         return build_model(config, dataset)

@@ -5,8 +5,8 @@ import dataclasses
 
 import keras
 
-from tfconvbias.callbacks import CertifiedSparsity
-from tfconvbias.training.errors import ConfigError
+from tfconvbias.callbacks import CertifiedSparsity, LayerEpoch
+from tfconvbias.training.errors import ConfigError, RunFolderError
 from tfconvbias.training.files import write_rows
 from tfconvbias.training.run_config import RunConfig
 from tfconvbias.training.run_folder import RunFolder
@@ -22,6 +22,9 @@ class SparseSteps(CertifiedSparsity):
         config: The run.
         folder: Where it is kept, with `certified_sparsity.csv`: one row per epoch and layer, with
             the columns of `callbacks.LayerEpoch`, epochs counted from 1.
+
+    Raises:
+        RunFolderError: When training goes on, if that file is damaged.
     """
 
     def __init__(self, config: RunConfig, folder: RunFolder):
@@ -35,10 +38,28 @@ class SparseSteps(CertifiedSparsity):
         """Keep the rows of the epochs before the checkpoint from which the run goes on."""
         super().on_train_begin(logs)
         last = max(self.folder.history().get("epoch", []), default=0)
-        self._rows = []
-        if self.file.exists():
-            with self.file.open(newline="", encoding="utf-8") as stream:
-                self._rows = [r for r in csv.DictReader(stream) if int(r["epoch"]) <= last]
+        self._rows = [row for row in self._stored() if int(row["epoch"]) <= last]
+
+    def _stored(self) -> list[dict]:
+        if not self.file.exists():
+            return []
+        columns = [field.name for field in dataclasses.fields(LayerEpoch)]
+        try:
+            text = self.file.read_text(encoding="utf-8")
+            reader = csv.DictReader(text.splitlines())
+            rows = list(reader)
+            keys = {(int(row["epoch"]), row["layer"]) for row in rows}
+            is_whole = reader.fieldnames == columns and len(keys) == len(rows) > 0
+            is_whole &= text.endswith("\n")
+            is_whole &= all(row.keys() == set(columns) and None not in row.values() for row in rows)
+        except (OSError, ValueError, TypeError, KeyError, csv.Error):
+            is_whole = False
+        if not is_whole:
+            raise RunFolderError(
+                f"{self.file} is damaged. It only reports on epochs that are over: remove it, and "
+                "the same command with --resume continues."
+            )
+        return rows
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """Write the epoch's rows."""
