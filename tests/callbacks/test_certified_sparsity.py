@@ -77,7 +77,10 @@ def test_equals_the_dense_run(changes, least, most):
 
 
 def test_equals_the_dense_run_in_float32():
-    assert _check_equal(mlp, "float32", tolerance=1e-5, beta=2.0, epochs=12) > 100
+    # In epoch 10 an example lies on the kink of a unit's ReLU: dense runs whose initial weights
+    # differ in their last bits end as far apart as 2e-4. Up to there they differ by 5e-7.
+    assert _check_equal(mlp, "float32", tolerance=1e-3, beta=2.0, epochs=12) > 100
+    assert _check_equal(mlp, "float32", tolerance=1e-5, beta=2.0, epochs=4) > 100
 
 
 def test_a_layer_called_twice_in_an_inner_model():

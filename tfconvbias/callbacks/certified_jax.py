@@ -158,7 +158,7 @@ class JaxStep(CertifiedStep):
         calls = self._find_calls(lambda kernels, calls: loss_of(kernels, others, None, calls))
         probes = [jnp.zeros(call.sums.shape, call.sums.dtype) for call in calls]
         # Nothing reads them, so that the compiler leaves them out.
-        unread = [jnp.zeros(kernel.shape, kernel.values.dtype) for kernel in self.kernels.values()]
+        unread = [jnp.zeros(kernel.shape, kernel.dtype) for kernel in self.kernels.values()]
         differentiate = jax.grad(
             lambda others, probes: loss_of(unread, others, iter(probes), []),
             argnums=(0, 1),
@@ -191,7 +191,7 @@ class JaxStep(CertifiedStep):
         """The calls of the layers in a step; refuses kernels that anything else reads."""
         calls: list[_Call] = []
         kernels = self.kernels.values()
-        shapes = [jax.ShapeDtypeStruct(kernel.shape, kernel.values.dtype) for kernel in kernels]
+        shapes = [jax.ShapeDtypeStruct(kernel.shape, kernel.dtype) for kernel in kernels]
         jaxpr = jax.make_jaxpr(lambda kernels: loss_of(kernels, calls))(shapes).jaxpr
         read = [variable for equation in jaxpr.eqns for variable in equation.invars]
         for layer, variable in zip(self.kernels, jaxpr.invars, strict=True):
@@ -207,7 +207,7 @@ def _pairs(layer, kernel, calls, inputs, of_sums):
         return [inputs[index] for index in own], [of_sums[index] for index in own]
     # β-LASSO still pulls the weights of a layer that was not called.
     num_inputs, units = kernel.shape
-    dtype = kernel.values.dtype
+    dtype = kernel.dtype
     return [jnp.zeros((num_inputs, 1), dtype)], [jnp.zeros((units, 1), dtype)]
 
 

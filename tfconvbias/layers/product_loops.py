@@ -10,10 +10,23 @@ def kernel_product(inputs, values, rows, starts, first, last, outputs):
     for unit in range(first, last):
         total = outputs[unit]
         total[:] = 0
-        for k in range(starts[unit], starts[unit + 1]):
-            value, source = values[k], inputs[rows[k]]
+        k, end = starts[unit], starts[unit + 1]
+        # Four weights at a time, so that the sums are read and written a quarter as often.
+        while k + 4 <= end:
+            one, two, three, four = values[k], values[k + 1], values[k + 2], values[k + 3]
+            row, second, third, fourth = rows[k], rows[k + 1], rows[k + 2], rows[k + 3]
             for b in range(batch):
-                total[b] += value * source[b]
+                total[b] += (
+                    one * inputs[row, b]
+                    + two * inputs[second, b]
+                    + three * inputs[third, b]
+                    + four * inputs[fourth, b]
+                )
+            k += 4
+        for rest in range(k, end):
+            value, row = values[rest], rows[rest]
+            for b in range(batch):
+                total[b] += value * inputs[row, b]
 
 
 def weight_gradient(inputs, gradient, rows, starts, first, last, outputs):

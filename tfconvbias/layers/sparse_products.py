@@ -66,7 +66,7 @@ def kernel_product(inputs, values, rows, starts):
         return _matrix(values, rows, starts, inputs.shape[0]) @ inputs
     outputs = np.empty((starts.size - 1, inputs.shape[1]), inputs.dtype)
     work = functools.partial(compiled.kernel_product, inputs, values, rows, starts)
-    _share(work, outputs, _unit_borders(starts), rows.size * inputs.shape[1])
+    _share(work, outputs, unit_runs(starts, inputs.shape[1]))
     return outputs
 
 
@@ -88,9 +88,9 @@ def input_gradient(gradient, values, rows, starts, num_inputs):
         return _matrix(values, rows, starts, num_inputs).T @ gradient
     outputs = np.zeros((num_inputs, gradient.shape[1]), gradient.dtype)
     # Each core has examples of its own, because two units may read the same input.
-    borders = np.linspace(0, gradient.shape[1], num_cores() + 1).astype("int64")
+    ends = np.linspace(0, gradient.shape[1], num_cores() + 1).astype("int64")
     work = functools.partial(compiled.input_gradient, gradient, values, rows, starts)
-    _share(work, outputs, borders, rows.size * gradient.shape[1])
+    _share(work, outputs, _runs(ends, rows.size * gradient.shape[1]))
     return outputs
 
 
@@ -110,7 +110,7 @@ def weight_gradient(inputs, gradient, rows, starts):
     outputs = np.empty(rows.size, inputs.dtype)
     if compiled is not None:
         work = functools.partial(compiled.weight_gradient, inputs, gradient, rows, starts)
-        _share(work, outputs, _unit_borders(starts), rows.size * inputs.shape[1])
+        _share(work, outputs, unit_runs(starts, inputs.shape[1]))
         return outputs
     units = units_of(starts)
     for begin in range(0, rows.size, _GATHERED):
@@ -122,6 +122,20 @@ def weight_gradient(inputs, gradient, rows, starts):
 def units_of(starts):
     """The unit of each stored weight, from where each unit's weights begin."""
     return np.repeat(np.arange(starts.size - 1, dtype="int32"), np.diff(starts))
+
+
+def unit_runs(starts, batch: int) -> list[tuple[int, int]]:
+    """Runs of units, from the first to before the last, with about equally many weights.
+
+    One for each core; a single one where products with a batch are too small to share.
+
+    Args:
+        starts: As for `kernel_product`.
+        batch: Number of examples.
+    """
+    ends = np.linspace(0, starts[-1], num_cores() + 1)[1:-1]
+    borders = np.concatenate([[0], np.searchsorted(starts, ends), [starts.size - 1]])
+    return _runs(borders, starts[-1] * batch)
 
 
 def map_on_cores(function, items):
@@ -147,18 +161,16 @@ def _matrix(values, rows, starts, num_inputs):
     return scipy.sparse.csr_array((values, rows, starts), shape=(starts.size - 1, num_inputs))
 
 
-def _unit_borders(starts):
-    """Borders of runs of units with about equally many weights, one run for each core."""
-    ends = np.linspace(0, starts[-1], num_cores() + 1)[1:-1]
-    return np.concatenate([[0], np.searchsorted(starts, ends), [starts.size - 1]])
+def _runs(borders, size):
+    """The runs between borders, or a single one where the work is too little to share."""
+    if size < _SHARED_FROM:
+        borders = borders[[0, -1]]
+    return list(itertools.pairwise(borders))
 
 
-def _share(work, outputs, borders, size):
-    """Do `work(first, last, outputs)` between all borders, on several cores if it is worth it."""
-    if size < _SHARED_FROM or len(borders) == 2:
-        work(borders[0], borders[-1], outputs)
-        return
-    *others, own = itertools.pairwise(borders)
+def _share(work, outputs, runs):
+    """Do `work(first, last, outputs)` for all runs, at the same time."""
+    *others, own = runs
     running = [_threads().submit(work, first, last, outputs) for first, last in others]
     work(*own, outputs)
     for part in running:
