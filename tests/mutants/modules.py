@@ -39,10 +39,16 @@ MODULES = {
     "callbacks": Module(
         (
             "callbacks/certified_*.py",
+            "callbacks/weight_steps.py",
             "callbacks/freeze_support.py",
             "callbacks/prune_during_fit.py",
         ),
-        ("callbacks/test_certified_*.py", "callbacks/test_freeze*.py", "callbacks/test_prune*.py"),
+        (
+            "callbacks/test_certified_*.py",
+            "callbacks/test_weight_steps.py",
+            "callbacks/test_freeze*.py",
+            "callbacks/test_prune*.py",
+        ),
     ),
     "connectivity": _folder("connectivity"),
     "data": _folder("data", "data/streamed_dataset.py", "data/named.py"),
