@@ -48,9 +48,12 @@ class SparseSteps(CertifiedSparsity):
             text = self.file.read_text(encoding="utf-8")
             reader = csv.DictReader(text.splitlines())
             rows = list(reader)
-            keys = {(int(row["epoch"]), row["layer"]) for row in rows}
-            is_whole = reader.fieldnames == columns and len(keys) == len(rows) > 0
-            is_whole &= text.endswith("\n")
+            epochs: dict[int, list[str]] = {}
+            for row in rows:
+                epochs.setdefault(int(row["epoch"]), []).append(row["layer"])
+            names = sorted(layer.name for layer in self._layers)
+            is_whole = reader.fieldnames == columns and text.endswith("\n")
+            is_whole &= all(sorted(found) == names for found in epochs.values())
             is_whole &= all(row.keys() == set(columns) and None not in row.values() for row in rows)
         except (OSError, ValueError, TypeError, KeyError, csv.Error):
             is_whole = False
