@@ -12,6 +12,7 @@ RECIPES = sorted((PACKAGE.parent / "recipes").glob("*.py"))
 FLOORS = {
     "arguments": -2,
     "registration": -2,
+    "compiled": -1,
     "memory": -1,
     "optional": -1,
     "terminal": -1,

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tfconvbias.callbacks import certified_loops
+from tfconvbias.compiled import compiled
 from tfconvbias.layers.sparse_products import (
-    compiled_products,
     map_on_cores,
     unit_runs,
     units_of,
@@ -30,12 +30,7 @@ class Loops(NamedTuple):
 @functools.cache
 def compiled_loops() -> Loops | None:
     """The compiled loops, or None where Numba is not installed."""
-    if compiled_products() is None:
-        return None
-    import numba
-
-    compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-    return Loops(*(compiled(getattr(certified_loops, name)) for name in Loops._fields))
+    return compiled(certified_loops, Loops)
 
 
 class Stored(NamedTuple):

@@ -10,7 +10,6 @@ to ten times the time.
 """
 
 import functools
-import importlib.util
 import itertools
 import os
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tfconvbias.compiled import compiled
 from tfconvbias.layers import product_loops
 
 # Weights whose two runs of activations are gathered at a time where Numba is missing: few enough
@@ -39,14 +39,7 @@ class Products(NamedTuple):
 @functools.cache
 def compiled_products() -> Products | None:
     """The compiled products, or None where Numba is not installed."""
-    if importlib.util.find_spec("numba") is None:
-        return None
-    import numba
-
-    # Without Python's lock, for several threads. Sums may be reordered, so that they run over
-    # vectors; the other liberties of `fastmath` would let a NaN vanish.
-    compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-    return Products(*(compiled(getattr(product_loops, name)) for name in Products._fields))
+    return compiled(product_loops, Products)
 
 
 def kernel_product(inputs, values, rows, starts):
@@ -61,11 +54,11 @@ def kernel_product(inputs, values, rows, starts):
     Returns:
         Array `(units, batch)`.
     """
-    compiled = compiled_products()
-    if compiled is None:
+    loops = compiled_products()
+    if loops is None:
         return _matrix(values, rows, starts, inputs.shape[0]) @ inputs
     outputs = np.empty((starts.size - 1, inputs.shape[1]), inputs.dtype)
-    work = functools.partial(compiled.kernel_product, inputs, values, rows, starts)
+    work = functools.partial(loops.kernel_product, inputs, values, rows, starts)
     _share(work, outputs, unit_runs(starts, inputs.shape[1]))
     return outputs
 
@@ -83,13 +76,13 @@ def input_gradient(gradient, values, rows, starts, num_inputs):
     Returns:
         Array `(inputs, batch)`.
     """
-    compiled = compiled_products()
-    if compiled is None:
+    loops = compiled_products()
+    if loops is None:
         return _matrix(values, rows, starts, num_inputs).T @ gradient
     outputs = np.zeros((num_inputs, gradient.shape[1]), gradient.dtype)
     # Each core has examples of its own, because two units may read the same input.
     ends = np.linspace(0, gradient.shape[1], num_cores() + 1).astype("int64")
-    work = functools.partial(compiled.input_gradient, gradient, values, rows, starts)
+    work = functools.partial(loops.input_gradient, gradient, values, rows, starts)
     _share(work, outputs, _runs(ends, rows.size * gradient.shape[1]))
     return outputs
 
@@ -106,10 +99,10 @@ def weight_gradient(inputs, gradient, rows, starts):
     Returns:
         Array `(nonzeros,)`.
     """
-    compiled = compiled_products()
+    loops = compiled_products()
     outputs = np.empty(rows.size, inputs.dtype)
-    if compiled is not None:
-        work = functools.partial(compiled.weight_gradient, inputs, gradient, rows, starts)
+    if loops is not None:
+        work = functools.partial(loops.weight_gradient, inputs, gradient, rows, starts)
         _share(work, outputs, unit_runs(starts, inputs.shape[1]))
         return outputs
     units = units_of(starts)

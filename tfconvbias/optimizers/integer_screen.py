@@ -19,12 +19,12 @@ Needs Numba.
 """
 
 import functools
-import importlib.util
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
+from tfconvbias.compiled import compiled
 from tfconvbias.optimizers import integer_loops, integer_vectors
 from tfconvbias.optimizers.integer_loops import TILE_INPUTS, TILE_UNITS
 
@@ -75,15 +75,10 @@ class Loops(NamedTuple):
 @functools.cache
 def compiled_loops() -> Loops | None:
     """The compiled loops, or None where Numba is not installed."""
-    if importlib.util.find_spec("numba") is None:
-        return None
-    import numba
-
-    # Without Python's lock, for several threads. Sums may be reordered, so that they run over
-    # vectors; the other liberties of `fastmath` would let a NaN vanish.
-    compiled = numba.njit(nogil=True, cache=True, fastmath={"reassoc", "contract"})
-    integer_vectors.compile_integer_product()
-    return Loops(*(compiled(getattr(integer_loops, name)) for name in Loops._fields))
+    loops = compiled(integer_loops, Loops)
+    if loops is not None:
+        integer_vectors.compile_integer_product()
+    return loops
 
 
 @functools.cache
